@@ -1,0 +1,1 @@
+"""SVFR: unified video face restoration."""

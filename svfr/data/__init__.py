@@ -1,0 +1,1 @@
+"""Frames, faces and videos: everything between files and tensors."""

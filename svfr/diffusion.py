@@ -1,0 +1,79 @@
+"""Diffusion as Stable Video Diffusion does it: noise levels, preconditioning, Euler steps (pure functions).
+
+A noisy latent is x = x0 + sigma * noise, with data of unit scale. Shapes: `x` (b, f, c, h, w), `sigma` (b,) or ().
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x, sigma) -> estimate of x0
+
+
+class Scalings(NamedTuple):
+    """Factors of the preconditioned denoiser D(x) = skip * x + out * F(inp * x, noise)."""
+
+    skip: Tensor
+    out: Tensor
+    inp: Tensor
+    noise: Tensor
+
+
+def get_scalings(sigma: Tensor) -> Scalings:
+    """Preconditioning of SVD: v-prediction with data scale 1 (EDM, Table 1, has 0.5 for images).
+
+    Args:
+        sigma: noise levels > 0, any shape.
+
+    Returns:
+        Scalings of that shape; `noise` = ln(sigma) / 4 is what the UNet calls its timestep.
+    """
+    variance = sigma**2 + 1
+    return Scalings(
+        skip=1 / variance,
+        out=-sigma / variance.sqrt(),
+        inp=1 / variance.sqrt(),
+        noise=sigma.log() / 4,
+    )
+
+
+def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """Noise levels of a sampling run (Karras et al. 2022, Eq. 5), then 0.
+
+    Returns:
+        (num_steps + 1,) float32, falling from sigma_max to sigma_min and, last, 0; one step runs at sigma_max.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_steps}: it has to be at least 1")
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigmas = (high + ramp * (low - high)) ** rho
+    return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
+
+
+def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """One step of Euler's method along dx/dsigma = (x - x0) / sigma (Karras et al. 2022, Alg. 1)."""
+    return x + (x - denoised) / sigma * (sigma_next - sigma)
+
+
+def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance; scale 1 gives `conditional`."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def sample_euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
+    """Euler sampling that yields the latents after each step, so that a caller can follow its progress.
+
+    Args:
+        denoise: estimate of x0 from (x, sigma).
+        x: (b, f, c, h, w) start, at noise level sigmas[0].
+        sigmas: (n + 1,) falling noise levels, last 0.
+        known: puts frames that are known already into x at a noise level: (x, sigma) -> x.
+    """
+    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        if known is not None:
+            x = known(x, sigma)
+        x = euler_step(x, denoise(x, sigma), sigma, sigma_next)
+        yield x

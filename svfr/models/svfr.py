@@ -1,0 +1,102 @@
+"""SVFR: all that is trained, in the one module that the training loop and the pipeline both call."""
+
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from torch import Tensor, nn
+
+from svfr.diffusion import get_scalings
+from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
+from svfr.models.unet import FixedContext, widen_conv_in
+
+
+class SVFROutput(NamedTuple):
+    """What one forward pass gives."""
+
+    prediction: Tensor  # F (b, f, c, h, w), SVD's v-prediction
+    denoised: Tensor  # D (b, f, c, h, w), float32 estimate of the clean latents
+    mid_features: Tensor  # x_d (b, f, d, h / 8, w / 8), output of the UNet's mid block
+
+
+class SVFR(nn.Module):
+    """The denoiser with its task prompt, reference and identity, and the heads that only training uses.
+
+    Args:
+        unet: the stock SVD UNet; one with SVD's 8 input channels is widened in place.
+        id_projector: M_id.
+        latent_transformer: T_l of the unified latent regularization; None for inference alone.
+        landmark_predictor: P_lm of the facial prior; None for inference alone.
+    """
+
+    def __init__(
+        self,
+        unet: UNetSpatioTemporalConditionModel,
+        id_projector: IDProjector,
+        latent_transformer: LatentTransformer | None = None,
+        landmark_predictor: LandmarkPredictor | None = None,
+    ) -> None:
+        super().__init__()
+        widen_conv_in(unet)
+        self.unet = unet
+        self.id_projector = id_projector
+        self.latent_transformer = latent_transformer
+        self.landmark_predictor = landmark_predictor
+        self._mid_features: Tensor | None = None
+        unet.mid_block.register_forward_hook(self._tap_mid_block)
+
+    def _tap_mid_block(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._mid_features = output
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        lq_latents: Tensor,
+        ref_latents: Tensor,
+        id_tokens: Tensor | FixedContext,
+        sigma: Tensor,
+        task_prompt: Tensor,
+    ) -> SVFROutput:
+        """Estimate the clean latents of degraded videos.
+
+        Args:
+            noisy_latents: (b, f, c, h, w) scaled latents plus sigma times noise.
+            lq_latents: (b, f, c, h, w) of the degraded frames, not scaled (released code).
+            ref_latents: (b, c, h, w) of the reference frame, not scaled; zeros without one.
+            id_tokens: (b, n, d) from the ID projector, zeros without a reference; or, while sampling, a `FixedContext`.
+            sigma: (b,) noise levels > 0.
+            task_prompt: (b, 3) gamma of 0 and 1.
+        """
+        num_frames = noisy_latents.shape[1]
+        dtype = self.unet.dtype
+        scalings = get_scalings(sigma.float())
+        skip, out, inp = (factor.view(-1, 1, 1, 1, 1) for factor in scalings[:3])
+        noisy_latents = noisy_latents.float()
+
+        sample = torch.cat(
+            [
+                (inp * noisy_latents).to(dtype),
+                lq_latents.to(dtype),
+                ref_latents.to(dtype).unsqueeze(1).expand(-1, num_frames, -1, -1, -1),
+            ],
+            dim=2,
+        )  # (b, f, 3 c, h, w)
+        if isinstance(id_tokens, FixedContext):
+            with id_tokens.installed():
+                prediction = self._run_unet(sample, scalings.noise, id_tokens.placeholder(), task_prompt)
+        else:
+            prediction = self._run_unet(sample, scalings.noise, id_tokens.to(dtype), task_prompt)
+        denoised = skip * noisy_latents + out * prediction.float()
+
+        mid_features, self._mid_features = self._mid_features, None
+        assert mid_features is not None  # the hook fires in every pass
+        return SVFROutput(prediction, denoised, mid_features.unflatten(0, (-1, num_frames)))
+
+    def _run_unet(self, sample: Tensor, noise: Tensor, tokens: Tensor, task_prompt: Tensor) -> Tensor:
+        # The task prompt takes the place of SVD's (fps, motion bucket, noise augmentation).
+        return self.unet(sample, noise, tokens, added_time_ids=task_prompt, return_dict=False)[0]
+
+    @torch.no_grad()
+    def fix_context(self, id_tokens: Tensor) -> FixedContext:
+        """Project (b, n, d) ID tokens once for a whole sampling run; pass the result to `forward` in their place."""
+        return FixedContext(self.unet, id_tokens.to(self.unet.dtype))

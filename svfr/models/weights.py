@@ -1,0 +1,188 @@
+"""Weights on disk: SVD's folders, the released SVFR files and our own folders, checked key by key."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from svfr.models.heads import IDProjector
+from svfr.models.identity import IRESNET_LAYERS, IResNet
+
+Part = TypeVar("Part", bound=nn.Module)
+
+WEIGHTS_NAME = "diffusion_pytorch_model"
+# Full precision first; the fp16 variants are what the hub serves beside it.
+WEIGHTS_FILES = tuple(
+    WEIGHTS_NAME + suffix
+    for suffix in (
+        ".safetensors",
+        ".safetensors.index.json",
+        ".fp16.safetensors",
+        ".safetensors.index.fp16.json",
+    )
+)
+COUNTERS = "num_batches_tracked"  # of BatchNorm: only training reads them, and not every checkpoint has them
+SHOWN_KEYS = 3
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, unreadable or of another architecture; one line that names the file and what to do."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, a sharded index (.json) or a plain .pth, without unpickling objects.
+
+    Raises:
+        WeightsError: no such file, or it holds anything but tensors by name.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".json":
+            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            state: dict[str, Tensor] = {}
+            for shard in shards:
+                state |= read_state(path.parent / shard)
+        elif path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: not a readable weights file ({_first_line(error)})") from error
+    except Exception as error:  # torch.load raises a dozen types on files that are not its own
+        raise WeightsError(f"{path}: not a state dict of plain tensors ({_first_line(error)})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: not a state dict: it holds more than tensors by name")
+    return {key.removeprefix("module."): value for key, value in state.items()}  # the prefix is DDP's
+
+
+def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+    """Put a state dict into a module (which may be on the meta device); every key and shape has to fit.
+
+    Raises:
+        WeightsError: naming the first keys that are missing, unexpected or of another shape.
+    """
+    expected = module.state_dict()
+    for key, value in expected.items():
+        if key.endswith(COUNTERS) and key not in state:
+            state[key] = torch.zeros(value.shape, dtype=value.dtype)
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    faults = [
+        f"{len(keys)} {what} ({', '.join(keys[:SHOWN_KEYS])}{', ...' if len(keys) > SHOWN_KEYS else ''})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if faults:
+        name = type(module).__name__
+        raise WeightsError(f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=True, assign=True)
+
+
+def build_part(part_class: type[Part], config: Mapping[str, Any]) -> Part:
+    """A part without memory for its weights (meta device), to be filled by `load_strict`."""
+    with torch.device("meta"):
+        return part_class.from_config(dict(config))  # type: ignore[attr-defined]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a part's folder.
+
+    Raises:
+        WeightsError: it is missing or no JSON.
+    """
+    path = folder / ConfigMixin.config_name if ConfigMixin.config_name else folder / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise WeightsError(f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout") from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights file of a part's folder, full precision before fp16.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    for name in WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"{folder}: no weights there; expected {WEIGHTS_FILES[0]} (or its .fp16 variant)")
+
+
+def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
+    """Load one part (UNet, VAE, ...) from its folder in diffusers layout.
+
+    Raises:
+        WeightsError: as `read_config`, `find_weights`, `read_state` and `load_strict`.
+    """
+    part = build_part(part_class, read_config(folder))
+    path = find_weights(folder)
+    load_strict(part, read_state(path), path)
+    return part.to(dtype).eval()
+
+
+def load_released_part(part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Part:
+    """Load one part from a .pth of the released SVFR; errors as `load_part`."""
+    part = build_part(part_class, config)
+    load_strict(part, read_state(path), path)
+    return part.to(dtype).eval()
+
+
+def id_projector_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
+    """The `IDProjector` arguments that fit a released `id_linear.pth`."""
+    weight = state.get("project1024.weight")
+    if weight is None or weight.ndim != 4:
+        raise WeightsError(f"{source}: no ID projector: the key project1024.weight is missing")
+    return {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}
+
+
+def iresnet_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
+    """The `IResNet` arguments that fit an ArcFace checkpoint, read off its keys and shapes."""
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)
+    )
+    depths = {layers: depth for depth, layers in IRESNET_LAYERS.items()}
+    if blocks not in depths or "fc.weight" not in state:
+        raise WeightsError(f"{source}: no ArcFace IResNet-18/34/50/100 (blocks per stage: {blocks})")
+    channels = tuple(state[f"layer{stage}.0.conv2.weight"].shape[0] for stage in range(1, 5))
+    return {
+        "depth": depths[blocks],
+        "block_out_channels": channels,
+        "embedding_dim": state["fc.weight"].shape[0],
+    }
+
+
+def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
+    """Load the released `id_linear.pth`; errors as `load_part`."""
+    state = read_state(path)
+    part = build_part(IDProjector, id_projector_config(state, path))
+    load_strict(part, state, path)
+    return part.to(dtype).eval()
+
+
+def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
+    """Load an ArcFace checkpoint (`insightface_glint360k.pth`); errors as `load_part`."""
+    state = read_state(path)
+    part = build_part(IResNet, iresnet_config(state, path))
+    load_strict(part, state, path)
+    return part.to(dtype).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

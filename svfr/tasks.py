@@ -1,0 +1,30 @@
+"""The three restoration tasks and the task prompt gamma = [bfr, colorization, inpainting] (SVFR, Sec. 4.1)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+TASKS = ("bfr", "colorization", "inpainting")
+
+
+def parse_tasks(tasks: str | Iterable[str]) -> tuple[str, ...]:
+    """Tasks in canonical order, without repeats, from names or one comma-separated string.
+
+    Raises:
+        ValueError: no task, or a name that is none of `TASKS`.
+    """
+    names = tasks.split(",") if isinstance(tasks, str) else list(tasks)
+    names = [name.strip() for name in names if name.strip()]
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise ValueError(f"unknown task '{unknown[0]}': choose from {', '.join(TASKS)}")
+    if not names:
+        raise ValueError(f"no task given: choose one or more of {', '.join(TASKS)}")
+    return tuple(task for task in TASKS if task in names)
+
+
+def task_prompt(tasks: str | Iterable[str]) -> Tensor:
+    """The binary task prompt gamma, (3,) float32: 1 where a task of `TASKS` is asked for."""
+    chosen = parse_tasks(tasks)
+    return torch.tensor([float(task in chosen) for task in TASKS])
