@@ -63,7 +63,9 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def sample_euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
+def sample_euler(
+    denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None
+) -> Iterator[Tensor]:
     """Euler sampling that yields the latents after each step, so that a caller can follow its progress.
 
     Args:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 SALT = {"unet": 1, "vae": 2, "id_projector": 3, "arcface": 4}
 
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not beside the checkout")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="the golden vectors are not beside the checkout"
+)
 
 
 def load(name: str) -> dict[str, np.ndarray]:

@@ -63,7 +63,9 @@ class IResNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if depth not in IRESNET_LAYERS:
-            raise ValueError(f"no IResNet of depth {depth}: choose from {', '.join(map(str, IRESNET_LAYERS))}")
+            raise ValueError(
+                f"no IResNet of depth {depth}: choose from {', '.join(map(str, IRESNET_LAYERS))}"
+            )
         width = block_out_channels[0]
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, eps=NORM_EPS)

@@ -88,7 +88,9 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     ]
     if faults:
         name = type(module).__name__
-        raise WeightsError(f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}")
+        raise WeightsError(
+            f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}"
+        )
     module.load_state_dict(state, strict=True, assign=True)
 
 
@@ -108,7 +110,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise WeightsError(f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout") from error
+        raise WeightsError(
+            f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout"
+        ) from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
 
@@ -137,7 +141,9 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     return part.to(dtype).eval()
 
 
-def load_released_part(part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Part:
+def load_released_part(
+    part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype
+) -> Part:
     """Load one part from a .pth of the released SVFR; errors as `load_part`."""
     part = build_part(part_class, config)
     load_strict(part, read_state(path), path)

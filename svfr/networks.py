@@ -1,0 +1,233 @@
+"""Third-party networks: name, size, sha256 and licence in one table; find, check and download their files.
+
+Nothing of this table is shipped with the project. Each network keeps its own licence.
+"""
+
+import hashlib
+import http.client
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
+PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
+TIMEOUT = 30  # [s] without a byte until a download counts as failed
+CHUNK = 1 << 20  # [bytes]
+MEGABYTE = 1_000_000  # [bytes]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A third-party network, or a pack of them.
+
+    Attributes:
+        name: key in `NETWORKS`.
+        file: name of the file that is downloaded; of a pack, the zip.
+        purpose: what it does here.
+        size: [bytes] of `file`.
+        sha256: of `file`.
+        licence: of the weights, in words.
+        url: where `file` is downloaded from.
+    """
+
+    name: str
+    file: str
+    purpose: str
+    size: int
+    sha256: str
+    licence: str
+    url: str
+
+    @property
+    def pack(self) -> str | None:
+        """Name of the pack's folder; None if this is a single file."""
+        return self.name.removeprefix(PACK_PREFIX) if self.name.startswith(PACK_PREFIX) else None
+
+
+def _insightface_pack(name: str, size: int, sha256: str) -> Network:
+    return Network(
+        name=PACK_PREFIX + name,
+        file=f"{name}.zip",
+        purpose="face detection and recognition",
+        size=size,
+        sha256=sha256,
+        licence="non-commercial research only (InsightFace)",
+        url=f"https://github.com/deepinsight/insightface/releases/download/v0.7/{name}.zip",
+    )
+
+
+NETWORKS: dict[str, Network] = {
+    network.name: network
+    for network in (
+        Network(
+            name="yunet",
+            file="face_detection_yunet_2023mar.onnx",
+            purpose="face detection",
+            size=232_589,
+            sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+            # The same bytes are in both; the authors' file is at an immutable address and not in Git LFS.
+            licence="MIT (OpenCV Zoo), Apache-2.0 (its authors' repository)",
+            url="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/"
+            "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_640_640.onnx",
+        ),
+        _insightface_pack(
+            "buffalo_l", 288_621_354, "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f"
+        ),
+        _insightface_pack(
+            "antelopev2", 360_662_982, "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5"
+        ),
+    )
+}
+
+
+class NetworkMissing(FileNotFoundError):
+    """A network that cannot be had; its message is one line that says what to put where."""
+
+
+def cache_folder() -> Path:
+    """The folder that downloads go to, in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svfr" / "networks"
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe(path: Path) -> dict[str, str | int]:
+    """What a report says of a network's file: its name, sha256 and size [bytes]."""
+    return {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
+    """Where a network of the table is: in `folder`, $SVFR_NETWORKS or the user's cache, else downloaded.
+
+    Packs are also found where InsightFace keeps them, ~/.insightface/models/NAME, and in its layout
+    ROOT/models/NAME in each of these folders, as well as in ROOT/NAME.
+
+    Returns:
+        The file, its sha256 checked; for a pack the folder that holds its ONNX files, which are not checked
+        (the table knows the zip's sha256 only).
+
+    Raises:
+        NetworkMissing: it is nowhere and was not, or could not be, downloaded.
+        ValueError: `name` is not in the table, or a file has another sha256 than the table's.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network '{name}': choose from {', '.join(NETWORKS)}")
+    network = NETWORKS[name]
+    empty = None
+    for candidate in _candidates(network, folder):
+        if network.pack is not None:
+            if any(candidate.glob("*.onnx")):
+                return candidate
+            empty = empty or (candidate if candidate.is_dir() else None)
+        elif candidate.is_file():
+            if sha256_of(candidate) != network.sha256:
+                raise ValueError(
+                    f"{candidate} is not the {name} network of the table: its sha256 differs; remove it"
+                )
+            return candidate
+    reason = "not downloaded, as asked"
+    if download:
+        try:
+            return _download(network)
+        except (OSError, http.client.HTTPException, zipfile.BadZipFile, ValueError) as error:
+            reason = f"download failed: {_short(error)}"
+    if empty is not None:
+        reason = f"{empty} holds no ONNX file; {reason}"
+    target = network.file if network.pack is None else f"models/{network.pack}/*.onnx"
+    facts = f"{network.purpose}, {network.size / MEGABYTE:.1f} MB, licence: {network.licence}"
+    raise NetworkMissing(
+        f"network '{name}' ({facts}) is missing ({reason}): get {network.url} and put {target} into the "
+        f"networks folder (option networks, or environment variable {FOLDER_VARIABLE})"
+    )
+
+
+def installed_packs(folder: Path | None = None) -> list[Path]:
+    """Folders of the InsightFace packs that are already there: the table's first, then any ROOT/models/*."""
+    known = [network for network in NETWORKS.values() if network.pack is not None]
+    found = [candidate for network in known for candidate in _candidates(network, folder)]
+    for root in [*_roots(folder), Path.home() / ".insightface"]:
+        found += sorted(root.glob("models/*/"))
+    return [path for path in dict.fromkeys(found) if any(path.glob("*.onnx"))]
+
+
+def _roots(folder: Path | None) -> list[Path]:
+    named = [Path(folder)] if folder is not None else []
+    variable = os.environ.get(FOLDER_VARIABLE)
+    return [*named, *([Path(variable)] if variable else []), cache_folder()]
+
+
+def _candidates(network: Network, folder: Path | None) -> Iterator[Path]:
+    pack = network.pack
+    for root in _roots(folder):
+        if pack is None:
+            yield root / network.file
+            continue
+        # antelopev2.zip has its folder inside; unpacked by hand, it is there twice.
+        yield from (root / "models" / pack, root / "models" / pack / pack, root / pack, root / pack / pack)
+        if root.name == pack:
+            yield root
+    if pack is not None:
+        models = Path.home() / ".insightface" / "models"
+        yield from (models / pack, models / pack / pack)
+
+
+def _download(network: Network) -> Path:
+    """Download into the cache; what stands at the final name is always whole and checked."""
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
+        partial = Path(work) / network.file
+        with (
+            urllib.request.urlopen(network.url, timeout=TIMEOUT) as response,
+            partial.open("wb") as file,
+            tqdm(total=network.size, unit="B", unit_scale=True, desc=network.file, leave=False) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if sha256_of(partial) != network.sha256:
+            raise ValueError("the file received has another sha256 than the table's")
+        if network.pack is None:
+            final = cache / network.file
+            os.replace(partial, final)
+            return final
+        unpacked = Path(work) / network.pack
+        unpacked.mkdir()
+        with zipfile.ZipFile(partial) as archive:
+            for member in archive.infolist():
+                # Only the last part of a member's name counts, so that nothing lands outside of the folder.
+                member_name = Path(member.filename).name
+                if member_name.endswith(".onnx"):
+                    with archive.open(member) as source, (unpacked / member_name).open("wb") as target:
+                        shutil.copyfileobj(source, target)
+        final = cache / "models" / network.pack
+        final.parent.mkdir(exist_ok=True)
+        if not any(final.glob("*.onnx")):  # else another process was faster
+            os.replace(unpacked, final)  # fails unless `final` is absent or an empty folder
+        return final
+
+
+def _short(error: Exception) -> str:
+    """Why a download failed, in a few words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    if isinstance(error, TimeoutError):
+        return f"no answer for {TIMEOUT} s"
+    if isinstance(error, urllib.error.URLError):
+        return "offline, or the server cannot be reached"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,417 @@
+"""`SVFRPipeline`: load a model, restore an aligned face clip (`__call__`) or a whole video (`restore_video`)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
+
+from svfr.components import DEMO_FOLDER, INDEX_NAME, Components, Reference, load_folder, load_released
+from svfr.data.alignment import FFHQ_TEMPLATE
+from svfr.data.detectors import FaceDetector
+from svfr.data.faces import frontality, sharpness
+from svfr.data.frames import keep_luma, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.models.weights import WeightsError
+from svfr.sampling import (
+    RELEASED_OVERLAP,
+    RELEASED_STEPS,
+    OnStep,
+    SamplingOptions,
+    restore_chained,
+    restore_released,
+)
+from svfr.tasks import parse_tasks, task_prompt
+
+FFHQ_SIZE = 512  # [px] of the template
+STRATEGIES = ("chained", "released")
+REFERENCE_FRAMES = ("best", "last", "none")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """A torch device; "auto" is the accelerator if there is one, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """A torch dtype by name; "auto" is bfloat16 on an accelerator, float32 on the CPU."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+class SVFRPipeline:
+    """Restores face videos.
+
+    Args:
+        components: the networks.
+        detector: finds the face of a reference; without one, faces are taken to be aligned as in FFHQ.
+    """
+
+    def __init__(self, components: Components, detector: FaceDetector | None = None) -> None:
+        self.components = components
+        self.detector = detector
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    ) -> "SVFRPipeline":
+        """Load "demo" (the bundled small model), a folder that `save_pretrained` wrote, or such a folder on the Hub.
+
+        Raises:
+            WeightsError: nothing there, or something else.
+        """
+        device = resolve_device(device)
+        dtype = resolve_dtype(dtype, device)
+        return cls(load_folder(_find_folder(source), dtype).to(device, dtype))
+
+    @classmethod
+    def from_released(
+        cls,
+        svd: str | Path,
+        unet: str | Path,
+        id_linear: str | Path,
+        arcface: str | Path,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ) -> "SVFRPipeline":
+        """Load the released SVFR from its own files.
+
+        Args:
+            svd: folder of Stable Video Diffusion img2vid-xt in diffusers layout (unet/config.json, vae/, scheduler/).
+            unet: `unet.pth`.
+            id_linear: `id_linear.pth`.
+            arcface: `insightface_glint360k.pth`.
+            device: "auto" or a torch device.
+            dtype: "auto", a name or a torch dtype.
+
+        Raises:
+            WeightsError: a file is missing or does not fit; the first wrong keys are named.
+        """
+        device = resolve_device(device)
+        dtype = resolve_dtype(dtype, device)
+        components = load_released(Path(svd), Path(unet), Path(id_linear), Path(arcface), dtype)
+        return cls(components.to(device, dtype))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model in diffusers layout: model_index.json and a folder of safetensors for each part."""
+        self.components.save(Path(folder))
+
+    def __call__(
+        self,
+        frames: np.ndarray,
+        tasks: str | Iterable[str] = ("bfr",),
+        mask: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+        num_inference_steps: int | tuple[int, int] | None = None,
+        guidance_scale: float | None = None,
+        strategy: str = "chained",
+        seed: int = 0,
+        size: int | None = None,
+        clip_length: int | None = None,
+        overlap: int | None = None,
+        decode_chunk_size: int | None = None,
+        reference_frame: str = "best",
+        keep_known: bool | None = None,
+        keep_luminance: bool | None = None,
+        initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
+        reference_landmarks: np.ndarray | None = None,
+        output_type: Literal["np", "pt"] = "np",
+        on_step: OnStep | None = None,
+    ) -> np.ndarray | Tensor:
+        """Restore an aligned face clip.
+
+        Args:
+            frames: (f, h, w, 3) uint8 RGB.
+            tasks: of `svfr.tasks.TASKS`, in any combination.
+            mask: (h, w) or (f, h, w) uint8, above 127 is a hole; needed for inpainting and for nothing else.
+            reference: (h, w, 3) uint8, an aligned photo of the person, used from the first clip on.
+            num_inference_steps: per clip; a pair sets the two passes of `released`.
+            guidance_scale: between no reference and the reference.
+            strategy: "chained" or "released".
+            seed: of all noise.
+            size: side of the square that is restored [px].
+            clip_length: frames that are denoised together.
+            overlap: frames that clips (`released`: windows) share.
+            decode_chunk_size: frames that the VAE decodes together.
+            reference_frame: "best", "last" or "none", of the first clip.
+            keep_known: copy what is outside the mask from the input, when inpainting alone.
+            keep_luminance: keep the input's luma outside the mask, when colorizing without bfr.
+            initial_noise: (f, c, size / s, size / s) standard normal (`released`: one for each pass).
+            reference_landmarks: (5, 2) of the reference, photo or chosen, at `size` [px]; instead of the detector.
+            output_type: "np" or "pt".
+            on_step: called after each denoising step with the number of frames that its work amounts to.
+
+        Returns:
+            "np": (f, size, size, 3) uint8; "pt": (f, 3, size, size) float32 in [0, 1].
+
+        Raises:
+            ValueError: an argument that cannot be used; the message names it.
+        """
+        tasks = parse_tasks(tasks)
+        frames, masks = np.asarray(frames), self._check_mask(frames, tasks, mask)
+        size = self.resolve_size(size)
+        images = [resize(frame, size, size) for frame in frames]
+        holes = [None if m is None else resize_mask(m, size, size) for m in masks]
+        inputs = [task_input(image, tasks, hole) for image, hole in zip(images, holes, strict=True)]
+        photo = None
+        if reference is not None:
+            photo = self.describe_reference(resize(np.asarray(reference), size, size), reference_landmarks)
+        restored = self.stream(
+            (to_tensor(image) for image in inputs),
+            tasks,
+            photo,
+            self.resolve_options(
+                strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
+            ),
+            strategy=strategy,
+            reference_frame=reference_frame,
+            initial_noise=initial_noise,
+            reference_landmarks=reference_landmarks,
+            on_step=on_step,
+        )
+        unit = to_unit(torch.cat(list(restored))).cpu()
+        keep = KeepRules.resolve(tasks, strategy, keep_known, keep_luminance)
+        if keep.known or keep.luminance:
+            kept = [
+                keep.apply(result, image, hole)
+                for result, image, hole in zip(to_uint8(unit), images, holes, strict=True)
+            ]
+            return (
+                np.stack(kept) if output_type == "np" else torch.stack([to_unit(to_tensor(k)) for k in kept])
+            )
+        return to_uint8(unit) if output_type == "np" else unit
+
+    def stream(
+        self,
+        frames: Iterator[Tensor],
+        tasks: Iterable[str],
+        reference: Reference | None,
+        options: SamplingOptions,
+        strategy: str = "chained",
+        reference_frame: str = "best",
+        first_frame: int = 0,
+        initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
+        reference_landmarks: np.ndarray | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[Tensor]:
+        """Restore frames that arrive one by one; what `__call__` and `restore_video` are made of.
+
+        Args:
+            frames: (3, s, s) float in [-1, 1], the degraded input of the tasks.
+            tasks: asked for.
+            reference: of a photo.
+            options: see `resolve_options`.
+            strategy: "chained" streams; "released" holds everything.
+            reference_frame: "best", "last" or "none".
+            first_frame: index of the first frame in its video.
+            initial_noise: see `__call__`.
+            reference_landmarks: see `__call__`.
+            on_step: see `__call__`.
+
+        Yields:
+            (n, 3, s, s) float, about [-1, 1], not clamped; each frame once.
+        """
+        if reference_frame not in REFERENCE_FRAMES:
+            raise ValueError(
+                f"reference_frame '{reference_frame}': choose from {', '.join(REFERENCE_FRAMES)}"
+            )
+        gamma = task_prompt(tasks).to(self.components.device)
+        if strategy == "released":
+            if initial_noise is not None and not isinstance(initial_noise, tuple):
+                raise ValueError(
+                    "initial_noise has to be a pair for the strategy 'released': one for each pass"
+                )
+            return restore_released(
+                self.components,
+                frames,
+                gamma,
+                options,
+                reference,
+                None
+                if reference_frame == "none"
+                else lambda f: self._released_reference(f, reference_landmarks),
+                initial_noise,
+                on_step,
+            )
+        if isinstance(initial_noise, tuple):
+            raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
+        choose: Callable[[Tensor], Reference | None] | None = None
+        if reference_frame != "none":
+            choose = lambda f: self._choose_reference(f, reference_frame, reference_landmarks)  # noqa: E731
+        return restore_chained(
+            self.components, frames, gamma, options, reference, choose, first_frame, initial_noise, on_step
+        )
+
+    def resolve_size(self, size: int | None) -> int:
+        """The side of the square to restore [px]: the weights' own if None.
+
+        Raises:
+            ValueError: the networks cannot halve it as often as they need to.
+        """
+        size = size or self.components.settings.size
+        multiple = self.components.downscale * 2 ** (
+            len(self.components.model.unet.config.block_out_channels) - 1
+        )
+        if size < multiple or size % multiple:
+            raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
+        return size
+
+    def resolve_options(
+        self,
+        strategy: str = "chained",
+        num_inference_steps: int | tuple[int, int] | None = None,
+        guidance_scale: float | None = None,
+        clip_length: int | None = None,
+        overlap: int | None = None,
+        decode_chunk_size: int | None = None,
+        seed: int = 0,
+    ) -> SamplingOptions:
+        """Fill in what is None: from the weights' settings, or the released code's constants.
+
+        Raises:
+            ValueError: values that cannot be.
+        """
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy '{strategy}': choose from {', '.join(STRATEGIES)}")
+        settings = self.components.settings
+        if num_inference_steps is None:
+            num_inference_steps = RELEASED_STEPS if strategy == "released" else settings.num_inference_steps
+        if isinstance(num_inference_steps, int):
+            num_inference_steps = (num_inference_steps, num_inference_steps)
+        if min(num_inference_steps) < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}: it has to be at least 1")
+        length = settings.clip_length if clip_length is None else clip_length
+        if length < 1:
+            raise ValueError(f"clip_length is {length}: it has to be at least 1")
+        if overlap is None:
+            overlap = min(RELEASED_OVERLAP if strategy == "released" else 1, length - 1)
+        return SamplingOptions(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
+            clip_length=length,
+            overlap=overlap,
+            decode_chunk_size=length if decode_chunk_size is None else decode_chunk_size,
+            seed=seed,
+        )
+
+    def describe_reference(self, image: np.ndarray, landmarks: np.ndarray | None) -> Reference:
+        """A reference from an aligned face image (s, s, 3) uint8 and its (5, 2) landmarks [px], found if None."""
+        if landmarks is None:
+            faces = self.detector(image) if self.detector else []
+            landmarks = faces[0].landmarks if faces else FFHQ_TEMPLATE * image.shape[0] / FFHQ_SIZE
+        return self.components.encode_reference(to_tensor(image), image, landmarks)
+
+    def _choose_reference(self, frames: Tensor, how: str, landmarks: np.ndarray | None) -> Reference | None:
+        """A reference from the first clip's result; None if a detector sees no face in it."""
+        images = to_uint8(to_unit(frames))
+        if how == "last":
+            images = images[-1:]
+        if landmarks is not None or self.detector is None:
+            return self.describe_reference(max(images, key=sharpness), landmarks)
+        best, best_score = None, -1.0
+        for image in images:
+            for face in self.detector(image)[:1]:
+                score = face.score * frontality(face.landmarks) * sharpness(image)
+                if score > best_score:
+                    best, best_score = (image, face.landmarks), score
+        return None if best is None else self.describe_reference(*best)
+
+    def _released_reference(self, frames: Tensor, landmarks: np.ndarray | None) -> Reference | None:
+        """The released code's choice: the last frame; the VAE sees it unclamped, the ID network truncated to uint8."""
+        image = (to_unit(frames[-1]) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        if landmarks is None and self.detector is not None:
+            faces = self.detector(image)
+            if not faces:
+                return None
+            landmarks = faces[0].landmarks
+        if landmarks is None:
+            landmarks = FFHQ_TEMPLATE * image.shape[0] / FFHQ_SIZE
+        return self.components.encode_reference(frames[-1], image, landmarks)
+
+    @staticmethod
+    def _check_mask(
+        frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None
+    ) -> Iterable[np.ndarray | None]:
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+            raise ValueError(
+                f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1"
+            )
+        check_mask_needed(tasks, mask is not None)
+        if mask is None:
+            return [None] * len(frames)
+        if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
+            raise ValueError(f"the mask is {mask.dtype} {mask.shape}: it has to be uint8 (h, w) or (f, h, w)")
+        if mask.ndim == 3 and len(mask) != len(frames):
+            raise ValueError(f"the mask has {len(mask)} frames, the video {len(frames)}")
+        return list(mask) if mask.ndim == 3 else list(repeat(mask, len(frames)))
+
+
+def check_mask_needed(tasks: Iterable[str], has_mask: bool) -> None:
+    """A mask goes with inpainting, and inpainting with a mask.
+
+    Raises:
+        ValueError: one without the other.
+    """
+    if "inpainting" in tasks and not has_mask:
+        raise ValueError("the task inpainting needs a mask (white = fill in)")
+    if "inpainting" not in tasks and has_mask:
+        raise ValueError("a mask is given, but inpainting is not among the tasks")
+
+
+class KeepRules:
+    """What a result keeps of its input: known pixels, known luminance."""
+
+    def __init__(self, known: bool, luminance: bool) -> None:
+        self.known = known
+        self.luminance = luminance
+
+    @classmethod
+    def resolve(
+        cls, tasks: tuple[str, ...], strategy: str, keep_known: bool | None, keep_luminance: bool | None
+    ) -> "KeepRules":
+        """The rules that the tasks allow; by default, all of them in `chained` and none in `released`."""
+        by_default = strategy == "chained"
+        known = by_default if keep_known is None else keep_known
+        luminance = by_default if keep_luminance is None else keep_luminance
+        return cls(
+            known=known and tasks == ("inpainting",),
+            luminance=luminance and "colorization" in tasks and "bfr" not in tasks,
+        )
+
+    def apply(self, restored: np.ndarray, source: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
+        """Put what is kept of `source` into `restored`.
+
+        Args:
+            restored: (h, w, 3) uint8.
+            source: (h, w, 3) uint8, the input before it was made gray or painted.
+            hole: (h, w) bool, True where nothing is known.
+        """
+        kept = source if self.known else keep_luma(restored, source) if self.luminance else restored
+        return kept if hole is None else np.where(hole[..., None], restored, kept)
+
+
+def _find_folder(source: str | Path) -> Path:
+    if str(source) == "demo":
+        return DEMO_FOLDER
+    folder = Path(source)
+    if folder.exists() or str(source).count("/") != 1:
+        if not (folder / INDEX_NAME).is_file():
+            raise WeightsError(
+                f"{source}: no model folder ({INDEX_NAME} is missing); give 'demo', a folder or a Hub id (owner/name)"
+            )
+        return folder
+    try:
+        return Path(snapshot_download(str(source)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{source}: no such folder, and not to be had from the Hub ({reason})") from error
