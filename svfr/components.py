@@ -130,10 +130,11 @@ class Components:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Components":
         """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
-        self.model.to(device, dtype)
-        self.id_encoder.to(device, dtype)
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
-        self.vae.to(device, torch.float32 if upcast else dtype)
+        # diffusers' own `to` warns of exceptions that none of these parts has.
+        nn.Module.to(self.model, device, dtype)
+        nn.Module.to(self.id_encoder, device, dtype)
+        nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)
         return self
 
     @torch.no_grad()
@@ -318,9 +319,7 @@ def _load_head(head_class: type[Any], folder: Path, index: Mapping[str, Any], dt
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX_NAME
     if not path.is_file():
-        raise WeightsError(
-            f"{path}: missing; weights are a folder that save_pretrained or convert_released.py wrote"
-        )
+        raise WeightsError(f"{path}: missing; weights are a folder that save_pretrained or convert_released.py wrote")
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -350,5 +349,7 @@ def _untrained(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Com
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {name: cls.from_config(read_config(folder / name)).to(dtype) for name, cls in classes.items()}
+        parts = {
+            name: nn.Module.to(cls.from_config(read_config(folder / name)), dtype) for name, cls in classes.items()
+        }
     return _assemble(folder, settings, **parts)

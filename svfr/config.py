@@ -31,7 +31,7 @@ class InferConfig:
     """How `scripts/infer.py` restores. None leaves a value to the weights, which know what they were trained for."""
 
     num_inference_steps: int | None = None
-    """Denoising steps of each clip (`released`: of its second pass; the first keeps the released ratio 50 : 30)."""
+    """Denoising steps of each clip (`released`: of each of its passes; its default is 50 and 30)."""
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     strategy: str = "chained"

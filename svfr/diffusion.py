@@ -4,6 +4,7 @@ A noisy latent is x = x0 + sigma * noise, with data of unit scale. Shapes: `x` (
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -63,9 +64,7 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def sample_euler(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None
-) -> Iterator[Tensor]:
+def sample_euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
     """Euler sampling that yields the latents after each step, so that a caller can follow its progress.
 
     Args:
@@ -74,7 +73,7 @@ def sample_euler(
         sigmas: (n + 1,) falling noise levels, last 0.
         known: puts frames that are known already into x at a noise level: (x, sigma) -> x.
     """
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         if known is not None:
             x = known(x, sigma)
         x = euler_step(x, denoise(x, sigma), sigma, sigma_next)

@@ -78,9 +78,7 @@ NETWORKS: dict[str, Network] = {
             url="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/"
             "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_640_640.onnx",
         ),
-        _insightface_pack(
-            "buffalo_l", 288_621_354, "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f"
-        ),
+        _insightface_pack("buffalo_l", 288_621_354, "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f"),
         _insightface_pack(
             "antelopev2", 360_662_982, "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5"
         ),
@@ -136,9 +134,7 @@ def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
             empty = empty or (candidate if candidate.is_dir() else None)
         elif candidate.is_file():
             if sha256_of(candidate) != network.sha256:
-                raise ValueError(
-                    f"{candidate} is not the {name} network of the table: its sha256 differs; remove it"
-                )
+                raise ValueError(f"{candidate} is not the {name} network of the table: its sha256 differs; remove it")
             return candidate
     reason = "not downloaded, as asked"
     if download:

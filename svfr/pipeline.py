@@ -7,16 +7,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
-from svfr.components import DEMO_FOLDER, INDEX_NAME, Components, Reference, load_folder, load_released
+from svfr.components import Components, Reference, load_folder, load_released
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
-from svfr.data.faces import frontality, sharpness
-from svfr.data.frames import keep_luma, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
-from svfr.models.weights import WeightsError
+from svfr.data.faces import crop, frontality, sharpness, track_largest_face
+from svfr.data.frames import KeepRules, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.restore import OnProgress, VideoReport, restore_video
 from svfr.sampling import (
     RELEASED_OVERLAP,
     RELEASED_STEPS,
@@ -25,6 +23,7 @@ from svfr.sampling import (
     restore_chained,
     restore_released,
 )
+from svfr.sources import find_model, find_released
 from svfr.tasks import parse_tasks, task_prompt
 
 FFHQ_SIZE = 512  # [px] of the template
@@ -65,14 +64,23 @@ class SVFRPipeline:
     def from_pretrained(
         cls, source: str | Path, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
     ) -> "SVFRPipeline":
-        """Load "demo" (the bundled small model), a folder that `save_pretrained` wrote, or such a folder on the Hub.
+        """Load a model by name.
+
+        Args:
+            source: "demo" (the bundled small model), "released" (the released SVFR and SVD, from the Hub), a folder
+                that `save_pretrained` wrote, a folder of the released files, or a Hub id.
+            device: "auto" or a torch device.
+            dtype: "auto", a name or a torch dtype.
 
         Raises:
             WeightsError: nothing there, or something else.
         """
+        released = find_released(source)
+        if released is not None:
+            return cls.from_released(*released, device=device, dtype=dtype)
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
-        return cls(load_folder(_find_folder(source), dtype).to(device, dtype))
+        return cls(load_folder(find_model(source), dtype).to(device, dtype))
 
     @classmethod
     def from_released(
@@ -186,10 +194,94 @@ class SVFRPipeline:
                 keep.apply(result, image, hole)
                 for result, image, hole in zip(to_uint8(unit), images, holes, strict=True)
             ]
-            return (
-                np.stack(kept) if output_type == "np" else torch.stack([to_unit(to_tensor(k)) for k in kept])
-            )
+            return np.stack(kept) if output_type == "np" else torch.stack([to_unit(to_tensor(k)) for k in kept])
         return to_uint8(unit) if output_type == "np" else unit
+
+    def restore_video(
+        self,
+        source: str | Path,
+        target: str | Path,
+        tasks: str | Iterable[str] = ("bfr",),
+        mask: str | Path | None = None,
+        reference: np.ndarray | None = None,
+        num_inference_steps: int | tuple[int, int] | None = None,
+        guidance_scale: float | None = None,
+        strategy: str = "chained",
+        seed: int = 0,
+        size: int | None = None,
+        clip_length: int | None = None,
+        overlap: int | None = None,
+        decode_chunk_size: int | None = None,
+        reference_frame: str = "best",
+        keep_known: bool | None = None,
+        keep_luminance: bool | None = None,
+        face: str = "auto",
+        format: str = "mp4",
+        crf: int = 18,
+        on_progress: OnProgress | None = None,
+    ) -> VideoReport:
+        """Restore a video, an image or a folder of frames into a file of the same size, rate, rotation and sound.
+
+        Args:
+            source: the input.
+            target: the result; its suffix may change with the container (see `VideoWriter`).
+            tasks: of `svfr.tasks.TASKS`, in any combination.
+            mask: image, video or folder of images of any size, white is a hole; one image serves all frames.
+            reference: (h, w, 3) uint8 photo of the person.
+            num_inference_steps: see `__call__`, as all down to `keep_luminance`.
+            guidance_scale: see `__call__`.
+            strategy: see `__call__`.
+            seed: see `__call__`.
+            size: see `__call__`.
+            clip_length: see `__call__`.
+            overlap: see `__call__`.
+            decode_chunk_size: see `__call__`.
+            reference_frame: see `__call__`.
+            keep_known: see `__call__`.
+            keep_luminance: see `__call__`.
+            face: "auto" (the largest face's crop, pasted back) or "aligned" (the whole frame is the crop).
+            format: "mp4" or "png".
+            crf: H.264 quality, 0 to 51.
+            on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore".
+
+        Raises:
+            VideoError: a file cannot be used; nothing is left at `target`.
+            ValueError: another argument that cannot be used.
+        """
+        tasks = parse_tasks(tasks)
+        check_mask_needed(tasks, mask is not None)
+        size = self.resolve_size(size)
+        options = self.resolve_options(
+            strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
+        )
+        photo = None if reference is None else self.find_reference(reference, size, whole=face == "aligned")
+
+        def stream(frames: Iterator[Tensor], first_frame: int, on_step: OnStep) -> Iterator[Tensor]:
+            return self.stream(
+                frames,
+                tasks,
+                photo,
+                options,
+                strategy=strategy,
+                reference_frame=reference_frame,
+                first_frame=first_frame,
+                on_step=on_step,
+            )
+
+        return restore_video(
+            stream,
+            Path(source),
+            Path(target),
+            tasks,
+            KeepRules.resolve(tasks, strategy, keep_known, keep_luminance),
+            size=size,
+            mask=None if mask is None else Path(mask),
+            detector=self.detector,
+            face=face,
+            format=format,
+            crf=crf,
+            on_progress=on_progress,
+        )
 
     def stream(
         self,
@@ -222,24 +314,18 @@ class SVFRPipeline:
             (n, 3, s, s) float, about [-1, 1], not clamped; each frame once.
         """
         if reference_frame not in REFERENCE_FRAMES:
-            raise ValueError(
-                f"reference_frame '{reference_frame}': choose from {', '.join(REFERENCE_FRAMES)}"
-            )
+            raise ValueError(f"reference_frame '{reference_frame}': choose from {', '.join(REFERENCE_FRAMES)}")
         gamma = task_prompt(tasks).to(self.components.device)
         if strategy == "released":
             if initial_noise is not None and not isinstance(initial_noise, tuple):
-                raise ValueError(
-                    "initial_noise has to be a pair for the strategy 'released': one for each pass"
-                )
+                raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
             return restore_released(
                 self.components,
                 frames,
                 gamma,
                 options,
                 reference,
-                None
-                if reference_frame == "none"
-                else lambda f: self._released_reference(f, reference_landmarks),
+                None if reference_frame == "none" else lambda f: self._released_reference(f, reference_landmarks),
                 initial_noise,
                 on_step,
             )
@@ -259,9 +345,7 @@ class SVFRPipeline:
             ValueError: the networks cannot halve it as often as they need to.
         """
         size = size or self.components.settings.size
-        multiple = self.components.downscale * 2 ** (
-            len(self.components.model.unet.config.block_out_channels) - 1
-        )
+        multiple = self.components.downscale * 2 ** (len(self.components.model.unet.config.block_out_channels) - 1)
         if size < multiple or size % multiple:
             raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
         return size
@@ -304,6 +388,26 @@ class SVFRPipeline:
             seed=seed,
         )
 
+    def find_reference(self, photo: np.ndarray, size: int, whole: bool) -> Reference:
+        """A reference from any photo of the person: its largest face, framed like the faces of a video.
+
+        Args:
+            photo: (h, w, 3) uint8.
+            size: side of the crop [px].
+            whole: take the whole photo where no face is found.
+
+        Raises:
+            ValueError: no face found.
+        """
+        tracks = track_largest_face([self.detector(photo)], fps=1) if self.detector else []
+        if tracks:
+            box = tracks[0].boxes[0]
+            landmarks = (tracks[0].landmarks[0] - box[:2]) * size / (box[2] - box[0])
+            return self.describe_reference(crop(photo, box, size), landmarks)
+        if not whole:
+            raise ValueError("no face found in the reference photo")
+        return self.describe_reference(resize(photo, size, size), None)
+
     def describe_reference(self, image: np.ndarray, landmarks: np.ndarray | None) -> Reference:
         """A reference from an aligned face image (s, s, 3) uint8 and its (5, 2) landmarks [px], found if None."""
         if landmarks is None:
@@ -339,13 +443,9 @@ class SVFRPipeline:
         return self.components.encode_reference(frames[-1], image, landmarks)
 
     @staticmethod
-    def _check_mask(
-        frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None
-    ) -> Iterable[np.ndarray | None]:
+    def _check_mask(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None) -> Iterable[np.ndarray | None]:
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-            raise ValueError(
-                f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1"
-            )
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1")
         check_mask_needed(tasks, mask is not None)
         if mask is None:
             return [None] * len(frames)
@@ -366,52 +466,3 @@ def check_mask_needed(tasks: Iterable[str], has_mask: bool) -> None:
         raise ValueError("the task inpainting needs a mask (white = fill in)")
     if "inpainting" not in tasks and has_mask:
         raise ValueError("a mask is given, but inpainting is not among the tasks")
-
-
-class KeepRules:
-    """What a result keeps of its input: known pixels, known luminance."""
-
-    def __init__(self, known: bool, luminance: bool) -> None:
-        self.known = known
-        self.luminance = luminance
-
-    @classmethod
-    def resolve(
-        cls, tasks: tuple[str, ...], strategy: str, keep_known: bool | None, keep_luminance: bool | None
-    ) -> "KeepRules":
-        """The rules that the tasks allow; by default, all of them in `chained` and none in `released`."""
-        by_default = strategy == "chained"
-        known = by_default if keep_known is None else keep_known
-        luminance = by_default if keep_luminance is None else keep_luminance
-        return cls(
-            known=known and tasks == ("inpainting",),
-            luminance=luminance and "colorization" in tasks and "bfr" not in tasks,
-        )
-
-    def apply(self, restored: np.ndarray, source: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
-        """Put what is kept of `source` into `restored`.
-
-        Args:
-            restored: (h, w, 3) uint8.
-            source: (h, w, 3) uint8, the input before it was made gray or painted.
-            hole: (h, w) bool, True where nothing is known.
-        """
-        kept = source if self.known else keep_luma(restored, source) if self.luminance else restored
-        return kept if hole is None else np.where(hole[..., None], restored, kept)
-
-
-def _find_folder(source: str | Path) -> Path:
-    if str(source) == "demo":
-        return DEMO_FOLDER
-    folder = Path(source)
-    if folder.exists() or str(source).count("/") != 1:
-        if not (folder / INDEX_NAME).is_file():
-            raise WeightsError(
-                f"{source}: no model folder ({INDEX_NAME} is missing); give 'demo', a folder or a Hub id (owner/name)"
-            )
-        return folder
-    try:
-        return Path(snapshot_download(str(source)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{source}: no such folder, and not to be had from the Hub ({reason})") from error

@@ -36,15 +36,13 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.clip_length:
-            raise ValueError(
-                f"overlap is {self.overlap}: it has to be less than clip_length ({self.clip_length})"
-            )
+            raise ValueError(f"overlap is {self.overlap}: it has to be less than clip_length ({self.clip_length})")
         if self.decode_chunk_size < 1:
             raise ValueError(f"decode_chunk_size is {self.decode_chunk_size}: it has to be at least 1")
 
 
 def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (len(frames), *shape); a frame's depends on (seed, stream, its index) alone, not the device."""
+    """Standard normal noise (len(frames), *shape), from the CPU; a frame's depends on (seed, stream, index) alone."""
     noise = []
     for frame in frames:
         state = np.random.SeedSequence([seed, stream, frame]).generate_state(1, np.uint64)[0]
@@ -84,6 +82,17 @@ def needed_conditions(unreferred: Condition, referred: Condition | None, scale: 
     if referred is None:
         return [unreferred]
     return [referred] if scale == 1 else [unreferred, referred]
+
+
+def run_to_end(steps: Iterator[Tensor], on_step: OnStep | None, work: float) -> Tensor:
+    """The latents after a sampler's last step; each step is reported as `work`."""
+    latest: Tensor | None = None
+    for latents in steps:
+        latest = latents
+        if on_step:
+            on_step(work)
+    assert latest is not None  # there is at least one step
+    return latest
 
 
 @torch.no_grad()
@@ -142,18 +151,14 @@ def restore_chained(
         conditions = needed_conditions(unreferred, referred, options.guidance_scale)
         denoise = make_denoiser(components, lq_latents, gamma, conditions, options.guidance_scale)
 
-        def set_shared(
-            x: Tensor, sigma: Tensor, tail: Tensor | None = latents_tail, noise: Tensor = noise
-        ) -> Tensor:
+        def set_shared(x: Tensor, sigma: Tensor, tail: Tensor | None = latents_tail, noise: Tensor = noise) -> Tensor:
             return x if tail is None else torch.cat([tail + sigma * noise[: len(tail)], x[len(tail) :]])
 
         num_steps = options.num_inference_steps[1]
         sigmas = karras_sigmas(num_steps, *components.sigma_range).to(components.device)
-        latents = scaling * lq_latents + sigmas[0] * noise
-        for latents in sample_euler(denoise, latents, sigmas, known=set_shared):
-            if on_step:
-                on_step(len(fresh) / num_steps)
-        latents = set_shared(latents, sigmas[-1])
+        start = scaling * lq_latents + sigmas[0] * noise
+        steps = sample_euler(denoise, start, sigmas, known=set_shared)
+        latents = set_shared(run_to_end(steps, on_step, len(fresh) / num_steps), sigmas[-1])
 
         restored = components.decode(latents, options.decode_chunk_size, context=options.overlap)[num_shared:]
         if position == 0 and reference is None and choose_reference is not None:
@@ -237,9 +242,7 @@ def restore_released(
     all_frames = list(frames)
     if not all_frames:
         return
-    lq_latents = torch.cat(
-        [components.encode(torch.stack(all_frames[i : i + 1])) for i in range(len(all_frames))]
-    )
+    lq_latents = torch.cat([components.encode(torch.stack(all_frames[i : i + 1])) for i in range(len(all_frames))])
     num_frames = len(lq_latents)
     latent_size = (lq_latents.shape[2], lq_latents.shape[3])
     unreferred = components.condition(None, latent_size)
@@ -252,17 +255,13 @@ def restore_released(
             noise = frame_noise(options.seed, 1 + which, range(num), tuple(lq.shape[1:]))
         else:
             noise = initial_noise[which][:num]
-        latents = components.vae.config.scaling_factor * lq + sigmas[0] * noise.to(lq)
+        start = components.vae.config.scaling_factor * lq + sigmas[0] * noise.to(lq)
 
         def denoise_window(x: Tensor, sigma: Tensor, indices: list[int]) -> Tensor:
-            return make_denoiser(components, lq[indices], gamma, [first, second], options.guidance_scale)(
-                x, sigma
-            )
+            return make_denoiser(components, lq[indices], gamma, [first, second], options.guidance_scale)(x, sigma)
 
-        for latents in sample_windows(denoise_window, latents, sigmas, options.clip_length, options.overlap):
-            if on_step:
-                on_step(share * num_frames / (len(sigmas) - 1))
-        return latents
+        steps = sample_windows(denoise_window, start, sigmas, options.clip_length, options.overlap)
+        return run_to_end(steps, on_step, share * num_frames / (len(sigmas) - 1))
 
     if reference is None:
         latents = run(min(num_frames, options.clip_length), unreferred, unreferred, 0)

@@ -51,7 +51,7 @@ def task_input(image: np.ndarray, tasks: Collection[str], hole: np.ndarray | Non
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(h, w, 3) uint8 -> (3, h, w) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def to_unit(frames: Tensor) -> Tensor:
@@ -75,3 +75,35 @@ def keep_luma(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
     room = np.where(chroma > 0, 255 - luma, luma)
     fit = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
     return np.rint(luma + np.minimum(fit, 1) * chroma).astype(np.uint8)
+
+
+class KeepRules:
+    """What a result keeps of its input: known pixels, known luminance."""
+
+    def __init__(self, known: bool, luminance: bool) -> None:
+        self.known = known
+        self.luminance = luminance
+
+    @classmethod
+    def resolve(
+        cls, tasks: tuple[str, ...], strategy: str, keep_known: bool | None, keep_luminance: bool | None
+    ) -> "KeepRules":
+        """The rules that the tasks allow; by default, all of them in `chained` and none in `released`."""
+        by_default = strategy == "chained"
+        known = by_default if keep_known is None else keep_known
+        luminance = by_default if keep_luminance is None else keep_luminance
+        return cls(
+            known=known and tasks == ("inpainting",),
+            luminance=luminance and "colorization" in tasks and "bfr" not in tasks,
+        )
+
+    def apply(self, restored: np.ndarray, source: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
+        """Put what is kept of `source` into `restored`.
+
+        Args:
+            restored: (h, w, 3) uint8.
+            source: (h, w, 3) uint8, the input before it was made gray or painted.
+            hole: (h, w) bool, True where nothing is known.
+        """
+        kept = source if self.known else keep_luma(restored, source) if self.luminance else restored
+        return kept if hole is None else np.where(hole[..., None], restored, kept)

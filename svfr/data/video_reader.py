@@ -35,12 +35,7 @@ BT709, BT601 = 1, 6
 TS_DISCONT, NO_TIMESTAMPS = 0x0200, 0x0080  # AVFMT_... flags of formats (FFmpeg's avformat.h)
 # The scaler's fast path darkens by 1.2 levels on average and is off by 1.8; with these flags 0.0 and 0.4
 # (measured: a smooth 640x480 image, RGB -> yuv420p -> RGB).
-EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 # Assumption: frames, and share of all, that may be missing; whole files can be off by a frame or two.
 MISSING_FRAMES, MISSING_SHARE = 2, Fraction(2, 100)
 
@@ -115,9 +110,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
                     f"{path}: images differ in size: {files[0].name} is {width}x{height}, "
                     f"{file.name} is {size[0]}x{size[1]}"
                 )
-    return VideoInfo(
-        path, width, height, IMAGE_RATE, len(files), float(len(files) / IMAGE_RATE), False, 0, kind
-    )
+    return VideoInfo(path, width, height, IMAGE_RATE, len(files), float(len(files) / IMAGE_RATE), False, 0, kind)
 
 
 def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
@@ -195,9 +188,7 @@ def image_files(folder: Path) -> list[Path]:
     ]
     if not files:
         raise VideoError(f"{folder}: a folder without images ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    return sorted(
-        files, key=lambda file: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", file.name)]
-    )
+    return sorted(files, key=lambda file: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", file.name)])
 
 
 def _kind(path: Path) -> str:

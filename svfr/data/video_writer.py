@@ -121,9 +121,7 @@ class VideoWriter:
             raise ValueError(f"image is {image.dtype} {image.shape}: it has to be uint8 {self._shape}")
         time = pts * time_base
         if self._last_time is not None and time <= self._last_time:
-            raise ValueError(
-                f"pts is {pts} ({float(time)} s), not later than {float(self._last_time)} s before"
-            )
+            raise ValueError(f"pts is {pts} ({float(time)} s), not later than {float(self._last_time)} s before")
         self._last_time = time
         with one_line_errors(self.path):
             self._sink.write(image, time)
@@ -265,9 +263,7 @@ def _holds_audio(container_format: str, path: Path) -> bool:
 class _H264:
     """An H.264 encoder and the sound of the source, interleaved by time."""
 
-    def __init__(
-        self, file: Path, container_format: str, source: VideoInfo, shape: tuple[int, int], crf: int
-    ) -> None:
+    def __init__(self, file: Path, container_format: str, source: VideoInfo, shape: tuple[int, int], crf: int) -> None:
         self._source_path = source.path
         self._input = open_video(source.path) if source.kind == "video" else None
         template = video_stream(self._input, source.path) if self._input else None
@@ -379,9 +375,7 @@ class _H264:
             self._pending = None
 
 
-def _copy_look(
-    template: av.VideoStream | None, encoder: av.VideoCodecContext, source: VideoInfo, height: int
-) -> int:
+def _copy_look(template: av.VideoStream | None, encoder: av.VideoCodecContext, source: VideoInfo, height: int) -> int:
     """Give the encoder the source's pixel aspect and colour tags; return the scaler's number of it."""
     tags = (BT709,) * 3 if height >= 720 else (BT601,) * 3  # as players take untagged video
     if template is not None:

@@ -1,5 +1,7 @@
 """The small parts around the UNet: ID projector M_id, latent transformer T_l, landmark predictor P_lm."""
 
+from itertools import pairwise
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -37,6 +39,7 @@ class ResBlock(nn.Module):
         self.linear2 = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d)."""
         return x + self.linear2(nn.functional.silu(self.linear1(self.norm(x))))
 
 
@@ -71,7 +74,7 @@ class LandmarkPredictor(ModelMixin, ConfigMixin):
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
         widths = [in_channels * pool_size**2, *[hidden_channels] * 4]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Linear(width_in, width_out), nn.SiLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden_channels, NUM_LANDMARKS * 2))
 

@@ -40,6 +40,7 @@ class IResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c', h / stride, w / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.prelu(self.bn2(self.conv1(self.bn1(x))))
         return self.bn3(self.conv2(x)) + shortcut
@@ -63,9 +64,7 @@ class IResNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if depth not in IRESNET_LAYERS:
-            raise ValueError(
-                f"no IResNet of depth {depth}: choose from {', '.join(map(str, IRESNET_LAYERS))}"
-            )
+            raise ValueError(f"no IResNet of depth {depth}: choose from {', '.join(map(str, IRESNET_LAYERS))}")
         width = block_out_channels[0]
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, eps=NORM_EPS)

@@ -88,9 +88,7 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     ]
     if faults:
         name = type(module).__name__
-        raise WeightsError(
-            f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}"
-        )
+        raise WeightsError(f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}")
     module.load_state_dict(state, strict=True, assign=True)
 
 
@@ -110,9 +108,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise WeightsError(
-            f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout"
-        ) from error
+        raise WeightsError(f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout") from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
 
@@ -138,16 +134,14 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     part = build_part(part_class, read_config(folder))
     path = find_weights(folder)
     load_strict(part, read_state(path), path)
-    return part.to(dtype).eval()
+    return nn.Module.to(part, dtype).eval()  # diffusers' own `to` warns of parts that none of these has
 
 
-def load_released_part(
-    part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype
-) -> Part:
+def load_released_part(part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Part:
     """Load one part from a .pth of the released SVFR; errors as `load_part`."""
     part = build_part(part_class, config)
     load_strict(part, read_state(path), path)
-    return part.to(dtype).eval()
+    return nn.Module.to(part, dtype).eval()
 
 
 def id_projector_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
@@ -179,7 +173,7 @@ def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
     state = read_state(path)
     part = build_part(IDProjector, id_projector_config(state, path))
     load_strict(part, state, path)
-    return part.to(dtype).eval()
+    return nn.Module.to(part, dtype).eval()
 
 
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
@@ -187,7 +181,7 @@ def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
     state = read_state(path)
     part = build_part(IResNet, iresnet_config(state, path))
     load_strict(part, state, path)
-    return part.to(dtype).eval()
+    return nn.Module.to(part, dtype).eval()
 
 
 def _first_line(error: Exception) -> str:

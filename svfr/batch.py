@@ -1,0 +1,228 @@
+"""Restore many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
+
+import hashlib
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
+from svfr.restore import VideoReport
+
+RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
+REPORT = "report.json"
+
+
+class Item(NamedTuple):
+    """An input and its place below the output folder."""
+
+    source: Path
+    target: Path  # relative, without regard to the container that the sound may need
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one input."""
+
+    input: str
+    status: str  # done | failed
+    call: str  # digest of all that the result depends on; a later run with another one does it again
+    reason: str | None = None
+    trace: str | None = None  # of an error that is ours, not the input's
+    output: str | None = None
+    facts: dict[str, Any] | None = None
+
+
+def find_items(source: Path, output: Path, format: str) -> list[Item]:
+    """The inputs at a path: a video, an image, a folder of frames, or a folder of such (recursively).
+
+    Args:
+        source: what the user gave.
+        output: folder of the results; what lies in it is no input.
+        format: "mp4" or "png", of the results.
+
+    Raises:
+        VideoError: nothing there.
+    """
+    if not source.exists():
+        raise VideoError(f"{source}: no such file or folder")
+    if not source.is_dir() or _is_frame_folder(source):
+        items = [Item(source, Path(_target_name(source, format)))]
+    else:
+        found = _search(source, output.resolve())
+        if not found:
+            raise VideoError(f"{source}: no videos, images or frame folders in it")
+        items = [Item(path, path.relative_to(source).with_name(_target_name(path, format))) for path in found]
+    return _without_collisions(items)
+
+
+def run_items(
+    items: Sequence[Item],
+    output: Path,
+    call: Callable[[Item], str],
+    restore: Callable[[Item], VideoReport],
+    tell: Callable[[str], None],
+    on_done: Callable[[Item], None],
+) -> None:
+    """Restore inputs one after the other and record each, good or bad.
+
+    Args:
+        items: the inputs of this process.
+        output: folder of the results.
+        call: digest of all that the result of an input depends on (see `digest`).
+        restore: does one.
+        tell: shows one line to the user.
+        on_done: called after each, skipped ones included.
+    """
+    for item in items:
+        signature = call(item)
+        if _is_done(output, item, signature):
+            tell(f"{item.source}: done before, skipped")
+        else:
+            record = _run_one(item, output, signature, restore)
+            write_json(record_path(output, item), asdict(record))
+            if record.reason:
+                tell(f"{item.source}: {record.reason}")
+            for note in (record.facts or {}).get("notes", []):
+                tell(f"{item.source}: {note}")
+        on_done(item)
+
+
+def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item], VideoReport]) -> Record:
+    try:
+        (output / item.target).parent.mkdir(parents=True, exist_ok=True)
+        report = restore(item)
+    except (ValueError, OSError) as error:
+        # One line, and the file's name once: the caller puts it in front.
+        reason = " ".join(str(error).split()).removeprefix(f"{item.source}: ")
+        return Record(str(item.source), "failed", signature, reason=reason or type(error).__name__)
+    except torch.OutOfMemoryError:
+        reason = "out of memory: lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
+        return Record(str(item.source), "failed", signature, reason=reason)
+    except Exception as error:  # a fault of ours must not stop the batch either
+        reason = f"internal error ({type(error).__name__}: {' '.join(str(error).split())[:200]}), trace in the record"
+        return Record(str(item.source), "failed", signature, reason=reason, trace=traceback.format_exc())
+    facts = {key: value for key, value in asdict(report).items() if key != "output"}
+    placed = str(report.output.relative_to(output))
+    return Record(str(item.source), "done", signature, output=placed, facts=facts)
+
+
+def collect(items: Iterable[Item], output: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write `report.json` from the records of all inputs of this call, whoever made them.
+
+    Args:
+        items: all inputs of the call.
+        output: folder of the results.
+        about: facts of the call itself.
+
+    Returns:
+        What was written: `about`, counts, and `videos`, a list of the records.
+    """
+    videos = []
+    for item in items:
+        path = record_path(output, item)
+        missing = asdict(Record(str(item.source), "failed", "", reason="not finished"))
+        videos.append(json.loads(path.read_text()) if path.is_file() else missing)
+    failed = sum(video["status"] != "done" for video in videos)
+    report = {**about, "done": len(videos) - failed, "failed": failed, "videos": videos}
+    write_json(output / REPORT, report)
+    return report
+
+
+def record_path(output: Path, item: Item) -> Path:
+    """Where the record of an input lies."""
+    return output / RECORDS / item.target.with_name(item.target.name + ".json")
+
+
+def fingerprint(path: Path | None) -> str | None:
+    """Path, size and time of a file or folder, None if there is none: changes when the user puts another one there."""
+    if path is None or not path.exists():
+        return None
+    stat = path.stat()
+    return f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def digest(facts: dict[str, Any]) -> str:
+    """SHA-256 of JSON-like facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON so that the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
+    """The mask of an input: the given one, or the one of its name in a folder laid out like the inputs.
+
+    Raises:
+        VideoError: a folder that holds neither frames nor a mask of this name.
+    """
+    if mask is None or not mask.is_dir() or _is_frame_folder(mask):
+        return mask
+    place = item.source.relative_to(source) if source.is_dir() else Path(item.source.name)
+    for suffix in ("", *sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)):
+        candidate = (mask / place).with_suffix(suffix)
+        if candidate.exists():
+            return candidate
+    raise VideoError(f"{mask}: no mask for {place} in it")
+
+
+def _is_done(output: Path, item: Item, signature: str) -> bool:
+    path = record_path(output, item)
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    done = record.get("status") == "done" and record.get("call") == signature
+    return done and (output / record["output"]).exists()
+
+
+def _is_frame_folder(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    suffixes = {child.suffix.lower() for child in path.iterdir() if child.is_file() and child.name[0] != "."}
+    return bool(suffixes & IMAGE_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
+
+
+def _search(folder: Path, output: Path) -> list[Path]:
+    found: list[Path] = []
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or child.resolve() == output:
+            continue
+        if child.is_dir():
+            found += [child] if _is_frame_folder(child) else _search(child, output)
+        elif child.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            found.append(child)
+    return found
+
+
+def _target_name(path: Path, format: str) -> str:
+    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+        return f"{path.stem}.png"
+    name = path.name if path.is_dir() else path.stem
+    return name if format == "png" else f"{name}.mp4"
+
+
+def _without_collisions(items: list[Item]) -> list[Item]:
+    """Inputs that differ in their suffix alone keep it in the name of their result."""
+    taken: dict[Path, int] = {}
+    for item in items:
+        taken[item.target] = taken.get(item.target, 0) + 1
+    return [
+        item
+        if taken[item.target] == 1
+        else Item(item.source, item.target.with_name(f"{item.source.name}{item.target.suffix}"))
+        for item in items
+    ]

@@ -1,0 +1,177 @@
+"""Faces of a video: track one, crop it, paste it back; the room's public names.
+
+Boxes are x0, y0, x1, y1 [px] between pixel edges: pixel i covers [i, i + 1].
+"""
+
+import math
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from svfr.data.alignment import ARCFACE_TEMPLATE, FFHQ_TEMPLATE, id_crop, similarity_transform
+from svfr.data.detectors import DETECTORS, Face, FaceDetector, load_detector
+from svfr.data.tracks import FaceTrack, track_largest_face
+
+__all__ = [
+    "ARCFACE_TEMPLATE",
+    "DETECTORS",
+    "FFHQ_TEMPLATE",
+    "Face",
+    "FaceDetector",
+    "FaceTrack",
+    "crop",
+    "feather",
+    "fit",
+    "frontality",
+    "id_crop",
+    "load_detector",
+    "paste",
+    "region",
+    "sharpness",
+    "similarity_transform",
+    "track_largest_face",
+]
+
+FADE = 1 / 12  # Assumption: share of the crop's side over which a pasted face fades in
+
+
+def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
+    """The square `box` of a frame at `size`, antialiased and sub-pixel exact.
+
+    Args:
+        image: (h, w, 3) uint8.
+        box: x0, y0, x1, y1 [px]; what it has outside of the frame repeats the frame's edge.
+        size: [px] of the result.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        ValueError: the box has no area.
+    """
+    x0, y0, x1, y1 = map(float, box)
+    if not (x1 > x0 and y1 > y0):
+        raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area")
+    height, width = image.shape[:2]
+    left, right = _outside(x0, x1, width)
+    top, bottom = _outside(y0, y1, height)
+    if left or right or top or bottom:
+        image = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
+    inner = (x0 + left, y0 + top, x1 + left, y1 + top)
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=inner)
+    return np.asarray(resized)
+
+
+def region(box: Iterable[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """The pixels of a frame that lie wholly inside `box`: integer x0, y0, x1, y1, maybe without area."""
+    x0, y0, x1, y1 = map(float, box)
+    left, top = max(0, math.ceil(x0)), max(0, math.ceil(y0))
+    return left, top, max(left, min(width, math.floor(x1))), max(top, min(height, math.floor(y1)))
+
+
+def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, int]) -> np.ndarray:
+    """A restored crop resampled onto pixels of the frame, sub-pixel exact; the inverse of `crop`.
+
+    Args:
+        patch: (s, s, 3) uint8, what became of `crop(frame, box, s)`.
+        box: of the crop [px].
+        region: of the frame, inside the box, with area.
+
+    Returns:
+        (y1 - y0, x1 - x0, 3) uint8.
+    """
+    x0, y0, x1, y1 = map(float, box)
+    size = patch.shape[0]
+    scale_x, scale_y = size / (x1 - x0), size / (y1 - y0)
+    inner = (
+        (region[0] - x0) * scale_x,
+        (region[1] - y0) * scale_y,
+        (region[2] - x0) * scale_x,
+        (region[3] - y0) * scale_y,
+    )
+    inside = tuple(min(max(value, 0.0), float(size)) for value in inner)  # rounding may lead 1e-13 px outside
+    extent = (region[2] - region[0], region[3] - region[1])
+    return np.asarray(Image.fromarray(patch).resize(extent, Image.Resampling.BICUBIC, box=inside))
+
+
+def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: float = FADE) -> np.ndarray:
+    """Opacity with which a crop is pasted: 0 at the box's border, rising smoothly to 1 inside.
+
+    It depends on the distance to the box's border only. So the frame's edge doesn't fade where the box
+    reaches beyond it, and nothing pops when a moving box leaves the frame.
+
+    Args:
+        box: of the crop [px].
+        region: of the frame, inside the box.
+        softness: width of the rise as a share of the box's side; 0 for none.
+
+    Returns:
+        (y1 - y0, x1 - x0, 1) float32 in [0, 1].
+    """
+    x0, y0, x1, y1 = map(float, box)
+    across = _ramp(np.arange(region[0], region[2]) + 0.5, x0, x1, softness)
+    down = _ramp(np.arange(region[1], region[3]) + 0.5, y0, y1, softness)
+    return (down[:, None] * across[None, :]).astype(np.float32)[..., None]
+
+
+def paste(image: np.ndarray, patch: np.ndarray, box: Iterable[float], softness: float = FADE) -> np.ndarray:
+    """A copy of the frame with a restored crop pasted back into its box.
+
+    Args:
+        image: (h, w, 3) uint8 frame.
+        patch: (s, s, 3) uint8, what became of `crop(image, box, s)`.
+        box: of the crop [px]; may reach outside of the frame.
+        softness: see `feather`.
+
+    Returns:
+        (h, w, 3) uint8, equal to `image` outside of the box.
+    """
+    box = tuple(map(float, box))
+    result = image.copy()
+    x0, y0, x1, y1 = inside = region(box, image.shape[1], image.shape[0])
+    if x1 == x0 or y1 == y0:
+        return result
+    alpha = feather(box, inside, softness)
+    below = image[y0:y1, x0:x1].astype(np.float32)
+    blended = below + alpha * (fit(patch, box, inside).astype(np.float32) - below)
+    result[y0:y1, x0:x1] = np.rint(blended).astype(np.uint8)
+    return result
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Variance of the Laplacian of the luma of (h, w, 3) uint8 RGB (Pech-Pacheco et al. 2000).
+
+    For comparing images of one size with each other only.
+    """
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(luma, cv2.CV_64F).var())
+
+
+def frontality(landmarks: np.ndarray) -> float:
+    """How frontal a face of (5, 2) landmarks is, in [0, 1]: 1 = nose midway between level eyes, 0 = profile.
+
+    Assumption: the product of 1 - the nose's offset from the middle along the eyes' line, in half eye
+    distances, and the cosine of that line's slope.
+    """
+    left, right, nose = np.asarray(landmarks, dtype=np.float64)[:3]
+    line = right - left
+    distance = float(np.linalg.norm(line))
+    if distance == 0:
+        return 0.0
+    offset = abs(2 * float((nose - left) @ line) / distance**2 - 1)
+    return max(0.0, 1 - offset) * max(0.0, float(line[0]) / distance)
+
+
+def _outside(low: float, high: float, length: int) -> tuple[int, int]:
+    """Whole pixels that an interval needs before 0 and after `length`."""
+    return max(0, math.ceil(-low)), max(0, math.ceil(high - length))
+
+
+def _ramp(position: np.ndarray, low: float, high: float, softness: float) -> np.ndarray:
+    """Smoothstep of the distance to the nearer end of [low, high]."""
+    distance = np.minimum(position - low, high - position)
+    width = softness * (high - low)
+    t = np.clip(distance / width, 0, 1) if width > 0 else (distance > 0).astype(np.float64)
+    return t * t * (3 - 2 * t)
