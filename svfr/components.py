@@ -219,7 +219,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Components:
     index = _read_index(folder)
     settings = _read_settings(index, folder)
     if settings.untrained:
-        return _untrained(folder, settings, dtype)
+        return _untrained(folder, settings)
     return _assemble(
         folder,
         settings,
@@ -339,7 +339,7 @@ def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:
         raise WeightsError(f"{folder / INDEX_NAME}: {error}") from error
 
 
-def _untrained(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Components:
+def _untrained(folder: Path, settings: ModelSettings) -> Components:
     """The architecture of a folder with weights from a fixed seed: a stand-in until it is trained."""
     classes = {
         "unet": UNetSpatioTemporalConditionModel,

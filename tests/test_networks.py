@@ -1,0 +1,146 @@
+import hashlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from svfr import networks
+from svfr.networks import NETWORKS, NetworkMissing, describe, find, installed_packs
+from tests import assets
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, so that neither the user's cache nor the network is touched."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SVFR_NETWORKS", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, network in NETWORKS.items():
+        monkeypatch.setitem(NETWORKS, name, replace(network, url="http://127.0.0.1:9/nothing"))
+    return home
+
+
+def known(monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, url: str = "http://127.0.0.1:9/") -> None:
+    """Make `content` the file that the table expects."""
+    entry = replace(NETWORKS[name], sha256=hashlib.sha256(content).hexdigest(), size=len(content), url=url)
+    monkeypatch.setitem(NETWORKS, name, entry)
+
+
+def place(folder: Path, content: bytes = b"x") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / NETWORKS["yunet"].file
+    file.write_bytes(content)
+    return file
+
+
+@assets.needs_assets
+def test_yunets_entry_describes_the_real_file() -> None:
+    entry = NETWORKS["yunet"]
+    path = find("yunet", assets.NETWORKS)
+    assert describe(path) == {"file": entry.file, "sha256": entry.sha256, "size": entry.size}
+
+
+def test_search_order(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, "yunet", b"x")
+    in_cache = place(home / ".cache" / "svfr" / "networks")
+    assert find("yunet") == in_cache
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    in_cache = place(tmp_path / "cache" / "svfr" / "networks")
+    assert find("yunet") == in_cache
+    monkeypatch.setenv("SVFR_NETWORKS", str(tmp_path / "variable"))
+    assert find("yunet") == in_cache, "a folder that isn't there is passed over"
+    in_variable = place(tmp_path / "variable")
+    assert find("yunet") == in_variable
+    in_folder = place(tmp_path / "folder")
+    assert find("yunet", tmp_path / "folder") == in_folder
+
+
+def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
+    file = place(tmp_path, b"something else")
+    with pytest.raises(ValueError, match="sha256 differs") as error:
+        find("yunet", tmp_path)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ValueError, match="unknown network 'yolo': choose from yunet"):
+        find("yolo")
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_what_is_missing_is_said_in_one_line(name: str) -> None:
+    with pytest.raises(NetworkMissing) as error:
+        find(name)
+    line, entry = str(error.value), NETWORKS[name]
+    assert "\n" not in line
+    size = f"{entry.size / 1e6:.1f} MB"
+    for part in (name, size, entry.licence, "SVFR_NETWORKS", "download failed: offline", entry.url):
+        assert part in line
+
+
+def test_nothing_is_downloaded_when_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "_download", lambda _: pytest.fail("downloaded"))
+    with pytest.raises(NetworkMissing, match="not downloaded"):
+        find("yunet", download=False)
+
+
+def test_download_of_a_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source.onnx"
+    source.write_bytes(b"network")
+    known(monkeypatch, "yunet", b"network", source.as_uri())
+    path = find("yunet")
+    assert path.read_bytes() == b"network"
+    assert path.parent == home / ".cache" / "svfr" / "networks"
+    assert [p.name for p in path.parent.iterdir()] == [path.name], "no partial files left"
+    source.unlink()
+    assert find("yunet") == path
+
+
+def test_a_damaged_download_leaves_nothing(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source.onnx"
+    source.write_bytes(b"netw")
+    known(monkeypatch, "yunet", b"network", source.as_uri())
+    with pytest.raises(NetworkMissing, match=r"download failed: .*sha256"):
+        find("yunet")
+    assert not list((home / ".cache" / "svfr" / "networks").iterdir())
+
+
+@pytest.mark.parametrize("inner", ["", "antelopev2/", "../../../"])
+def test_download_of_a_pack(inner: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "pack.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(f"{inner}scrfd.onnx", b"detector")
+        file.writestr(f"{inner}readme.txt", b"")
+    before = set(tmp_path.rglob("*.onnx"))
+    known(monkeypatch, "insightface/antelopev2", archive.read_bytes(), archive.as_uri())
+    folder = find("insightface/antelopev2")
+    assert folder == home / ".cache" / "svfr" / "networks" / "models" / "antelopev2"
+    assert [p.name for p in folder.iterdir()] == ["scrfd.onnx"]
+    assert set(tmp_path.rglob("*.onnx")) - before == {folder / "scrfd.onnx"}, "nothing outside of its folder"
+
+
+@pytest.mark.parametrize("layout", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "."])
+def test_layouts_of_a_pack(layout: str, tmp_path: Path) -> None:
+    root = tmp_path / ("buffalo_l" if layout == "." else "networks")
+    (root / layout).mkdir(parents=True)
+    with pytest.raises(NetworkMissing, match="holds no ONNX file"):
+        find("insightface/buffalo_l", root, download=False)
+    assert installed_packs(root) == []
+    (root / layout / "det_10g.onnx").touch()
+    assert find("insightface/buffalo_l", root, download=False) == root / layout
+    assert root / layout in installed_packs(root)
+
+
+def test_packs_where_insightface_keeps_them(home: Path) -> None:
+    for name in ("buffalo_l", "raccoon_s"):
+        folder = home / ".insightface" / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "det.onnx").touch()
+    (home / ".insightface" / "models" / "empty").mkdir()
+    models = home / ".insightface" / "models"
+    assert find("insightface/buffalo_l") == models / "buffalo_l"
+    assert installed_packs() == [models / "buffalo_l", models / "raccoon_s"]
