@@ -349,7 +349,5 @@ def _untrained(folder: Path, settings: ModelSettings) -> Components:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {
-            name: nn.Module.to(cls.from_config(read_config(folder / name)), dtype) for name, cls in classes.items()
-        }
+        parts = {name: cls.from_config(read_config(folder / name)) for name, cls in classes.items()}
     return _assemble(folder, settings, **parts)
