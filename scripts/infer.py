@@ -40,6 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs, or a folder of one for each input")
     parser.add_argument("--reference", type=Path, help="photo of the person")
     parser.add_argument("--weights", default="demo", help="demo, released, a folder, or a Hub id")
+    parser.add_argument("--config", type=Path, help="yaml file of settings")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(InferConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
@@ -58,7 +59,7 @@ def find_detector(settings: InferConfig, networks: Path | None) -> FaceDetector 
 
 def run(options: argparse.Namespace, state: PartialState) -> int:
     """Restore everything; returns the exit code."""
-    settings = config.load(InferConfig, overrides=options.settings)
+    settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
     check_mask_needed(tasks, options.mask is not None)
     for path in (options.mask, options.reference):
