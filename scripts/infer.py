@@ -27,7 +27,7 @@ from svfr.pipeline import check_mask_needed
 from svfr.restore import VideoReport
 from svfr.tasks import TASKS, parse_tasks
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 
 
