@@ -8,8 +8,10 @@ Exit code: 0 all done, 1 some inputs failed (see report.json), 2 the call itself
 """
 
 import argparse
+import signal
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from tqdm import tqdm
 
 from svfr import SVFRPipeline, __version__, config
 from svfr.batch import Item, collect, digest, find_items, fingerprint, mask_of, run_items
-from svfr.components import INDEX_NAME
 from svfr.config import InferConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import probe, read_frames
@@ -29,6 +30,7 @@ from svfr.tasks import TASKS, parse_tasks
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
+LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     pipe.resolve_options(settings.strategy, clip_length=settings.clip_length, overlap=settings.overlap)
     photo = next(read_frames(options.reference)).image if options.reference else None
     if photo is not None:
-        pipe.find_reference(photo, size, whole=settings.face == "aligned")
+        pipe.references.from_photo(photo, size, whole=settings.face == "aligned")
 
     about: dict[str, Any] = {
         "svfr": __version__,
@@ -94,7 +96,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
 
     def call(item: Item) -> str:
         """All that a result depends on."""
-        files = (item.source, options.mask, options.reference, Path(options.weights) / INDEX_NAME)
+        mask = mask_of(item, options.input, options.mask)
+        files = (item.source, mask, options.reference, Path(options.weights))
         return digest({**about, "files": [fingerprint(path) for path in files]})
 
     def restore(item: Item) -> VideoReport:
@@ -129,7 +132,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         state.wait_for_everyone()
     if not state.is_main_process:
         return 0  # the main process speaks for all
-    report = collect(items, options.output, about)
+    report = collect(items, options.output, call, about)
     if interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -137,15 +140,17 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     return 1 if report["failed"] else 0
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
-    options = parse_arguments()
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
     try:
-        return run(options, PartialState())
+        return run(options, PartialState(timeout=LONGEST_WAIT))
     except (ValueError, OSError) as error:
         print(f"infer.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("interrupted before the first input", file=sys.stderr)
         return INTERRUPTED
 
 

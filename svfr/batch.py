@@ -80,8 +80,8 @@ def run_items(
         on_done: called after each, skipped ones included.
     """
     for item in items:
-        signature = call(item)
-        if _is_done(output, item, signature):
+        signature = _signature(item, call)
+        if _done_before(output, item, signature):
             tell(f"{item.source}: done before, skipped")
         else:
             record = _run_one(item, output, signature, restore)
@@ -112,12 +112,13 @@ def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item],
     return Record(str(item.source), "done", signature, output=placed, facts=facts)
 
 
-def collect(items: Iterable[Item], output: Path, about: dict[str, Any]) -> dict[str, Any]:
+def collect(items: Iterable[Item], output: Path, call: Callable[[Item], str], about: dict[str, Any]) -> dict[str, Any]:
     """Write `report.json` from the records of all inputs of this call, whoever made them.
 
     Args:
         items: all inputs of the call.
         output: folder of the results.
+        call: see `run_items`; the record of another call counts for nothing.
         about: facts of the call itself.
 
     Returns:
@@ -125,9 +126,10 @@ def collect(items: Iterable[Item], output: Path, about: dict[str, Any]) -> dict[
     """
     videos = []
     for item in items:
-        path = record_path(output, item)
-        missing = asdict(Record(str(item.source), "failed", "", reason="not finished"))
-        videos.append(json.loads(path.read_text()) if path.is_file() else missing)
+        record = _read_record(output, item)
+        if record.get("call") != _signature(item, call):
+            record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
+        videos.append(record)
     failed = sum(video["status"] != "done" for video in videos)
     report = {**about, "done": len(videos) - failed, "failed": failed, "videos": videos}
     write_json(output / REPORT, report)
@@ -139,12 +141,13 @@ def record_path(output: Path, item: Item) -> Path:
     return output / RECORDS / item.target.with_name(item.target.name + ".json")
 
 
-def fingerprint(path: Path | None) -> str | None:
-    """Path, size and time of a file or folder, None if there is none: changes when the user puts another one there."""
+def fingerprint(path: Path | None) -> list[str] | None:
+    """Path, size and time of a file, or of all in a folder; None if there is none. Changes with what is there."""
     if path is None or not path.exists():
         return None
-    stat = path.stat()
-    return f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [(file, file.stat()) for file in files]
+    return [f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats]
 
 
 def digest(facts: dict[str, Any]) -> str:
@@ -164,27 +167,42 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
-    """The mask of an input: the given one, or the one of its name in a folder laid out like the inputs.
+    """The mask of an input: the one of its name in a folder laid out like the inputs, or the given one.
 
     Raises:
         VideoError: a folder that holds neither frames nor a mask of this name.
     """
-    if mask is None or not mask.is_dir() or _is_frame_folder(mask):
+    if mask is None or not mask.is_dir():
         return mask
-    place = item.source.relative_to(source) if source.is_dir() else Path(item.source.name)
-    for suffix in ("", *sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)):
-        candidate = (mask / place).with_suffix(suffix)
-        if candidate.exists():
-            return candidate
-    raise VideoError(f"{mask}: no mask for {place} in it")
+    if item.source != source or not source.is_dir():
+        place = item.source.relative_to(source) if source.is_dir() else Path(item.source.name)
+        stem = place.name if item.source.is_dir() else place.stem
+        for suffix in ("", *sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)):
+            candidate = mask / place.with_name(stem + suffix)
+            if candidate.exists():
+                return candidate
+    if _is_frame_folder(mask):
+        return mask
+    raise VideoError(f"{mask}: no mask for {item.source.name} in it")
 
 
-def _is_done(output: Path, item: Item, signature: str) -> bool:
-    path = record_path(output, item)
+def _signature(item: Item, call: Callable[[Item], str]) -> str:
+    """The digest of a call; an empty one, as of nothing done, where a file that it depends on is not there."""
     try:
-        record = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return False
+        return call(item)
+    except (ValueError, OSError):
+        return ""
+
+
+def _read_record(output: Path, item: Item) -> dict[str, Any]:
+    try:
+        return json.loads(record_path(output, item).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _done_before(output: Path, item: Item, signature: str) -> bool:
+    record = _read_record(output, item)
     done = record.get("status") == "done" and record.get("call") == signature
     return done and (output / record["output"]).exists()
 

@@ -304,7 +304,7 @@ def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
     path = folder / "scheduler_config.json"
     if not path.is_file():
         raise WeightsError(f"{path}: missing; 'scheduler/' of a model folder in diffusers layout")
-    config = json.loads(path.read_text())
+    config = _read_json(path)
     wanted = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
     for key, value in wanted.items():
         if config.get(key) != value:
@@ -320,9 +320,13 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX_NAME
     if not path.is_file():
         raise WeightsError(f"{path}: missing; weights are a folder that save_pretrained or convert_released.py wrote")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON or of its encoding
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
 
 

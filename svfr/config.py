@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -22,8 +22,8 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _check_at_least(name: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
-        raise ConfigError(f"{name}={value}: has to be at least {least}")
+    if value is not None and not least <= value < float("inf"):  # nan is not, either
+        raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
 
 
 @dataclass
@@ -92,13 +92,23 @@ def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str
             raise ConfigError(f"'{override}': settings are given as key=value")
     try:
         if yaml is not None:
-            config = OmegaConf.merge(config, OmegaConf.load(yaml))
+            config = OmegaConf.merge(config, _load_mapping(yaml))
         config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
         return cast(Schema, OmegaConf.to_object(config))
-    except OSError as error:
-        raise ConfigError(f"{yaml}: cannot be read ({error.strerror})") from error
-    except (OmegaConfBaseException, YAMLError) as error:
+    except OmegaConfBaseException as error:
         message, *details = str(error).splitlines()
         key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
         message = message.replace(f" not in '{schema.__name__}'", " is no setting")
         raise ConfigError(message if key in message else f"{key}: {message}") from error
+
+
+def _load_mapping(path: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: has to hold settings as 'key: value' lines")
+    return content

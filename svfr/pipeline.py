@@ -1,6 +1,7 @@
 """`SVFRPipeline`: load a model, restore an aligned face clip (`__call__`) or a whole video (`restore_video`)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Literal
@@ -10,14 +11,14 @@ import torch
 from torch import Tensor
 
 from svfr.components import Components, Reference, load_folder, load_released
-from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
-from svfr.data.faces import crop, frontality, sharpness, track_largest_face
 from svfr.data.frames import KeepRules, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.reference import ReferenceFinder
 from svfr.restore import OnProgress, VideoReport, restore_video
 from svfr.sampling import (
     RELEASED_OVERLAP,
     RELEASED_STEPS,
+    ChooseReference,
     OnStep,
     SamplingOptions,
     restore_chained,
@@ -26,7 +27,6 @@ from svfr.sampling import (
 from svfr.sources import find_model, find_released
 from svfr.tasks import parse_tasks, task_prompt
 
-FFHQ_SIZE = 512  # [px] of the template
 STRATEGIES = ("chained", "released")
 REFERENCE_FRAMES = ("best", "last", "none")
 
@@ -59,6 +59,11 @@ class SVFRPipeline:
     def __init__(self, components: Components, detector: FaceDetector | None = None) -> None:
         self.components = components
         self.detector = detector
+
+    @property
+    def references(self) -> ReferenceFinder:
+        """Finds and describes references with this pipeline's networks and detector."""
+        return ReferenceFinder(self.components, self.detector)
 
     @classmethod
     def from_pretrained(
@@ -173,7 +178,7 @@ class SVFRPipeline:
         inputs = [task_input(image, tasks, hole) for image, hole in zip(images, holes, strict=True)]
         photo = None
         if reference is not None:
-            photo = self.describe_reference(resize(np.asarray(reference), size, size), reference_landmarks)
+            photo = self.references.from_aligned(resize(np.asarray(reference), size, size), reference_landmarks)
         restored = self.stream(
             (to_tensor(image) for image in inputs),
             tasks,
@@ -254,7 +259,7 @@ class SVFRPipeline:
         options = self.resolve_options(
             strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
         )
-        photo = None if reference is None else self.find_reference(reference, size, whole=face == "aligned")
+        photo = None if reference is None else self.references.from_photo(reference, size, whole=face == "aligned")
 
         def stream(frames: Iterator[Tensor], first_frame: int, on_step: OnStep) -> Iterator[Tensor]:
             return self.stream(
@@ -325,15 +330,15 @@ class SVFRPipeline:
                 gamma,
                 options,
                 reference,
-                None if reference_frame == "none" else lambda f: self._released_reference(f, reference_landmarks),
+                None if reference_frame == "none" else lambda clip: self.references.released(clip, reference_landmarks),
                 initial_noise,
                 on_step,
             )
         if isinstance(initial_noise, tuple):
             raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
-        choose: Callable[[Tensor], Reference | None] | None = None
+        choose: ChooseReference | None = None
         if reference_frame != "none":
-            choose = lambda f: self._choose_reference(f, reference_frame, reference_landmarks)  # noqa: E731
+            choose = partial(self.references.from_clip, how=reference_frame, landmarks=reference_landmarks)
         return restore_chained(
             self.components, frames, gamma, options, reference, choose, first_frame, initial_noise, on_step
         )
@@ -387,60 +392,6 @@ class SVFRPipeline:
             decode_chunk_size=length if decode_chunk_size is None else decode_chunk_size,
             seed=seed,
         )
-
-    def find_reference(self, photo: np.ndarray, size: int, whole: bool) -> Reference:
-        """A reference from any photo of the person: its largest face, framed like the faces of a video.
-
-        Args:
-            photo: (h, w, 3) uint8.
-            size: side of the crop [px].
-            whole: take the whole photo where no face is found.
-
-        Raises:
-            ValueError: no face found.
-        """
-        tracks = track_largest_face([self.detector(photo)], fps=1) if self.detector else []
-        if tracks:
-            box = tracks[0].boxes[0]
-            landmarks = (tracks[0].landmarks[0] - box[:2]) * size / (box[2] - box[0])
-            return self.describe_reference(crop(photo, box, size), landmarks)
-        if not whole:
-            raise ValueError("no face found in the reference photo")
-        return self.describe_reference(resize(photo, size, size), None)
-
-    def describe_reference(self, image: np.ndarray, landmarks: np.ndarray | None) -> Reference:
-        """A reference from an aligned face image (s, s, 3) uint8 and its (5, 2) landmarks [px], found if None."""
-        if landmarks is None:
-            faces = self.detector(image) if self.detector else []
-            landmarks = faces[0].landmarks if faces else FFHQ_TEMPLATE * image.shape[0] / FFHQ_SIZE
-        return self.components.encode_reference(to_tensor(image), image, landmarks)
-
-    def _choose_reference(self, frames: Tensor, how: str, landmarks: np.ndarray | None) -> Reference | None:
-        """A reference from the first clip's result; None if a detector sees no face in it."""
-        images = to_uint8(to_unit(frames))
-        if how == "last":
-            images = images[-1:]
-        if landmarks is not None or self.detector is None:
-            return self.describe_reference(max(images, key=sharpness), landmarks)
-        best, best_score = None, -1.0
-        for image in images:
-            for face in self.detector(image)[:1]:
-                score = face.score * frontality(face.landmarks) * sharpness(image)
-                if score > best_score:
-                    best, best_score = (image, face.landmarks), score
-        return None if best is None else self.describe_reference(*best)
-
-    def _released_reference(self, frames: Tensor, landmarks: np.ndarray | None) -> Reference | None:
-        """The released code's choice: the last frame; the VAE sees it unclamped, the ID network truncated to uint8."""
-        image = (to_unit(frames[-1]) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        if landmarks is None and self.detector is not None:
-            faces = self.detector(image)
-            if not faces:
-                return None
-            landmarks = faces[0].landmarks
-        if landmarks is None:
-            landmarks = FFHQ_TEMPLATE * image.shape[0] / FFHQ_SIZE
-        return self.components.encode_reference(frames[-1], image, landmarks)
 
     @staticmethod
     def _check_mask(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None) -> Iterable[np.ndarray | None]:

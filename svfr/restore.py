@@ -119,6 +119,8 @@ def restore_video(
     pairs = _with_masks(source, mask, info)
     position = restored_frames = 0
     with VideoWriter(target, source=info, format=format, crf=crf) as writer:
+        if writer.path.resolve() == source.resolve():
+            raise VideoError(f"{source}: the result would replace it; choose another output")
 
         def pass_through(num_frames: int) -> int:
             passed = 0
@@ -234,7 +236,8 @@ def _with_masks(source: Path, mask: Path | None, info: VideoInfo) -> Iterator[tu
         still = next(read_frames(mask)).image.max(axis=-1)
         yield from zip(frames, repeat(still))
         return
-    if abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
+    known = mask_info.num_frames > 0 and info.num_frames > 0
+    if known and abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
         raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
     masks = read_frames(mask)
     num_frames = 0

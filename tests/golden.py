@@ -6,7 +6,7 @@ They lie beside the checkout (`../shared/golden`, whose README says what each te
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -15,11 +15,10 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 from torch import Tensor, nn
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+Part = TypeVar("Part", bound=nn.Module)
 SALT = {"unet": 1, "vae": 2, "id_projector": 3, "arcface": 4}
 
-needs_golden = pytest.mark.skipif(
-    not GOLDEN.is_dir(), reason="the golden vectors are not beside the checkout"
-)
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not beside the checkout")
 
 
 def load(name: str) -> dict[str, np.ndarray]:
@@ -31,11 +30,20 @@ def settings() -> dict[str, Any]:
     return json.loads((GOLDEN / "settings.json").read_text())
 
 
+def windows() -> list[dict[str, Any]]:
+    """The windows of several lengths; none where the vectors are not at hand."""
+    return json.loads((GOLDEN / "windows.json").read_text()) if GOLDEN.is_dir() else []
+
+
+def checksums() -> dict[str, Any]:
+    return json.loads((GOLDEN / "weights_checksums.json").read_text())
+
+
 def rng(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
-def fill(module: nn.Module, salt: int, round_to_half: bool) -> nn.Module:
+def fill(module: Part, salt: int, round_to_half: bool) -> Part:
     """Fill a module with the weights of the golden README's table."""
     state = module.state_dict()
     for name, tensor in state.items():

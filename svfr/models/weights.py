@@ -71,6 +71,7 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
         WeightsError: naming the first keys that are missing, unexpected or of another shape.
     """
     expected = module.state_dict()
+    state = dict(state)
     for key, value in expected.items():
         if key.endswith(COUNTERS) and key not in state:
             state[key] = torch.zeros(value.shape, dtype=value.dtype)
@@ -89,6 +90,9 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     if faults:
         name = type(module).__name__
         raise WeightsError(f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}")
+    for key in expected:
+        # A copy, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
+        state[key] = state[key].clone()
     module.load_state_dict(state, strict=True, assign=True)
 
 

@@ -60,11 +60,7 @@ def make_clip(
             sound = cast(AudioStream, container.add_stream(audio, rate=48000))
             sound.layout = "mono"
         for index, stamp in enumerate(pts):
-            image = (
-                rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                if noise
-                else picture(index, *size)
-            )
+            image = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8) if noise else picture(index, *size)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = stamp, time_base
             container.mux(video.encode(frame))
@@ -329,9 +325,7 @@ def test_other_output_size(tmp_path: Path) -> None:
 
 
 def test_reading_is_lazy(tmp_path: Path) -> None:
-    path = make_clip(
-        tmp_path / "in.mp4", pts=list(range(300)), noise=True, options={"movflags": "+faststart"}
-    )
+    path = make_clip(tmp_path / "in.mp4", pts=list(range(300)), noise=True, options={"movflags": "+faststart"})
     frames = read_frames(path)
     first = next(frames)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # while it is being read
@@ -418,9 +412,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello\n" * 500)
     (tmp_path / "text.txt").write_text("hello\n" * 500)
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(
-        tmp_path / "cut.jpg"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:900])
     (tmp_path / "nothing").mkdir()
     (tmp_path / "sizes").mkdir()
@@ -452,9 +444,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 @pytest.mark.parametrize("audio", [None, "mp2"])
-def test_cut_off_file_gives_its_good_frames_then_an_error(
-    tmp_path: Path, suffix: str, audio: str | None
-) -> None:
+def test_cut_off_file_gives_its_good_frames_then_an_error(tmp_path: Path, suffix: str, audio: str | None) -> None:
     path = make_clip(
         tmp_path / f"in{suffix}",
         audio=audio,
@@ -521,9 +511,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["mp4", "png"])
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_leaves_what_was_there(
-    tmp_path: Path, format: str, interrupt: type[BaseException]
-) -> None:
+def test_interrupted_leaves_what_was_there(tmp_path: Path, format: str, interrupt: type[BaseException]) -> None:
     info = probe(make_clip(tmp_path / "in.mp4", audio="aac"))
     target = tmp_path / "results" / ("out.mp4" if format == "mp4" else "out")
     target.parent.mkdir()
@@ -531,9 +519,7 @@ def test_interrupted_leaves_what_was_there(
         with pytest.raises(interrupt):
             copy_until(15, interrupt, info, target, format)
         assert [file.name for file in target.parent.iterdir()] == [target.name] * round_
-        copy_video(
-            info.path, target, format=format
-        )  # now something is there: it has to survive the second round
+        copy_video(info.path, target, format=format)  # now something is there: it has to survive the second round
     assert len(frames_of(target)) == 24
 
 
@@ -595,9 +581,7 @@ def test_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path, format: str) 
     source = make_clip(tmp_path / "in.mp4", noise=True, audio="aac", pts=list(range(12)))
     _, written = copy_video(source, tmp_path / "whole.mp4")
     size = written.stat().st_size
-    limits = (
-        [0, 100, 5000, size // 2, size - 3000, size - 300, size - 1] if format == "mp4" else [0, 100, 3000]
-    )
+    limits = [0, 100, 5000, size // 2, size - 3000, size - 300, size - 1] if format == "mp4" else [0, 100, 3000]
     (tmp_path / "full").mkdir()
     command = [
         sys.executable,
