@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, cast
 import av
 import cv2
 import numpy as np
-from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
 
 from svfr.data.detectors import Face
 from svfr.data.video import probe, read_frames
@@ -43,13 +41,13 @@ def video(
     height, width = images[0].shape[:2]
     time_base = Fraction(1, 1000) if pts else 1 / fps
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = cast(VideoStream, container.add_stream("libx264", rate=fps, width=width, height=height))
+        stream = container.add_stream("libx264", rate=fps, width=width, height=height)
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         stream.codec_context.time_base = time_base
         stream.codec_context.options = {"crf": "4", "preset": "ultrafast"}
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        track = cast(AudioStream, container.add_stream("aac", rate=48000)) if sound else None
+        track = container.add_stream("aac", rate=48000) if sound else None
         for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = pts[index] if pts else index, time_base
@@ -67,7 +65,7 @@ def video(
 
 def audio_only(path: Path) -> Path:
     with av.open(str(path), "w") as container:
-        track = cast(AudioStream, container.add_stream("aac", rate=48000))
+        track = container.add_stream("aac", rate=48000)
         block = av.AudioFrame.from_ndarray(np.zeros((1, 48000), dtype=np.int16), format="s16", layout="mono")
         block.sample_rate, block.pts = 48000, 0
         container.mux(track.encode(block))
@@ -78,7 +76,7 @@ def audio_only(path: Path) -> Path:
 def no_frames(path: Path) -> Path:
     """A whole file with a video stream and nothing in it."""
     with av.open(str(path), "w") as container:
-        stream = cast(VideoStream, container.add_stream("libx264", rate=25, width=32, height=32))
+        stream = container.add_stream("libx264", rate=25, width=32, height=32)
         container.start_encoding()
         container.mux(stream.encode(None))
     return path
@@ -100,7 +98,11 @@ def facts(path: Path) -> Facts:
     info = probe(path)
     times = [frame.pts * frame.time_base for frame in read_frames(path)]
     with av.open(str(path)) as container:
-        sound = [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size] if info.has_audio else []
+        sound = (
+            [((p.pts or 0) * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+            if info.has_audio
+            else []
+        )
     return Facts((info.width, info.height), info.fps, info.rotation, times, cast(Any, sound))
 
 

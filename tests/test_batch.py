@@ -131,15 +131,14 @@ def test_one_mask_for_all(tmp_path: Path) -> None:
 
 
 def test_a_mask_for_each_input(tmp_path: Path) -> None:
-    touch(tmp_path, "in/a.mp4", "in/sub/b.c.mov", "in/shots.1/1.png", "masks/a.png", "masks/sub/b.c.mp4")
-    touch(tmp_path, "masks/shots.1/1.png", "in/d.mp4")
-    items = find_items(tmp_path / "in", tmp_path / "out", "mp4")
-    found = {}
-    for item in items[:-1] if items[-1].source.name == "d.mp4" else [i for i in items if i.source.name != "d.mp4"]:
-        mask = mask_of(item, tmp_path / "in", tmp_path / "masks")
-        assert mask is not None
-        found[item.source.name] = str(mask.relative_to(tmp_path / "masks"))
-    assert found == {"a.mp4": "a.png", "b.c.mov": "sub/b.c.mp4", "shots.1": "shots.1"}
+    touch(tmp_path, "in/a.mp4", "in/sub/b.c.mov", "in/shots.1/1.png")
+    touch(tmp_path, "masks/a.png", "masks/sub/b.c.mp4", "masks/shots.1/1.png")
+    found = {
+        item.source.name: mask_of(item, tmp_path / "in", tmp_path / "masks")
+        for item in find_items(tmp_path / "in", tmp_path / "out", "mp4")
+    }
+    wanted = {"a.mp4": "a.png", "b.c.mov": "sub/b.c.mp4", "shots.1": "shots.1"}
+    assert found == {name: tmp_path / "masks" / place for name, place in wanted.items()}
 
 
 def test_stills_named_like_the_inputs_are_no_frames(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_masks_of_a_folder_of_frames(tmp_path: Path) -> None:
 
 def test_a_missing_mask_names_the_input(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.mp4", "masks/b.mp4")
-    with pytest.raises(VideoError, match="no mask for a.mp4"):
+    with pytest.raises(VideoError, match="no mask for a"):
         mask_of(Item(tmp_path / "in" / "a.mp4", Path("a.mp4")), tmp_path / "in", tmp_path / "masks")
 
 

