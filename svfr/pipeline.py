@@ -32,9 +32,17 @@ REFERENCE_FRAMES = ("best", "last", "none")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """A torch device; "auto" is the accelerator if there is one, else the CPU."""
+    """A torch device; "auto" is the accelerator if there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device here.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device '{device}' cannot be used here ({reason})") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 
@@ -171,14 +179,18 @@ class SVFRPipeline:
             ValueError: an argument that cannot be used; the message names it.
         """
         tasks = parse_tasks(tasks)
-        frames, masks = np.asarray(frames), self._check_mask(frames, tasks, mask)
+        frames = np.asarray(frames)
+        masks = self._check_mask(frames, tasks, mask)
+        noise = initial_noise[-1] if isinstance(initial_noise, tuple) else initial_noise
+        if noise is not None and len(noise) != len(frames):
+            raise ValueError(f"initial_noise has {len(noise)} frames, the video {len(frames)}")
         size = self.resolve_size(size)
         images = [resize(frame, size, size) for frame in frames]
         holes = [None if m is None else resize_mask(m, size, size) for m in masks]
         inputs = [task_input(image, tasks, hole) for image, hole in zip(images, holes, strict=True)]
         photo = None
         if reference is not None:
-            photo = self.references.from_aligned(resize(np.asarray(reference), size, size), reference_landmarks)
+            photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
         restored = self.stream(
             (to_tensor(image) for image in inputs),
             tasks,
@@ -259,7 +271,11 @@ class SVFRPipeline:
         options = self.resolve_options(
             strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
         )
-        photo = None if reference is None else self.references.from_photo(reference, size, whole=face == "aligned")
+        photo = (
+            None
+            if reference is None
+            else self.references.from_photo(_check_photo(reference), size, whole=face == "aligned")
+        )
 
         def stream(frames: Iterator[Tensor], first_frame: int, on_step: OnStep) -> Iterator[Tensor]:
             return self.stream(
@@ -349,7 +365,7 @@ class SVFRPipeline:
         Raises:
             ValueError: the networks cannot halve it as often as they need to.
         """
-        size = size or self.components.settings.size
+        size = self.components.settings.size if size is None else size
         multiple = self.components.downscale * 2 ** (len(self.components.model.unet.config.block_out_channels) - 1)
         if size < multiple or size % multiple:
             raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
@@ -417,3 +433,10 @@ def check_mask_needed(tasks: Iterable[str], has_mask: bool) -> None:
         raise ValueError("the task inpainting needs a mask (white = fill in)")
     if "inpainting" not in tasks and has_mask:
         raise ValueError("a mask is given, but inpainting is not among the tasks")
+
+
+def _check_photo(photo: np.ndarray) -> np.ndarray:
+    photo = np.asarray(photo)
+    if photo.ndim != 3 or photo.shape[-1] != 3 or photo.dtype != np.uint8:
+        raise ValueError(f"the reference is {photo.dtype} {photo.shape}: it has to be uint8 (h, w, 3)")
+    return photo

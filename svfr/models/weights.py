@@ -96,10 +96,19 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     module.load_state_dict(state, strict=True, assign=True)
 
 
-def build_part(part_class: type[Part], config: Mapping[str, Any]) -> Part:
-    """A part without memory for its weights (meta device), to be filled by `load_strict`."""
-    with torch.device("meta"):
-        return part_class.from_config(dict(config))  # type: ignore[attr-defined]
+def build_part(part_class: type[Part], config: Mapping[str, Any], source: Path) -> Part:
+    """A part without memory for its weights (meta device), to be filled by `load_strict`.
+
+    Raises:
+        WeightsError: a configuration that the class cannot be built from; names `source`.
+    """
+    try:
+        with torch.device("meta"):
+            return part_class.from_config(dict(config))  # type: ignore[attr-defined]
+    except Exception as error:  # diffusers' classes raise whatever their layers do
+        raise WeightsError(
+            f"no {part_class.__name__} can be built from its configuration ({_first_line(error)})"
+        ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -135,7 +144,7 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     Raises:
         WeightsError: as `read_config`, `find_weights`, `read_state` and `load_strict`.
     """
-    part = build_part(part_class, read_config(folder))
+    part = build_part(part_class, read_config(folder), folder)
     path = find_weights(folder)
     load_strict(part, read_state(path), path)
     return nn.Module.to(part, dtype).eval()  # diffusers' own `to` warns of parts that none of these has
@@ -143,7 +152,7 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
 
 def load_released_part(part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Part:
     """Load one part from a .pth of the released SVFR; errors as `load_part`."""
-    part = build_part(part_class, config)
+    part = build_part(part_class, config, path)
     load_strict(part, read_state(path), path)
     return nn.Module.to(part, dtype).eval()
 
@@ -175,7 +184,7 @@ def iresnet_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
 def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
     """Load the released `id_linear.pth`; errors as `load_part`."""
     state = read_state(path)
-    part = build_part(IDProjector, id_projector_config(state, path))
+    part = build_part(IDProjector, id_projector_config(state, path), path)
     load_strict(part, state, path)
     return nn.Module.to(part, dtype).eval()
 
@@ -183,7 +192,7 @@ def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
     """Load an ArcFace checkpoint (`insightface_glint360k.pth`); errors as `load_part`."""
     state = read_state(path)
-    part = build_part(IResNet, iresnet_config(state, path))
+    part = build_part(IResNet, iresnet_config(state, path), path)
     load_strict(part, state, path)
     return nn.Module.to(part, dtype).eval()
 

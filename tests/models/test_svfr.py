@@ -110,6 +110,14 @@ def test_every_trained_part_gets_a_gradient() -> None:
     assert reference.any()
 
 
+def test_heads_train_the_unet_through_the_mid_features() -> None:
+    model = tiny.model(heads=False)
+    model(**tiny.inputs()).mid_features.square().mean().backward()
+    assert model.unet.conv_in.weight.grad.any()
+    assert model.unet.mid_block.resnets[0].spatial_res_block.conv1.weight.grad.any()
+    assert model.unet.conv_out.weight.grad is None
+
+
 def test_mid_block_is_tapped_once_with_and_without_checkpointing() -> None:
     plain, seen, _ = gradients(checkpointing=False)
     checkpointed, seen_again, _ = gradients(checkpointing=True)

@@ -212,19 +212,21 @@ def xt_config() -> dict:
 
 
 def test_released_unet_size(xt_config: dict) -> None:
-    unet = build_part(UNetSpatioTemporalConditionModel, xt_config)
+    unet = build_part(UNetSpatioTemporalConditionModel, xt_config, Path("unet.pth"))
     assert unet.config.block_out_channels == (320, 640, 1280, 1280)
     assert unet.config.cross_attention_dim == 1024
     assert unet.conv_in.in_channels == 12
     # SVD-XT has 1,524,623,082 parameters; four more input channels of a 3 x 3 convolution add 4 * 9 * 320.
     assert sum(p.numel() for p in unet.parameters()) == 1_524_623_082 + 4 * 9 * 320
     state = unet.state_dict()
-    load_strict(build_part(UNetSpatioTemporalConditionModel, xt_config), dict(state), Path("unet.pth"))
+    load_strict(
+        build_part(UNetSpatioTemporalConditionModel, xt_config, Path("unet.pth")), dict(state), Path("unet.pth")
+    )
 
     renamed = {key.replace("conv_out.bias", "conv_out.b"): value for key, value in state.items()}
     with pytest.raises(WeightsError, match=r"1 missing \(conv_out\.bias\); 1 unexpected \(conv_out\.b\)"):
         load_strict(unet, renamed, Path("unet.pth"))
-    stock = build_part(UNetSpatioTemporalConditionModel, xt_config | {"in_channels": 8})
+    stock = build_part(UNetSpatioTemporalConditionModel, xt_config | {"in_channels": 8}, Path("unet.pth"))
     with pytest.raises(WeightsError, match=r"conv_in\.weight \(320, 8, 3, 3\) instead of \(320, 12, 3, 3\)"):
         load_strict(unet, stock.state_dict(), Path("unet.pth"))
 
