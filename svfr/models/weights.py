@@ -107,7 +107,7 @@ def build_part(part_class: type[Part], config: Mapping[str, Any], source: Path) 
             return part_class.from_config(dict(config))  # type: ignore[attr-defined]
     except Exception as error:  # diffusers' classes raise whatever their layers do
         raise WeightsError(
-            f"no {part_class.__name__} can be built from its configuration ({_first_line(error)})"
+            f"{source}: no {part_class.__name__} can be built from its configuration ({_first_line(error)})"
         ) from error
 
 
