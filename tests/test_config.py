@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    source = Path(load.__code__.co_filename).read_text().split("class InferConfig:")[1].split("def ")[0]
+    source = inspect.getsource(InferConfig).split("class InferConfig:")[1].split("def ")[0]
     lines = source.splitlines()
     settings = [index for index, line in enumerate(lines) if line.startswith("    ") and ": " in line and " = " in line]
     assert len(settings) == len(InferConfig.__dataclass_fields__)

@@ -1,0 +1,7 @@
+"""Settings: one schema with defaults per command, yaml files and `key=value` overrides."""
+
+from svfr.config.checks import ConfigError
+from svfr.config.infer import InferConfig
+from svfr.config.load import load
+
+__all__ = ["ConfigError", "InferConfig", "load"]

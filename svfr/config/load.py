@@ -1,0 +1,47 @@
+"""Settings from yaml files and `key=value` overrides. The only importer of OmegaConf."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from svfr.config.checks import ConfigError
+
+Schema = TypeVar("Schema")
+
+
+def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str] = ()) -> Schema:
+    """Settings from the schema's defaults, then a yaml file, then `key=value` overrides.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (the nearest valid one is named), a wrong type or value.
+    """
+    config = OmegaConf.structured(schema)
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"'{override}': settings are given as key=value")
+    try:
+        if yaml is not None:
+            config = OmegaConf.merge(config, _load_mapping(yaml))
+        config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        return cast(Schema, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        message, *details = str(error).splitlines()
+        key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
+        message = message.replace(f" not in '{schema.__name__}'", " is no setting")
+        raise ConfigError(message if key in message else f"{key}: {message}") from error
+
+
+def _load_mapping(path: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: has to hold settings as 'key: value' lines")
+    return content

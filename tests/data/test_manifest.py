@@ -1,0 +1,49 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from svfr.data.manifest import VERSION, Clip, ManifestError, read_manifest, write_manifest
+
+CLIP = Clip("a", "clips/a.mp4", "raw/a.mkv", "train", 3, 20, 29.97, 512, 512, crop=(1.0, 2.0, 513.0, 514.0))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    clips = [CLIP, replace(CLIP, id="b", split="val", identity=4, quality=0.5, landmarks="b.npz", crop=None)]
+    write_manifest(tmp_path / "sub" / "manifest.jsonl", clips)
+    assert read_manifest(tmp_path / "sub" / "manifest.jsonl") == clips
+    assert [file.name for file in (tmp_path / "sub").iterdir()] == ["manifest.jsonl"]
+
+
+def test_a_line_without_a_version_is_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps(asdict(CLIP)) + "\n\n")
+    assert read_manifest(tmp_path / "m.jsonl") == [CLIP]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["no clips"]),
+        ("hello", ["line 1", "JSON"]),
+        ("[1]", ["line 1", "JSON"]),
+        (json.dumps({"version": VERSION + 1, **asdict(CLIP)}), ["version 2", "line 1"]),
+        (json.dumps({**asdict(CLIP), "lenght": 3}), ["lenght"]),
+        (json.dumps({"id": "a"}), ["video", "line 1"]),
+        (json.dumps(asdict(replace(CLIP, split="dev"))), ["dev", "train"]),
+        (json.dumps(asdict(replace(CLIP, num_frames=0))), ["num_frames 0"]),
+        (f"{json.dumps(asdict(CLIP))}\n{json.dumps(asdict(CLIP))}", ["'a'", "twice"]),
+    ],
+)
+def test_a_wrong_manifest_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "m.jsonl").write_text(text)
+    with pytest.raises(ManifestError) as error:
+        read_manifest(tmp_path / "m.jsonl")
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in ["m.jsonl", *words])
+
+
+def test_a_missing_manifest_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"nowhere\.jsonl: the manifest cannot be read"):
+        read_manifest(tmp_path / "nowhere.jsonl")
