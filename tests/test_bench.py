@@ -1,23 +1,29 @@
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import bench
 import numpy as np
 import pytest
 import torch
+from benchmarks import common, infer, infer_measure
+from benchmarks.infer_measure import (
+    Run,
+    Setup,
+    Stopwatch,
+    chained_branch_frames,
+    measure_run,
+    random_svd_xt,
+    released_branch_frames,
+    write_video,
+)
 
-from svfr import bench
-from svfr.bench import Setup, Stopwatch, chained_branch_frames, measure_run, released_branch_frames
 from svfr.pipeline import SVFRPipeline
 from svfr.sampling import released_windows
 from tests import tiny
 
 STEPS = 4  # the released windows overlap in the first three
-SCRIPT = Path(__file__).parents[1] / "scripts/bench.py"
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +31,6 @@ def weights(pipe: SVFRPipeline, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("weights")
     pipe.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_script", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
-    return script.main()
 
 
 def in_this_process(function: Any, *arguments: Any) -> Any:
@@ -54,7 +45,7 @@ def in_this_process(function: Any, *arguments: Any) -> Any:
 @pytest.mark.parametrize("num_frames", [1, 4, 5, 9])
 def test_formula_is_what_is_counted(weights: Path, tmp_path: Path, strategy: str, num_frames: int) -> None:
     video = tmp_path / "in.mp4"
-    bench.write_video(video, num_frames, 48)
+    write_video(video, num_frames, 48)
     run = measure_run(Setup(str(weights), None, None, STEPS, "cpu", "float32", 1), strategy, video, num_frames)
     assert run.branch_frames == run.formula > 0
     assert all(seconds > 0 for seconds in run.seconds.values())
@@ -103,7 +94,7 @@ def test_chained_spends_at_most_5_percent_more_at_any_length() -> None:
 
 def test_stopwatch_gives_time_to_the_innermost_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(infer_measure.time, "perf_counter", lambda: now)
     watch = Stopwatch(torch.device("cpu"))
     with watch.stage("io"):
         now += 1
@@ -125,14 +116,14 @@ def test_stopwatch_pulls_all_items() -> None:
     assert watch.seconds["io"] > 0
 
 
-def test_memory_of_a_measurement_is_its_own(script: ModuleType) -> None:
+def test_memory_of_a_measurement_is_its_own() -> None:
     ballast = np.ones(2**27)  # 1 GiB
-    assert script.in_new_process(bench.peak_rss) < bench.peak_rss()
-    assert bench.peak_rss() > ballast.nbytes
+    assert common.in_new_process(common.peak_rss) < common.peak_rss()
+    assert common.peak_rss() > ballast.nbytes
 
 
 def test_svd_xt_has_the_published_size() -> None:
-    components = bench.random_svd_xt(torch.device("meta"), torch.bfloat16)
+    components = random_svd_xt(torch.device("meta"), torch.bfloat16)
     unet = components.model.unet
     widened = 4 * 320 * 9  # weights of conv_in's 4 reference channels
     assert sum(p.numel() for p in unet.parameters()) - widened == 1_524_623_082
@@ -144,16 +135,15 @@ def test_svd_xt_has_the_published_size() -> None:
 
 
 def test_infer_prints_a_table_and_writes_all_figures(
-    script: ModuleType,
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(script, "in_new_process", in_this_process)
+    monkeypatch.setattr(infer, "in_new_process", in_this_process)
     output = tmp_path / "results.json"
     arguments = ("--frames", "2,5", "--steps", "1", "--weights", str(weights), "--device", "cpu")
-    assert call(script, monkeypatch, "infer", *arguments, "--output", str(output)) == 0
+    assert bench.main(["infer", *arguments, "--output", str(output)]) == 0
     shown = capsys.readouterr().out
     for line in ("   2 chained ", "   2 released ", "   5 chained ", "   5 released ", "both branches, stock / fixed"):
         assert line in shown
@@ -171,21 +161,21 @@ def test_infer_prints_a_table_and_writes_all_figures(
 
 
 def test_a_count_that_differs_from_its_formula_is_an_error(
-    script: ModuleType, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(*arguments: Any) -> bench.Run:
+    def measure(*arguments: Any) -> Run:
         return replace(measure_run(*arguments), formula=7)
 
-    monkeypatch.setattr(script, "in_new_process", in_this_process)
-    monkeypatch.setattr(script, "measure_run", measure)
+    monkeypatch.setattr(infer, "in_new_process", in_this_process)
+    monkeypatch.setattr(infer, "measure_run", measure)
     arguments = ("--frames", "2", "--steps", "1", "--weights", str(weights), "--device", "cpu")
-    assert call(script, monkeypatch, "infer", *arguments) == 1
+    assert bench.main(["infer", *arguments]) == 1
     assert "chained, 2 frames: counted 2 branch-frames, the formula has 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [("--frames", "0"), ("--frames", "4,x"), ("--steps", "0")])
 def test_wrong_call_is_one_line(
-    script: ModuleType, wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(script, monkeypatch, "infer", *wrong) == 2
+    assert bench.main(["infer", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1

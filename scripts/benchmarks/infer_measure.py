@@ -3,9 +3,7 @@
 A branch-frame is one frame that goes through the UNet once. Their number depends on no machine.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +28,8 @@ from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN, FixedContext
 from svfr.pipeline import SVFRPipeline, resolve_device, resolve_dtype
 from svfr.sampling import RELEASED_OVERLAP_STEPS
+
+from .common import peak_rss
 
 SVD_XT = "svd-xt"  # SVD-XT's architecture with random weights
 GUIDANCE = 2.0
@@ -350,16 +350,3 @@ def measure_key_values(setup: Setup) -> KeyValues:
             seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(rounds[1:]) for name, rounds in seconds.items()}  # the first warms up
     return KeyValues(medians, size, num_frames, pipe.components.settings.untrained)
-
-
-def peak_rss() -> int:
-    """Peak resident memory of this process [bytes].
-
-    On Linux from /proc: `ru_maxrss` starts at what the parent process had when it started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
