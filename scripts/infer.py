@@ -77,7 +77,9 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     pipe = SVFRPipeline.from_pretrained(options.weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
     size = pipe.resolve_size(settings.size)
-    pipe.resolve_options(settings.strategy, clip_length=settings.clip_length, overlap=settings.overlap)
+    pipe.resolve_options(
+        settings.strategy, clip_length=settings.clip_length, overlap=settings.overlap, sampler=settings.sampler
+    )
     photo = next(read_frames(options.reference)).image if options.reference else None
     if photo is not None:
         pipe.references.from_photo(photo, size, whole=settings.face == "aligned")

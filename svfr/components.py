@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffusers
 import numpy as np
@@ -13,8 +13,10 @@ from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNet
 from torch import Tensor, nn
 
 from svfr.data.alignment import ID_CROP_STYLES, id_crop
+from svfr.diffusion import SAMPLERS
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.patch_vae import PatchAutoencoder
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN, FixedContext
 from svfr.models.weights import (
@@ -28,6 +30,8 @@ from svfr.models.weights import (
 
 INDEX_NAME = "model_index.json"
 DEMO_FOLDER = Path(__file__).parent / "assets" / "demo"
+VAE: TypeAlias = AutoencoderKLTemporalDecoder | PatchAutoencoder
+VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKLTemporalDecoder, PatchAutoencoder)}
 ENCODE_CHUNK = 8  # frames that the VAE encodes together: each on its own, so this only bounds memory
 
 
@@ -42,6 +46,8 @@ class ModelSettings:
     num_inference_steps: int = 30
     """Steps of the released code's referred pass."""
     guidance_scale: float = 2.0
+    sampler: str = "euler"
+    """Of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
     id_crop: str = "official"
     """Alignment of the ID network's input: arcface (the usual one) | official (the released code's)."""
     untrained: bool = False
@@ -50,6 +56,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.id_crop not in ID_CROP_STYLES:
             raise ValueError(f"id_crop '{self.id_crop}': choose from {', '.join(ID_CROP_STYLES)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Components:
 
     Args:
         model: UNet and ID projector.
-        vae: between pixels and latents.
+        vae: between pixels and latents: SVD's, or the linear one of patches.
         id_encoder: ArcFace.
         scheduler: the configuration of the noise levels, in SVD's terms.
         settings: what the weights want.
@@ -82,7 +90,7 @@ class Components:
     def __init__(
         self,
         model: SVFR,
-        vae: AutoencoderKLTemporalDecoder,
+        vae: VAE,
         id_encoder: IResNet,
         scheduler: EulerDiscreteScheduler,
         settings: ModelSettings,
@@ -116,6 +124,8 @@ class Components:
     @property
     def downscale(self) -> int:
         """Pixels of a frame per latent pixel, along one side."""
+        if isinstance(self.vae, PatchAutoencoder):
+            return self.vae.config.patch_size
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
@@ -219,17 +229,30 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Components:
     index = _read_index(folder)
     settings = _read_settings(index, folder)
     if settings.untrained:
-        return _untrained(folder, settings)
+        return _untrained(folder, index, settings)
     return _assemble(
         folder,
         settings,
         unet=load_part(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
-        vae=load_part(AutoencoderKLTemporalDecoder, folder / "vae", dtype),
+        vae=load_part(find_vae_class(index, folder), folder / "vae", dtype),
         id_projector=load_part(IDProjector, folder / "id_projector", dtype),
         id_encoder=load_part(IResNet, folder / "id_encoder", dtype),
         latent_transformer=_load_head(LatentTransformer, folder / "latent_transformer", index, dtype),
         landmark_predictor=_load_head(LandmarkPredictor, folder / "landmark_predictor", index, dtype),
     )
+
+
+def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
+    """The class that a folder's index names for its VAE; SVD's if it names none.
+
+    Raises:
+        WeightsError: another than these.
+    """
+    entry = index.get("vae", ["diffusers", AutoencoderKLTemporalDecoder.__name__])
+    name = entry[-1] if isinstance(entry, list) and entry else entry
+    if name not in VAE_CLASSES:
+        raise WeightsError(f"{folder / INDEX_NAME}: vae '{name}': choose from {', '.join(VAE_CLASSES)}")
+    return VAE_CLASSES[name]
 
 
 def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: torch.dtype) -> Components:
@@ -254,7 +277,7 @@ def _assemble(
     folder: Path,
     settings: ModelSettings,
     unet: UNetSpatioTemporalConditionModel,
-    vae: AutoencoderKLTemporalDecoder,
+    vae: VAE,
     id_projector: IDProjector,
     id_encoder: IResNet,
     latent_transformer: LatentTransformer | None = None,
@@ -268,7 +291,7 @@ def _assemble(
 def _check_fit(
     folder: Path,
     unet: UNetSpatioTemporalConditionModel,
-    vae: AutoencoderKLTemporalDecoder,
+    vae: VAE,
     id_projector: IDProjector,
     id_encoder: IResNet,
 ) -> None:
@@ -343,11 +366,11 @@ def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:
         raise WeightsError(f"{folder / INDEX_NAME}: {error}") from error
 
 
-def _untrained(folder: Path, settings: ModelSettings) -> Components:
+def _untrained(folder: Path, index: Mapping[str, Any], settings: ModelSettings) -> Components:
     """The architecture of a folder with weights from a fixed seed: a stand-in until it is trained."""
     classes = {
         "unet": UNetSpatioTemporalConditionModel,
-        "vae": AutoencoderKLTemporalDecoder,
+        "vae": find_vae_class(index, folder),
         "id_projector": IDProjector,
         "id_encoder": IResNet,
     }

@@ -1,4 +1,4 @@
-"""Diffusion as Stable Video Diffusion does it: noise levels, preconditioning, Euler steps (pure functions).
+"""Diffusion as Stable Video Diffusion does it: noise levels, preconditioning, samplers (pure functions).
 
 A noisy latent is x = x0 + sigma * noise, with data of unit scale. Shapes: `x` (b, f, c, h, w), `sigma` (b,) or ().
 """
@@ -78,3 +78,27 @@ def sample_euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser |
             x = known(x, sigma)
         x = euler_step(x, denoise(x, sigma), sigma, sigma_next)
         yield x
+
+
+def sample_dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
+    """DPM-Solver++(2M) (Lu et al. 2022, Alg. 2) for x = x0 + sigma * noise; arguments as `sample_euler`.
+
+    Second order from one denoiser call a step: the estimate of the step before gives the slope. Its first and its last
+    step, which ends at sigma 0, are of first order.
+    """
+    previous: tuple[Tensor, Tensor] | None = None  # estimate of x0 and length of the step before
+    for sigma, sigma_next in pairwise(sigmas):
+        if known is not None:
+            x = known(x, sigma)
+        denoised = denoise(x, sigma)
+        length = (sigma / sigma_next).log()  # h, in log-SNR / 2; infinite at sigma_next = 0
+        target = denoised
+        if previous is not None and sigma_next > 0:
+            before, length_before = previous
+            target = denoised + (denoised - before) * length / (2 * length_before)
+        x = sigma_next / sigma * x - torch.expm1(-length) * target
+        previous = denoised, length
+        yield x
+
+
+SAMPLERS = {"euler": sample_euler, "dpmpp_2m": sample_dpmpp_2m}

@@ -135,6 +135,7 @@ class SVFRPipeline:
         reference: np.ndarray | None = None,
         num_inference_steps: int | tuple[int, int] | None = None,
         guidance_scale: float | None = None,
+        sampler: str | None = None,
         strategy: str = "chained",
         seed: int = 0,
         size: int | None = None,
@@ -158,6 +159,7 @@ class SVFRPipeline:
             reference: (h, w, 3) uint8, an aligned photo of the person, used from the first clip on.
             num_inference_steps: per clip; a pair sets the two passes of `released`.
             guidance_scale: between no reference and the reference.
+            sampler: "euler" or "dpmpp_2m"; `released` knows Euler's alone.
             strategy: "chained" or "released".
             seed: of all noise.
             size: side of the square that is restored [px].
@@ -196,7 +198,7 @@ class SVFRPipeline:
             tasks,
             photo,
             self.resolve_options(
-                strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
+                strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed, sampler
             ),
             strategy=strategy,
             reference_frame=reference_frame,
@@ -223,6 +225,7 @@ class SVFRPipeline:
         reference: np.ndarray | None = None,
         num_inference_steps: int | tuple[int, int] | None = None,
         guidance_scale: float | None = None,
+        sampler: str | None = None,
         strategy: str = "chained",
         seed: int = 0,
         size: int | None = None,
@@ -247,6 +250,7 @@ class SVFRPipeline:
             reference: (h, w, 3) uint8 photo of the person.
             num_inference_steps: see `__call__`, as all down to `keep_luminance`.
             guidance_scale: see `__call__`.
+            sampler: see `__call__`.
             strategy: see `__call__`.
             seed: see `__call__`.
             size: see `__call__`.
@@ -269,7 +273,7 @@ class SVFRPipeline:
         check_mask_needed(tasks, mask is not None)
         size = self.resolve_size(size)
         options = self.resolve_options(
-            strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed
+            strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed, sampler
         )
         photo = (
             None
@@ -380,6 +384,7 @@ class SVFRPipeline:
         overlap: int | None = None,
         decode_chunk_size: int | None = None,
         seed: int = 0,
+        sampler: str | None = None,
     ) -> SamplingOptions:
         """Fill in what is None: from the weights' settings, or the released code's constants.
 
@@ -395,6 +400,10 @@ class SVFRPipeline:
             num_inference_steps = (num_inference_steps, num_inference_steps)
         if min(num_inference_steps) < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps}: it has to be at least 1")
+        if strategy == "released" and sampler not in (None, "euler"):
+            raise ValueError(f"sampler '{sampler}': the strategy 'released' samples by Euler's method alone")
+        if sampler is None:
+            sampler = "euler" if strategy == "released" else settings.sampler
         length = settings.clip_length if clip_length is None else clip_length
         if length < 1:
             raise ValueError(f"clip_length is {length}: it has to be at least 1")
@@ -407,6 +416,7 @@ class SVFRPipeline:
             overlap=overlap,
             decode_chunk_size=length if decode_chunk_size is None else decode_chunk_size,
             seed=seed,
+            sampler=sampler,
         )
 
     @staticmethod

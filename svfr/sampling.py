@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from svfr.components import Components, Condition, Reference
-from svfr.diffusion import Denoiser, euler_step, guide, karras_sigmas, sample_euler
+from svfr.diffusion import SAMPLERS, Denoiser, euler_step, guide, karras_sigmas
 
 # The released code's constants (its inference script and pipeline).
 RELEASED_STEPS = (50, 30)
@@ -33,8 +33,11 @@ class SamplingOptions:
     overlap: int
     decode_chunk_size: int
     seed: int
+    sampler: str = "euler"  # of svfr.diffusion.SAMPLERS; the released code's own algorithm is Euler's whatever is here
 
     def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
         if not 0 <= self.overlap < self.clip_length:
             raise ValueError(f"overlap is {self.overlap}: it has to be less than clip_length ({self.clip_length})")
         if self.decode_chunk_size < 1:
@@ -157,7 +160,7 @@ def restore_chained(
         num_steps = options.num_inference_steps[1]
         sigmas = karras_sigmas(num_steps, *components.sigma_range).to(components.device)
         start = scaling * lq_latents + sigmas[0] * noise
-        steps = sample_euler(denoise, start, sigmas, known=set_shared)
+        steps = SAMPLERS[options.sampler](denoise, start, sigmas, set_shared)
         latents = set_shared(run_to_end(steps, on_step, len(fresh) / num_steps), sigmas[-1])
 
         restored = components.decode(latents, options.decode_chunk_size, context=options.overlap)[num_shared:]

@@ -94,6 +94,28 @@ def test_without_heads(tmp_path: Path) -> None:
     assert set(load_folder(tmp_path).parts) == {"unet", "vae", "id_projector", "id_encoder"}
 
 
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_patch_autoencoder_in_the_place_of_the_vae(tmp_path: Path, clip: np.ndarray, patch_size: int) -> None:
+    pipe = tiny.patch_pipeline(patch_size)
+    pipe.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["vae"] == ["svfr", "PatchAutoencoder"]
+    loaded = SVFRPipeline.from_pretrained(tmp_path, **CPU)
+    assert_same_parts(loaded.components, pipe.components)
+    assert loaded.components.downscale == patch_size
+    assert loaded.components.latent_channels == 6
+    expected, given = (p(clip[:6], output_type="pt") for p in (pipe, loaded))
+    assert torch.equal(given, expected)  # type: ignore[arg-type]
+    assert loaded.resolve_size(None) == tiny.SIZE
+    with pytest.raises(ValueError, match=f"multiple of {2 * patch_size}"):
+        loaded.resolve_size(tiny.SIZE + 1)
+
+
+def test_vae_of_an_unknown_class(folder: Path) -> None:
+    edit(folder / "model_index.json", vae=["diffusers", "AutoencoderTiny"])
+    message = refusal(lambda: load_folder(folder))
+    assert "vae 'AutoencoderTiny': choose from AutoencoderKLTemporalDecoder, PatchAutoencoder" in message
+
+
 def test_dtype_and_the_vae_that_overflows_in_half(saved: Path) -> None:
     components = SVFRPipeline.from_pretrained(saved, device="cpu", dtype="float16").components
     assert components.model.unet.dtype == components.id_encoder.dtype == torch.float16
@@ -207,6 +229,7 @@ def test_part_missing(folder: Path, removed: str, word: str) -> None:
         (None, "not a model of SVFR"),
         ({"sizes": 3}, "unknown setting 'sizes'"),
         ({"id_crop": "mine"}, "id_crop 'mine': choose from arcface, official"),
+        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m"),
     ],
 )
 def test_settings_of_another_model(folder: Path, settings: object, word: str) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_seed(pipe: SVFRPipeline, clip: np.ndarray, strategy: str) -> None:
         )
         > 1
     )
+
+
+def test_sampler(pipe: SVFRPipeline, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {"num_inference_steps": 3, "overlap": 1}
+    euler, dpmpp_2m = (pipe(clip[:6], sampler=name, **arguments) for name in ("euler", "dpmpp_2m"))
+    assert levels(euler, dpmpp_2m) > 0
+    np.testing.assert_array_equal(pipe(clip[:6], **arguments), euler)
+    released = pipe(clip[:6], strategy="released", **arguments)
+    monkeypatch.setattr(pipe.components, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
+    np.testing.assert_array_equal(pipe(clip[:6], **arguments), dpmpp_2m)
+    np.testing.assert_array_equal(pipe(clip[:6], strategy="released", **arguments), released)
 
 
 @pytest.mark.parametrize("strategy", ["chained", "released"])
@@ -327,6 +339,8 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"size": 36}, "size is 36: it has to be a multiple of 8"),
         ({"size": 4}, "size is 4"),
         ({"size": 0}, "size is 0"),
+        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m"),
+        ({"sampler": "dpmpp_2m", "strategy": "released"}, "'released' samples by Euler's method alone"),
         ({"strategy": "windows"}, "strategy 'windows': choose from chained, released"),
         ({"reference_frame": "first"}, "reference_frame 'first'"),
         ({"overlap": 4}, "overlap is 4: it has to be less than clip_length"),

@@ -8,6 +8,7 @@ from torch import Tensor
 from svfr.components import Components, ModelSettings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.patch_vae import fit_patch_autoencoder
 from svfr.models.svfr import SVFR
 from svfr.pipeline import SVFRPipeline
 from tests.golden import fill
@@ -18,10 +19,11 @@ TOKENS, TOKEN_DIM = 49, 32
 SETTINGS = ModelSettings(size=SIZE, clip_length=CLIP, num_inference_steps=STEPS, guidance_scale=2.0, id_crop="arcface")
 
 
-def unet(in_channels: int = 12, salt: int = 1) -> UNetSpatioTemporalConditionModel:
+def unet(in_channels: int = 12, salt: int = 1, out_channels: int = 4) -> UNetSpatioTemporalConditionModel:
     network = UNetSpatioTemporalConditionModel(
         sample_size=LATENT[1],
         in_channels=in_channels,
+        out_channels=out_channels,
         block_out_channels=(32, 64),
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
@@ -68,6 +70,14 @@ def scheduler() -> EulerDiscreteScheduler:
         sigma_min=0.002,
         sigma_max=700.0,
     )
+
+
+def patch_pipeline(patch_size: int = 4, channels: int = 6) -> SVFRPipeline:
+    """The pipeline with a linear patch autoencoder in the place of SVD's VAE."""
+    denoiser = SVFR(unet(3 * channels, out_channels=channels), id_projector())
+    frames = torch.from_numpy(clip(8, SIZE, SIZE)).movedim(-1, 1) / 127.5 - 1
+    autoencoder = fit_patch_autoencoder(frames, patch_size, channels)
+    return SVFRPipeline(Components(denoiser, autoencoder, id_encoder(), scheduler(), SETTINGS))
 
 
 def pipeline(heads: bool = True, settings: ModelSettings = SETTINGS) -> SVFRPipeline:

@@ -1,0 +1,78 @@
+"""A linear autoencoder of patches behind the VAE's interface: fitted in seconds where no GPU trains the real one."""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+SMALLEST_STD = 1e-3  # of a latent channel before it is scaled: a constant direction must not be blown up
+
+
+class PatchAutoencoder(ModelMixin, ConfigMixin):
+    """Each patch of p x p pixels becomes one latent pixel: its first principal components, each of unit variance.
+
+    Frames are independent of each other. The posterior has no width: its mode, mean and samples are the same.
+
+    Args:
+        patch_size: side of a patch [px], the factor between pixels and latents.
+        latent_channels: principal components that are kept, at most 3 p^2.
+        scaling_factor: of the latents that are denoised; 1, since their variance is.
+        force_upcast: never needed; part of the interface.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: int = 4,
+        latent_channels: int = 16,
+        scaling_factor: float = 1.0,
+        force_upcast: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= latent_channels <= 3 * patch_size**2:
+            raise ValueError(f"latent_channels is {latent_channels}: a patch has {3 * patch_size**2} values")
+        self.encoder = nn.Conv2d(3 * patch_size**2, latent_channels, 1)
+        self.decoder = nn.Conv2d(latent_channels, 3 * patch_size**2, 1)
+
+    def encode(self, frames: Tensor) -> AutoencoderKLOutput:
+        """(n, 3, H, W) in [-1, 1] -> `latent_dist` of (n, c, H / p, W / p)."""
+        patches = nn.functional.pixel_unshuffle(frames, self.config.patch_size)  # (n, 3 p p, h, w)
+        mean = self.encoder(patches)  # (n, c, h, w)
+        moments = torch.cat([mean, torch.zeros_like(mean)], dim=1)
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments, deterministic=True))
+
+    def decode(self, latents: Tensor, num_frames: int = 1) -> DecoderOutput:
+        """(n, c, h, w) -> `sample` (n, 3, p h, p w), about [-1, 1]; `num_frames` has no effect."""
+        return DecoderOutput(sample=nn.functional.pixel_shuffle(self.decoder(latents), self.config.patch_size))
+
+
+@torch.no_grad()
+def fit_patch_autoencoder(frames: Tensor, patch_size: int, latent_channels: int) -> PatchAutoencoder:
+    """Principal components of the patches of some frames, by an eigendecomposition of their covariance.
+
+    Args:
+        frames: (n, 3, H, W) in [-1, 1], sides divisible by `patch_size`.
+        patch_size: see `PatchAutoencoder`.
+        latent_channels: see `PatchAutoencoder`.
+
+    Returns:
+        The autoencoder of least squared error, with latents of mean 0 and variance 1 on these frames.
+    """
+    patches = nn.functional.pixel_unshuffle(frames, patch_size)  # (n, 3 p p, h, w)
+    patches = patches.movedim(1, -1).flatten(0, 2).double()  # (n h w, 3 p p)
+    mean = patches.mean(dim=0)
+    centred = patches - mean
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(patches))  # rising
+    basis = directions.flip(1)[:, :latent_channels].T  # (c, 3 p p), orthonormal rows
+    largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
+    basis = basis * largest.sign()  # an eigenvector's sign is the library's whim
+    std = variances.flip(0)[:latent_channels].clamp(min=0).sqrt().clamp(min=SMALLEST_STD)
+
+    autoencoder = PatchAutoencoder(patch_size, latent_channels)
+    autoencoder.encoder.weight.copy_((basis / std[:, None])[..., None, None])
+    autoencoder.encoder.bias.copy_(-(basis @ mean) / std)
+    autoencoder.decoder.weight.copy_((basis * std[:, None]).T[..., None, None])
+    autoencoder.decoder.bias.copy_(mean)
+    return autoencoder.eval()
