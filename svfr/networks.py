@@ -32,19 +32,19 @@ class Network:
         name: key in `NETWORKS`.
         file: name of the file that is downloaded; of a pack, the zip.
         purpose: what it does here.
-        size: [bytes] of `file`.
-        sha256: of `file`.
+        size: [bytes] of `file`; None if it isn't known.
+        sha256: of `file`; None if it isn't known: then any file of that name counts, and none is downloaded.
         licence: of the weights, in words.
-        url: where `file` is downloaded from.
+        url: where `file` is downloaded from; None if it has no permanent address.
     """
 
     name: str
     file: str
     purpose: str
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
     licence: str
-    url: str
+    url: str | None
 
     @property
     def pack(self) -> str | None:
@@ -82,6 +82,71 @@ NETWORKS: dict[str, Network] = {
         _insightface_pack(
             "antelopev2", 360_662_982, "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5"
         ),
+        Network(
+            name="edgeface",
+            file="edgeface_xs_fp32.onnx",
+            purpose="face recognition",
+            size=9_134_994,
+            sha256="b6b2f0559d7d10c48643988d6c2ee538b44a7352ddc45cab6baa821e561dc71b",
+            licence="BSD-3-Clause (Idiap); trained on WebFace, which is for research",
+            url=None,  # exported to ONNX from the authors' edgeface_xs_q.pt; nobody hosts the export
+        ),
+        Network(
+            name="pfld",
+            file="pfld.onnx",
+            purpose="68 facial landmarks",
+            size=2_987_921,
+            sha256="7d7bbd5c6a1d9272e58d9773898284a1905d872eba9a662df9b5f20f1ba6f83e",
+            licence="none stated",
+            url="https://raw.githubusercontent.com/cunjian/pytorch_face_landmark/"
+            "6f34bf9f034aa2f521952f825e6ccc567deb42d6/onnx/pfld.onnx",
+        ),
+        Network(
+            name="fan",
+            file="2DFAN4-11f355bf06.pth.tar",
+            purpose="68 facial landmarks",
+            size=None,
+            sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+            licence="BSD-3-Clause (face-alignment)",
+            url="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+        ),
+        Network(
+            name="vgg16",
+            file="vgg16-397923af.pth",
+            purpose="LPIPS, VGG",
+            size=553_433_881,
+            sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            licence="BSD-3-Clause (torchvision); trained on ImageNet",
+            url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        ),
+        Network(
+            name="alexnet",
+            file="alexnet-owt-7be5be79.pth",
+            purpose="LPIPS, AlexNet",
+            size=244_408_911,
+            sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            licence="BSD-3-Clause (torchvision); trained on ImageNet",
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        ),
+        Network(
+            # TF-hub's i3d-kinetics-400 as TorchScript, which is code: it is run only if its sha256 is this one.
+            name="i3d",
+            file="i3d_torchscript.pt",
+            purpose="FVD",
+            size=51_235_320,
+            sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+            licence="Apache-2.0 (kinetics-i3d), copied by the authors of StyleGAN-V",
+            url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+        ),
+        Network(
+            name="i3d-weights",  # the same weights as a plain state dict, as VideoGPT uses them
+            file="i3d_pretrained_400.pt",
+            purpose="FVD",
+            size=None,
+            sha256=None,
+            licence="Apache-2.0 (kinetics-i3d), copied by the authors of VideoGPT",
+            url=None,
+        ),
     )
 }
 
@@ -93,6 +158,12 @@ class NetworkMissing(FileNotFoundError):
 def cache_folder() -> Path:
     """The folder that downloads go to, in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svfr" / "networks"
+
+
+def torch_hub_folder() -> Path:
+    """Where PyTorch keeps the networks that it downloads; files of the table are found there, too."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints"
 
 
 def sha256_of(path: Path) -> str:
@@ -110,14 +181,14 @@ def describe(path: Path) -> dict[str, str | int]:
 
 
 def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
-    """Where a network of the table is: in `folder`, $SVFR_NETWORKS or the user's cache, else downloaded.
+    """Where a network of the table is: in `folder`, $SVFR_NETWORKS, the user's cache or PyTorch's, else downloaded.
 
     Packs are also found where InsightFace keeps them, ~/.insightface/models/NAME, and in its layout
     ROOT/models/NAME in each of these folders, as well as in ROOT/NAME.
 
     Returns:
-        The file, its sha256 checked; for a pack the folder that holds its ONNX files, which are not checked
-        (the table knows the zip's sha256 only).
+        The file, its sha256 checked if the table knows it; for a pack the folder that holds its ONNX files, which are
+        not checked (the table knows the zip's sha256 only).
 
     Raises:
         NetworkMissing: it is nowhere and was not, or could not be, downloaded.
@@ -133,11 +204,13 @@ def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
                 return candidate
             empty = empty or (candidate if candidate.is_dir() else None)
         elif candidate.is_file():
-            if sha256_of(candidate) != network.sha256:
+            if network.sha256 is not None and sha256_of(candidate) != network.sha256:
                 raise ValueError(f"{candidate} is not the {name} network of the table: its sha256 differs; remove it")
             return candidate
     reason = "not downloaded, as asked"
-    if download:
+    if network.url is None or network.sha256 is None:
+        reason = "it has no permanent address to download it from"
+    elif download:
         try:
             return _download(network)
         except (OSError, http.client.HTTPException, zipfile.BadZipFile, ValueError) as error:
@@ -145,9 +218,11 @@ def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
     if empty is not None:
         reason = f"{empty} holds no ONNX file; {reason}"
     target = network.file if network.pack is None else f"models/{network.pack}/*.onnx"
-    facts = f"{network.purpose}, {network.size / MEGABYTE:.1f} MB, licence: {network.licence}"
+    size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
+    facts = f"{network.purpose}, {size}, licence: {network.licence}"
+    get = f"get {network.url} and put" if network.url else "put"
     raise NetworkMissing(
-        f"network '{name}' ({facts}) is missing ({reason}): get {network.url} and put {target} into the "
+        f"network '{name}' ({facts}) is missing ({reason}): {get} {target} into the "
         f"networks folder (option networks, or environment variable {FOLDER_VARIABLE})"
     )
 
@@ -177,13 +252,16 @@ def _candidates(network: Network, folder: Path | None) -> Iterator[Path]:
         yield from (root / "models" / pack, root / "models" / pack / pack, root / pack, root / pack / pack)
         if root.name == pack:
             yield root
-    if pack is not None:
+    if pack is None:
+        yield torch_hub_folder() / network.file
+    else:
         models = Path.home() / ".insightface" / "models"
         yield from (models / pack, models / pack / pack)
 
 
 def _download(network: Network) -> Path:
     """Download into the cache; what stands at the final name is always whole and checked."""
+    assert network.url is not None, network.name
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:

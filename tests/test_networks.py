@@ -18,8 +18,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SVFR_NETWORKS", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
     for name, network in NETWORKS.items():
-        monkeypatch.setitem(NETWORKS, name, replace(network, url="http://127.0.0.1:9/nothing"))
+        if network.url is not None:
+            monkeypatch.setitem(NETWORKS, name, replace(network, url="http://127.0.0.1:9/nothing"))
     return home
 
 
@@ -37,9 +39,10 @@ def place(folder: Path, content: bytes = b"x") -> Path:
 
 
 @assets.needs_assets
-def test_yunets_entry_describes_the_real_file() -> None:
-    entry = NETWORKS["yunet"]
-    path = find("yunet", assets.NETWORKS)
+@pytest.mark.parametrize("name", ["yunet", "edgeface", "pfld"])
+def test_the_entry_describes_the_real_file(name: str) -> None:
+    entry = NETWORKS[name]
+    path = find(name, assets.NETWORKS)
     assert describe(path) == {"file": entry.file, "sha256": entry.sha256, "size": entry.size}
 
 
@@ -77,9 +80,28 @@ def test_what_is_missing_is_said_in_one_line(name: str) -> None:
         find(name)
     line, entry = str(error.value), NETWORKS[name]
     assert "\n" not in line
-    size = f"{entry.size / 1e6:.1f} MB"
-    for part in (name, size, entry.licence, "SVFR_NETWORKS", "download failed: offline", entry.url):
+    size = "size unknown" if entry.size is None else f"{entry.size / 1e6:.1f} MB"
+    reasons = ("download failed: offline", f"get {entry.url} and put") if entry.url else ("no permanent address",)
+    for part in (name, size, entry.licence, "SVFR_NETWORKS", *reasons, ".onnx" if entry.pack else entry.file):
         assert part in line
+
+
+def test_a_file_of_unknown_sha256_is_taken_but_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "_download", lambda _: pytest.fail("downloaded"))
+    monkeypatch.setitem(NETWORKS, "yunet", replace(NETWORKS["yunet"], sha256=None))
+    with pytest.raises(NetworkMissing, match="no permanent address"):
+        find("yunet")
+    file = place(tmp_path)
+    assert find("yunet", tmp_path) == file
+
+
+def test_files_where_pytorch_keeps_them(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, "yunet", b"x")
+    in_cache = place(home / ".cache" / "torch" / "hub" / "checkpoints")
+    assert find("yunet") == in_cache
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    in_torch_home = place(tmp_path / "torch" / "hub" / "checkpoints")
+    assert find("yunet") == in_torch_home
 
 
 def test_nothing_is_downloaded_when_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

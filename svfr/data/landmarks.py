@@ -1,0 +1,134 @@
+"""68 facial landmarks by name: PFLD, an ONNX file, and FAN of the face-alignment package."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from svfr.data.faces import crop
+from svfr.data.onnx_network import OnnxNetwork
+from svfr.networks import NetworkMissing, find, sha256_of
+
+LANDMARKERS = ("auto", "face_alignment", "onnx")
+NUM_LANDMARKS = 68
+PFLD_SIZE = 112  # [px]
+PFLD_MARGIN = 1.4  # side of the crop in larger sides of the box
+
+
+class Landmarker(Protocol):
+    """Finds the 68 landmarks (iBUG 300-W order) of faces that were detected.
+
+    Attributes:
+        name: of the network, for reports.
+        source: the file that it was loaded from.
+        sha256: of that file.
+    """
+
+    name: str
+    source: str
+    sha256: str
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 [px] -> (n, 68, 2) float32 [px]."""
+        ...
+
+
+def load_landmarker(name: str = "auto", networks: Path | None = None, download: bool = True) -> Landmarker:
+    """A landmark network by name.
+
+    Args:
+        name: "face_alignment" (FAN), "onnx" (PFLD), or "auto": FAN if its file is already there, else PFLD.
+        networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
+        download: whether missing files may be downloaded.
+
+    Raises:
+        NetworkMissing: its file is not there and cannot be downloaded.
+        ValueError: another name, a package that is not installed, or a broken file.
+    """
+    if name not in LANDMARKERS:
+        raise ValueError(f"unknown landmarks '{name}': choose from {', '.join(LANDMARKERS)}")
+    if name == "face_alignment":
+        return FAN(find("fan", networks, download))
+    if name == "auto":
+        try:
+            return FAN(find("fan", networks, download=False))
+        except (NetworkMissing, ValueError):
+            pass  # not asked for by name
+    return PFLD(find("pfld", networks, download))
+
+
+class PFLD:
+    """PFLD (Guo et al. 2019) as pytorch_face_landmark exported it.
+
+    Args:
+        path: pfld.onnx: BGR in [0, 1], 112 px -> 136 coordinates in fractions of the crop.
+
+    Raises:
+        ValueError: see `OnnxNetwork`.
+    """
+
+    name = "pfld"
+
+    def __init__(self, path: Path) -> None:
+        self._network = OnnxNetwork(path, PFLD_SIZE)
+        self.source, self.sha256 = self._network.source, self._network.sha256
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Landmarks of the faces in the boxes."""
+        if len(boxes) == 0:
+            return np.zeros((0, NUM_LANDMARKS, 2), np.float32)
+        boxes = np.asarray(boxes, dtype=np.float64)
+        center, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        side = PFLD_MARGIN * extent.max(axis=1, keepdims=True)  # (n, 1)
+        corner = center - side / 2
+        squares = np.concatenate([corner, corner + side], axis=1)
+        faces = np.stack([crop(image, square, PFLD_SIZE)[..., ::-1] for square in squares])
+        points = self._network((faces.astype(np.float32) / 255).transpose(0, 3, 1, 2))
+        return (points.reshape(-1, NUM_LANDMARKS, 2) * side[:, None] + corner[:, None]).astype(np.float32)
+
+
+class FAN:
+    """The 2D face alignment network (Bulat & Tzimiropoulos 2017) through the face-alignment package.
+
+    Args:
+        path: 2DFAN4-11f355bf06.pth.tar, a plain state dict.
+        device: torch device.
+
+    Raises:
+        ValueError: face-alignment is not installed, or the file is none of its networks.
+    """
+
+    name = "face_alignment"
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        try:
+            from face_alignment import FaceAlignment, LandmarksType
+            from face_alignment.models import FAN as Network
+        except ImportError as error:
+            raise ValueError("face-alignment is not installed: pip install 'svfr[faces]'") from error
+
+        class Aligner(FaceAlignment):
+            """FaceAlignment that takes its network from our file, not from PyTorch's folder or the internet."""
+
+            def _load_native(self, name: str, size: int, device: str, dtype: torch.dtype) -> torch.nn.Module:
+                network = Network(size)
+                try:
+                    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+                except Exception as error:  # torch.load raises a dozen types
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    raise ValueError(f"{path}: no state dict of FAN ({reason})") from error
+                return network.to(device, dtype=dtype).eval()
+
+        # The detector "folder" needs no network of its own; boxes are always given.
+        self._aligner = Aligner(
+            LandmarksType.TWO_D, device=device, flip_input=False, face_detector="folder", compile=False
+        )
+        self.source, self.sha256 = str(path), sha256_of(path)
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Landmarks of the faces in the boxes."""
+        if len(boxes) == 0:
+            return np.zeros((0, NUM_LANDMARKS, 2), np.float32)
+        points = self._aligner.get_landmarks_from_image(image, [np.asarray(box, np.float64) for box in boxes])
+        return np.stack(points).astype(np.float32)

@@ -1,0 +1,52 @@
+"""ONNX files as functions from images to vectors."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from svfr.networks import sha256_of
+
+
+class OnnxNetwork:
+    """A network from batches of square images to one vector each.
+
+    Args:
+        path: of the ONNX file.
+        size: side of the images [px].
+
+    Raises:
+        ValueError: onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError(f"{path}: onnxruntime is not installed: pip install 'svfr[eval]'") from error
+        usable = onnxruntime.get_available_providers()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors alone
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path),
+                options,
+                providers=[p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable],
+            )
+        except Exception as error:  # onnxruntime's errors have no common class
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path}: not a readable ONNX file ({reason})") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        shapes = [list(inputs[0].shape), list(outputs[0].shape)]
+        if len(inputs) != 1 or len(outputs) != 1 or shapes[0][1:] != [3, size, size] or len(shapes[1]) != 2:
+            raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of (n, 3, {size}, {size}) to (n, d)")
+        self._input = inputs[0].name
+        self._one_by_one = shapes[0][0] == 1
+        self.source = str(path)
+        self.sha256 = sha256_of(path)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(n, 3, size, size) float32, n > 0 -> (n, d) float32."""
+        batches = np.split(images, len(images)) if self._one_by_one else [images]
+        return np.concatenate([self._session.run(None, {self._input: np.ascontiguousarray(b)})[0] for b in batches])

@@ -1,0 +1,96 @@
+"""Face recognition by name: an embedding for each aligned face."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from svfr.data.alignment import ID_SIZE
+from svfr.data.onnx_network import OnnxNetwork
+from svfr.networks import find, installed_packs
+
+RECOGNIZERS = ("auto", "insightface", "edgeface")
+BATCH_SIZE = 32  # faces
+
+
+class Recognizer(Protocol):
+    """Embeds faces.
+
+    Attributes:
+        name: of the network, for reports.
+        source: the file that it was loaded from.
+        sha256: of that file.
+    """
+
+    name: str
+    source: str
+    sha256: str
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """(n, 112, 112, 3) uint8 RGB, aligned to ArcFace's template -> (n, d) float32, not normalized."""
+        ...
+
+
+def load_recognizer(name: str = "auto", networks: Path | None = None, download: bool = True) -> Recognizer:
+    """A face recognition network by name.
+
+    Args:
+        name: "insightface", "edgeface", the path of an ONNX file of InsightFace's interface (RGB in [-1, 1],
+            112 px), or "auto": an InsightFace pack that is already there, else EdgeFace.
+        networks: searched before $SVFR_NETWORKS and the user's cache.
+        download: whether missing files may be downloaded.
+
+    Raises:
+        NetworkMissing: its files are not there and cannot be downloaded.
+        ValueError: another name, a package that is not installed, or a broken file.
+    """
+    if name.endswith(".onnx"):
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such recognition network")
+        return OnnxRecognizer(Path(name), Path(name).stem)
+    if name not in RECOGNIZERS:
+        raise ValueError(f"unknown recognizer '{name}': choose from {', '.join(RECOGNIZERS)}, or the path of a .onnx")
+    if name == "edgeface":
+        return OnnxRecognizer(find("edgeface", networks, download), "edgeface")
+    packs = installed_packs(networks)
+    if name == "insightface":
+        return _from_pack(packs[0] if packs else find("insightface/buffalo_l", networks, download))
+    for pack in packs:
+        with suppress(ValueError):  # not asked for by name: a pack that does not load must not stand in the way
+            return _from_pack(pack)
+    return OnnxRecognizer(find("edgeface", networks, download), "edgeface")
+
+
+class OnnxRecognizer:
+    """A recognition network of InsightFace's interface: RGB, (x - 127.5) / 127.5, 112 px.
+
+    Args:
+        path: of the ONNX file.
+        name: for reports.
+
+    Raises:
+        ValueError: see `OnnxNetwork`.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._network = OnnxNetwork(path, ID_SIZE)
+        self.name, self.source, self.sha256 = name, self._network.source, self._network.sha256
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Embed aligned faces."""
+        embeddings = [
+            self._network(((faces[at : at + BATCH_SIZE].astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
+            for at in range(0, len(faces), BATCH_SIZE)
+        ]
+        return np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
+
+
+def _from_pack(pack: Path) -> OnnxRecognizer:
+    """The recognition network of an InsightFace pack: the one of its files that maps faces of 112 px to vectors."""
+    files = sorted(pack.glob("*.onnx"))
+    # Names of the published ones come first, so that no detector is loaded in vain.
+    for file in sorted(files, key=lambda file: (not file.name.startswith(("w600k", "glintr")), file.name)):
+        with suppress(ValueError):
+            return OnnxRecognizer(file, f"insightface/{pack.name}")
+    raise ValueError(f"{pack}: none of its {len(files)} ONNX files is a face recognition network")
