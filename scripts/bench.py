@@ -9,9 +9,9 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
-from benchmarks import infer
+from benchmarks import infer, released
 
-BENCHMARKS = {"infer": infer}
+BENCHMARKS = {"infer": infer, "released": released}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

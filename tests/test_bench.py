@@ -7,18 +7,19 @@ import bench
 import numpy as np
 import pytest
 import torch
-from benchmarks import common, infer, infer_measure
+from benchmarks import common, infer, infer_measure, released
 from benchmarks.infer_measure import (
     Run,
     Setup,
     Stopwatch,
     chained_branch_frames,
     measure_run,
-    random_svd_xt,
     released_branch_frames,
     write_video,
 )
+from benchmarks.svd_xt import random_svd_xt
 
+from svfr.components import Components
 from svfr.pipeline import SVFRPipeline
 from svfr.sampling import released_windows
 from tests import tiny
@@ -178,4 +179,31 @@ def test_wrong_call_is_one_line(
     wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.main(["infer", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def tiny_in_the_place_of_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
+    return tiny.pipeline(heads=False).components
+
+
+def test_released_writes_loads_and_restores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(released, "in_new_process", in_this_process)
+    monkeypatch.setattr(released, "random_svd_xt", tiny_in_the_place_of_svd_xt)
+    arguments = ("--size", str(tiny.SIZE), "--frames", "4", "--steps", "1", "--device", "cpu")
+    assert bench.main(["released", *arguments, "--folder", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "loaded in" in shown
+    assert f"4 frames of {tiny.SIZE} px" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [("--frames", "0"), ("--folder", "nowhere"), ("--size", "7")])
+def test_released_wrong_call_is_one_line(
+    wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(released, "in_new_process", in_this_process)
+    monkeypatch.setattr(released, "random_svd_xt", tiny_in_the_place_of_svd_xt)
+    assert bench.main(["released", "--device", "cpu", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.svd_xt import write_released
 from diffusers import AutoencoderKLTemporalDecoder
 
 from svfr.components import Components, ModelSettings, load_folder
 from svfr.data.alignment import id_crop
 from svfr.models.weights import WeightsError
 from svfr.pipeline import SVFRPipeline
+from svfr.sources import find_released
 from tests import tiny
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -33,14 +35,10 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def released(tmp_path: Path) -> dict[str, Path]:
     """Tiny networks in the layout of SVD's folder and the released files."""
-    svd, stock = tmp_path / "svd", tiny.unet(in_channels=8)
-    stock.save_config(svd / "unet")  # the weights of SVD's own UNet are not read
-    tiny.vae().save_pretrained(svd / "vae")
-    tiny.scheduler().save_pretrained(svd / "scheduler")
-    files = {"unet": tiny.unet(), "id_linear": tiny.id_projector(), "arcface": tiny.id_encoder()}
-    for name, part in files.items():
-        torch.save(part.state_dict(), tmp_path / f"{name}.pth")
-    return {"svd": svd, **{name: tmp_path / f"{name}.pth" for name in files}}
+    write_released(tmp_path, tiny.pipeline(heads=False).components)
+    files = find_released(tmp_path)
+    assert files is not None
+    return files._asdict()
 
 
 def refusal(load: Callable[[], object]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.svd_xt import write_released
 from safetensors.torch import load_file
 
-from svfr.components import Components
 from svfr.pipeline import SVFRPipeline
 from tests import tiny
 
@@ -31,23 +31,12 @@ def load_script() -> ModuleType:
     return module
 
 
-def write_released(folder: Path, components: Components) -> Path:
-    """The files as the released code's README lays them out."""
-    svd, own = folder / "stable-video-diffusion-img2vid-xt", folder / "face_restoration"
-    own.mkdir(parents=True)
-    tiny.unet(in_channels=8).save_config(svd / "unet")  # SVD's own; the released UNet is wider
-    components.vae.save_pretrained(svd / "vae")
-    components.scheduler.save_pretrained(svd / "scheduler")
-    torch.save(components.model.unet.state_dict(), own / "unet.pth")
-    torch.save(components.model.id_projector.state_dict(), own / "id_linear.pth")
-    torch.save(components.id_encoder.state_dict(), own / "insightface_glint360k.pth")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed by a test."""
-    return write_released(tmp_path_factory.mktemp("released") / "models", tiny.pipeline(heads=False).components)
+    folder = tmp_path_factory.mktemp("released") / "models"
+    write_released(folder, tiny.pipeline(heads=False).components)
+    return folder
 
 
 def arguments(released: Path, output: Path) -> dict[str, Path]:

@@ -24,7 +24,6 @@ from .common import MIB, describe_machine, in_new_process
 from .infer_measure import (
     GUIDANCE,
     STAGES,
-    SVD_XT,
     KeyValues,
     Run,
     Setup,
@@ -34,6 +33,7 @@ from .infer_measure import (
     released_branch_frames,
     write_video,
 )
+from .svd_xt import SVD_XT
 
 PAPER_CLIP_LENGTH, PAPER_OVERLAP, PAPER_STEPS = 16, 3, 30  # of the released code
 PAPER_FRAMES = (16, 17, 31, 64, 100, 256, 1000, 10000)

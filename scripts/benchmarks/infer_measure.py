@@ -17,21 +17,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from svfr.components import Components, ModelSettings
 from svfr.data.video import VideoInfo, VideoWriter
-from svfr.models.heads import IDProjector
-from svfr.models.identity import INPUT_SIZE, IResNet
-from svfr.models.svfr import SVFR
-from svfr.models.unet import LATENTS_IN, FixedContext
+from svfr.models.identity import INPUT_SIZE
+from svfr.models.unet import FixedContext
 from svfr.pipeline import SVFRPipeline, resolve_device, resolve_dtype
 from svfr.sampling import RELEASED_OVERLAP_STEPS
 
 from .common import peak_rss
+from .svd_xt import SVD_XT, random_svd_xt
 
-SVD_XT = "svd-xt"  # SVD-XT's architecture with random weights
 GUIDANCE = 2.0
 STAGES = ("unet", "vae", "io", "other")
 KEY_VALUE_ROUNDS = 5
@@ -142,40 +138,6 @@ def load(setup: Setup) -> SVFRPipeline:
         return SVFRPipeline.from_pretrained(setup.weights, setup.device, setup.dtype)
     device = resolve_device(setup.device)
     return SVFRPipeline(random_svd_xt(device, resolve_dtype(setup.dtype, device)))
-
-
-def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
-    """SVD-XT's architecture and ArcFace's IResNet-100 with random weights, made where they are used.
-
-    The numbers are those of the configuration files of Stable Video Diffusion img2vid-xt.
-    """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # no float32 copy of 1.5 billion parameters
-    try:
-        with device:
-            unet = UNetSpatioTemporalConditionModel(
-                in_channels=LATENTS_IN * 4,
-                block_out_channels=(320, 640, 1280, 1280),
-                num_attention_heads=(5, 10, 20, 20),
-                cross_attention_dim=1024,
-            )
-            vae = AutoencoderKLTemporalDecoder(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-            )
-            id_encoder, id_projector = IResNet(), IDProjector()
-    finally:
-        torch.set_default_dtype(default)
-    scheduler = EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
-    settings = ModelSettings(untrained=True)
-    return Components(SVFR(unet, id_projector), vae, id_encoder, scheduler, settings).to(device, dtype)
 
 
 def write_video(path: Path, num_frames: int, size: int) -> None:
