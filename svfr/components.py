@@ -21,6 +21,8 @@ from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN, FixedContext
 from svfr.models.weights import (
     WeightsError,
+    build_part,
+    has_weights,
     load_id_projector,
     load_iresnet,
     load_part,
@@ -220,26 +222,40 @@ class Components:
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Components:
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
     """Load what `Components.save` wrote.
+
+    Args:
+        folder: of the model.
+        dtype: of the networks.
+        seed: initializes parts that have a configuration but no weights, for training. None: that is an error,
+            unless the settings say `untrained`.
 
     Raises:
         WeightsError: a part is missing, unreadable or of another architecture.
     """
     index = _read_index(folder)
     settings = _read_settings(index, folder)
-    if settings.untrained:
-        return _untrained(folder, index, settings)
-    return _assemble(
-        folder,
-        settings,
-        unet=load_part(UNetSpatioTemporalConditionModel, folder / "unet", dtype),
-        vae=load_part(find_vae_class(index, folder), folder / "vae", dtype),
-        id_projector=load_part(IDProjector, folder / "id_projector", dtype),
-        id_encoder=load_part(IResNet, folder / "id_encoder", dtype),
-        latent_transformer=_load_head(LatentTransformer, folder / "latent_transformer", index, dtype),
-        landmark_predictor=_load_head(LandmarkPredictor, folder / "landmark_predictor", index, dtype),
-    )
+    if settings.untrained and seed is None:
+        seed = 0
+
+    def load(part_class: type[Any], name: str) -> Any:
+        if seed is not None and not has_weights(folder / name):
+            return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
+        return load_part(part_class, folder / name, dtype)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed or 0)
+        return assemble(
+            folder,
+            settings,
+            unet=load(UNetSpatioTemporalConditionModel, "unet"),
+            vae=load(find_vae_class(index, folder), "vae"),
+            id_projector=load(IDProjector, "id_projector"),
+            id_encoder=load(IResNet, "id_encoder"),
+            latent_transformer=load(LatentTransformer, "latent_transformer") if "latent_transformer" in index else None,
+            landmark_predictor=load(LandmarkPredictor, "landmark_predictor") if "landmark_predictor" in index else None,
+        )
 
 
 def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
@@ -263,7 +279,7 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
     """
     config = read_config(svd / "unet")
     config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
-    return _assemble(
+    return assemble(
         svd,
         ModelSettings(),
         unet=load_released_part(UNetSpatioTemporalConditionModel, config, unet, dtype),
@@ -273,7 +289,7 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
     )
 
 
-def _assemble(
+def assemble(
     folder: Path,
     settings: ModelSettings,
     unet: UNetSpatioTemporalConditionModel,
@@ -283,6 +299,7 @@ def _assemble(
     latent_transformer: LatentTransformer | None = None,
     landmark_predictor: LandmarkPredictor | None = None,
 ) -> Components:
+    """Components of parts, once they are known to fit together; `folder` holds scheduler/ and is named in errors."""
     _check_fit(folder, unet, vae, id_projector, id_encoder)
     model = SVFR(unet, id_projector, latent_transformer, landmark_predictor)
     return Components(model, vae, id_encoder, _load_scheduler(folder / "scheduler"), settings)
@@ -335,10 +352,6 @@ def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
     return EulerDiscreteScheduler.from_config(config)
 
 
-def _load_head(head_class: type[Any], folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> Any:
-    return load_part(head_class, folder, dtype) if folder.name in index else None
-
-
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX_NAME
     if not path.is_file():
@@ -364,17 +377,3 @@ def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:
         return ModelSettings(**settings)
     except ValueError as error:
         raise WeightsError(f"{folder / INDEX_NAME}: {error}") from error
-
-
-def _untrained(folder: Path, index: Mapping[str, Any], settings: ModelSettings) -> Components:
-    """The architecture of a folder with weights from a fixed seed: a stand-in until it is trained."""
-    classes = {
-        "unet": UNetSpatioTemporalConditionModel,
-        "vae": find_vae_class(index, folder),
-        "id_projector": IDProjector,
-        "id_encoder": IResNet,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts = {name: cls.from_config(read_config(folder / name)) for name, cls in classes.items()}
-    return _assemble(folder, settings, **parts)

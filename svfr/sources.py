@@ -16,6 +16,8 @@ RELEASED_FOLDER = "face_restoration"
 SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
 RELEASED_FILES = ("unet.pth", "id_linear.pth", "insightface_glint360k.pth")
 SVD_PATTERNS = ("unet/config.json", "vae/*", "scheduler/*")
+SVD_TRAINING_PATTERNS = (INDEX_NAME, "unet/*", "vae/*", "scheduler/*")
+SVD_CLASS = "StableVideoDiffusionPipeline"  # in the index of SVD's folder
 
 
 class ReleasedFiles(NamedTuple):
@@ -45,6 +47,20 @@ def find_released(source: str | Path) -> ReleasedFiles | None:
     if not (folder / RELEASED_FOLDER).is_dir():
         return None
     return ReleasedFiles(folder / SVD_FOLDER, *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES))
+
+
+def find_svd(source: str | Path) -> Path | None:
+    """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout whose index says so.
+
+    Raises:
+        WeightsError: the Hub cannot be reached.
+    """
+    if str(source) == SVD_HUB_ID:
+        return _download(SVD_HUB_ID, SVD_TRAINING_PATTERNS)
+    index = Path(source) / INDEX_NAME
+    if index.is_file() and SVD_CLASS in index.read_text():
+        return Path(source)
+    return None
 
 
 def find_model(source: str | Path) -> Path:

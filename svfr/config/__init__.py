@@ -2,6 +2,7 @@
 
 from svfr.config.checks import ConfigError
 from svfr.config.infer import InferConfig
-from svfr.config.load import load
+from svfr.config.load import load, save
+from svfr.config.train import DataConfig, TrainConfig
 
-__all__ = ["ConfigError", "InferConfig", "load"]
+__all__ = ["ConfigError", "DataConfig", "InferConfig", "TrainConfig", "load", "save"]

@@ -45,3 +45,8 @@ def _load_mapping(path: Path) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: has to hold settings as 'key: value' lines")
     return content
+
+
+def save(config: object, path: Path) -> None:
+    """Write settings, all of them, as a yaml file that `load` reads."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))

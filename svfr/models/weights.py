@@ -96,14 +96,17 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
     module.load_state_dict(state, strict=True, assign=True)
 
 
-def build_part(part_class: type[Part], config: Mapping[str, Any], source: Path) -> Part:
-    """A part without memory for its weights (meta device), to be filled by `load_strict`.
+def build_part(
+    part_class: type[Part], config: Mapping[str, Any], source: Path, device: str | torch.device = "meta"
+) -> Part:
+    """A part from its configuration: without memory for its weights (meta device), to be filled by `load_strict`, or,
+    on another device, with weights at random.
 
     Raises:
         WeightsError: a configuration that the class cannot be built from; names `source`.
     """
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return part_class.from_config(dict(config))  # type: ignore[attr-defined]
     except Exception as error:  # diffusers' classes raise whatever their layers do
         raise WeightsError(
@@ -136,6 +139,11 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise WeightsError(f"{folder}: no weights there; expected {WEIGHTS_FILES[0]} (or its .fp16 variant)")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a part's folder holds weights."""
+    return any((folder / name).is_file() for name in WEIGHTS_FILES)
 
 
 def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:

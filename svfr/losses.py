@@ -1,0 +1,114 @@
+"""The training losses of SVFR, Eq. 1 to 4 (pure functions). Shapes: b videos, f frames, c channels, h x w, n rows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+WEIGHTINGS = ("edm", "epsilon")
+DENOMINATORS = ("standard", "printed")
+# Wing loss, Feng et al. 2018: w = 10 px, epsilon = 2 px at 256 px. Assumption: SVFR, which names no values, uses these.
+WING_WIDTH = 10 / 256
+WING_CURVATURE = 2 / 256
+
+
+def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+    """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1).
+
+    Args:
+        denoised: D (b, f, c, h, w).
+        clean: x0 (b, f, c, h, w).
+        sigma: (b,) noise levels.
+        weighting: "edm", (1 + sigma^2) / sigma^2: the plain error of SVD's v-prediction; "epsilon", 1 / sigma^2: the
+            error of the noise, which is Eq. 1 as printed.
+
+    Returns:
+        Scalar mean over all elements.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting '{weighting}': choose from {', '.join(WEIGHTINGS)}")
+    error = (denoised.float() - clean.float()).square().flatten(1).mean(dim=1)  # (b,)
+    weight = sigma.square().reciprocal() + (1 if weighting == "edm" else 0)
+    return (weight * error).mean()
+
+
+def ulr_loss(
+    features: Tensor, video_ids: Tensor, frame_ids: Tensor, temperature: float, denominator: str = "standard"
+) -> Tensor:
+    """Contrastive unified latent regularization (SVFR, Eq. 2).
+
+    Pulls together one frame's features under different degradations, pushes apart those of different videos. Other
+    frames of the same video are neither.
+
+    Args:
+        features: (n, d) task features x_hat, of any length: they are normalized here.
+        video_ids: (n,) integer; of the video.
+        frame_ids: (n,) integer; of the frame in its video. Rows equal in both ids are positives.
+        temperature: tau.
+        denominator: "standard" (InfoNCE: the positive and all negatives) or "printed" (negatives only, as in Eq. 2).
+
+    Returns:
+        Scalar mean over rows of the mean over their positives; rows without a positive or a negative don't count. 0,
+        with zero gradient, if there is none.
+    """
+    if denominator not in DENOMINATORS:
+        raise ValueError(f"denominator '{denominator}': choose from {', '.join(DENOMINATORS)}")
+    features = torch.nn.functional.normalize(features.float(), dim=-1)
+    logits = features @ features.T / temperature  # (n, n)
+    same_video = video_ids[:, None] == video_ids
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    positive = same_video & (frame_ids[:, None] == frame_ids) & ~itself
+    counts = positive.any(dim=1) & ~same_video.all(dim=1)
+    if not counts.any():
+        return features.sum() * 0.0
+    logits, positive, negative = logits[counts], positive[counts], ~same_video[counts]
+    negatives = logits.masked_fill(~negative, -math.inf).logsumexp(dim=1, keepdim=True)  # (m, 1)
+    normalizer = torch.logaddexp(logits, negatives) if denominator == "standard" else negatives
+    losses = (normalizer - logits) * positive
+    return (losses.sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def facial_prior_loss(
+    landmarks: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    width: float = WING_WIDTH,
+    curvature: float = WING_CURVATURE,
+    num_valid: float | Tensor | None = None,
+) -> Tensor:
+    """Wing loss of the predicted landmarks (SVFR, Eq. 3), with C = w - w ln(1 + w / epsilon), so that it is continuous.
+
+    Args:
+        landmarks: (..., 68, 2) predicted, as fractions of the frame's sides.
+        target: (..., 68, 2) in the same unit.
+        valid: (...) bool; frames whose landmarks are reliable. The others don't count.
+        width: w, where the logarithm ends.
+        curvature: epsilon.
+        num_valid: number of frames to take the mean over, instead of that of `valid`: with several processes, their
+            mean, so that the average of their gradients is the gradient of the whole batch.
+
+    Returns:
+        Scalar mean over coordinates of valid frames; 0 if there is none.
+    """
+    distance = (landmarks.float() - target.float()).abs()
+    offset = width - width * math.log1p(width / curvature)
+    wing = torch.where(distance < width, width * torch.log1p(distance / curvature), distance - offset)
+    frame_losses = wing.mean(dim=(-2, -1)) * valid
+    count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
+    return frame_losses.sum() / count.clamp(min=1e-9)
+
+
+def total_loss(
+    noise: Tensor, ulr: Tensor | None, prior: Tensor | None, lambda_ulr: float, lambda_prior: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L = L_noise + lambda1 L_ULR + lambda2 L_prior (SVFR, Eq. 4); a term that is None is left out.
+
+    Returns:
+        The total, and its detached parts by name, not weighted.
+    """
+    total, parts = noise, {"loss_noise": noise.detach()}
+    if ulr is not None:
+        total, parts["loss_ulr"] = total + lambda_ulr * ulr, ulr.detach()
+    if prior is not None:
+        total, parts["loss_prior"] = total + lambda_prior * prior, prior.detach()
+    return total, {"loss": total.detach(), **parts}
