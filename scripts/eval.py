@@ -1,0 +1,199 @@
+#!/usr/bin/env python
+"""Evaluate folders of restored videos against their ground truth.
+
+    python scripts/eval.py --restored [NAME=]DIR [--restored NAME=DIR ...] --ground-truth DIR [--degraded DIR] \
+        --output DIR [key=value ...]
+    python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR --output DIR
+
+A restored folder holds results by the names of the ground truth, with or without a subfolder for each task (bfr,
+colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md and report.html.
+`accelerate launch scripts/eval.py ...` splits the videos over processes. Run again, it does what is left.
+Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself was wrong.
+"""
+
+import argparse
+import signal
+import sys
+from collections import defaultdict
+from datetime import timedelta
+from pathlib import Path
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from svfr import config
+from svfr.batch import write_json
+from svfr.config import EvalConfig
+from svfr.data.detectors import FaceDetector, load_detector
+from svfr.data.video import VideoError, probe
+from svfr.evaluate.matching import Matches, Pair, match, parse_restored
+from svfr.evaluate.records import Record, read_record
+from svfr.evaluate.report import report_html
+from svfr.evaluate.restoring import parse_weights, restore_set
+from svfr.evaluate.results import RESULTS, Results, gather
+from svfr.evaluate.run import Evaluator
+from svfr.evaluate.table import paper_table, table_markdown
+from svfr.metrics import build_metrics
+from svfr.networks import NetworkMissing
+from svfr.pipeline import resolve_device
+
+INTERRUPTED = 130  # the shell's exit code of Ctrl-C
+LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
+NEED_FACES = ("ids", "landmarks")  # metrics that are computed on aligned faces
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
+    parser.add_argument("--ground-truth", type=Path, required=True, help="videos, frame folders or images")
+    parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
+    parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--run", action="store_true", help="restore --degraded first")
+    parser.add_argument(
+        "--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run: demo, released, a folder"
+    )
+    parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
+    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
+    names = ", ".join(EvalConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
+    return parser.parse_intermixed_args(arguments)
+
+
+def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
+    """The metrics that can be computed, and why others cannot."""
+    wanted, missing = list(settings.metrics), {}
+    detector: FaceDetector | None = None
+    faces = [name for name in wanted if name in NEED_FACES]
+    if faces:
+        try:
+            detector = load_detector(settings.detector, options.networks)
+        except NetworkMissing as error:
+            missing = dict.fromkeys(faces, str(error))
+            wanted = [name for name in wanted if name not in faces]
+    built = build_metrics(wanted, options.networks, device)
+    missing.update(built.missing)
+    return Evaluator(built, detector, settings, options.output), missing
+
+
+def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) -> None:
+    """Measure this process's share: whole ground truths, so that each one's faces are searched once."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in matches.pairs:
+        groups[pair.name].append(pair)
+    mine = [pair for name in matches.names[state.process_index :: state.num_processes] for pair in groups[name]]
+    with tqdm(total=_count_frames(mine), unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
+        for pair in mine:
+            bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
+            record, _ = evaluator.evaluate(pair, bar.update)
+            place = "/".join(part for part in (pair.method, pair.task, pair.name) if part)
+            for line in [record.reason] if record.reason else record.problems:
+                bar.write(f"{place}: {line}", sys.stderr)
+
+
+def _count_frames(pairs: list[Pair]) -> int:
+    counts: dict[Path, int] = {}
+    for pair in pairs:
+        if pair.truth not in counts:
+            try:
+                counts[pair.truth] = probe(pair.truth).num_frames
+            except VideoError:
+                counts[pair.truth] = 0
+    return sum(counts[pair.truth] for pair in pairs)
+
+
+def collect(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
+    """Read the records of all processes and write the three files."""
+    records = {}
+    for pair in matches.pairs:
+        call = evaluator.call(pair)
+        kept = read_record(evaluator.output, pair, call)
+        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", call, reason="not finished")
+    results = gather(matches, records, evaluator, missing, evaluator.settings.task)
+    write_json(evaluator.output / RESULTS, results.as_json())
+    (evaluator.output / "table.md").write_text(table_markdown(results))
+    (evaluator.output / "report.html").write_text(report_html(results, records, evaluator))
+    return results
+
+
+def run(options: argparse.Namespace, state: PartialState) -> int:
+    """Evaluate everything; returns the exit code."""
+    settings = config.load(EvalConfig, options.config, options.settings)
+    if not options.restored and not options.run:
+        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
+    methods = parse_restored(options.restored)
+    for path in (options.degraded, options.masks):
+        if path is not None and not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+    device = str(state.device) if settings.device == "auto" else str(resolve_device(settings.device))
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.run:
+        weights = parse_weights(options.weights or ["demo"], methods)
+        methods.update(
+            restore_set(
+                options.degraded,
+                options.masks,
+                options.output,
+                weights,
+                settings=settings,
+                networks=options.networks,
+                device=device,
+                split=state,
+            )
+        )
+        state.wait_for_everyone()
+    elif options.weights:
+        raise ValueError("--weights is for --run")
+
+    matches = match(
+        options.ground_truth,
+        methods,
+        options.degraded,
+        options.masks,
+        output=options.output,
+        task=settings.task,
+        baselines=settings.baselines,
+    )
+    if settings.num_videos is not None and len(matches.names) != settings.num_videos:
+        raise ValueError(
+            f"{options.ground_truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)"
+        )
+    evaluator, missing = prepare(options, settings, device)
+    if state.is_main_process:
+        for line in (*map(str, matches.problems), *(f"{name}: not computed: {why}" for name, why in missing.items())):
+            print(line, file=sys.stderr)
+    interrupted = False
+    try:
+        evaluate_all(evaluator, matches, state)
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return 0  # the main process speaks for all
+    results = collect(evaluator, matches, missing)
+    done = sum(record.status == "done" for record in results.rows)
+    print(paper_table(results))
+    print(f"{done} rows, {len(results.problems)} problems: {options.output / 'report.html'}")
+    return 1 if results.problems else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and turn a wrong call into one line."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
+    try:
+        return run(options, PartialState(timeout=LONGEST_WAIT))
+    except (ValueError, OSError) as error:
+        print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Evaluation of restored videos against their ground truth: match, measure, record, report."""

@@ -1,0 +1,88 @@
+"""Pictures of a video that are taken while it streams by: a strip of frames, a temporal slice, a small clip, the worst.
+
+All are small JPEG files or MP4, for the report. A ground truth's pictures serve all methods.
+"""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from svfr.data.frames import resize
+from svfr.data.video import VideoInfo, VideoWriter
+
+QUALITY = 88  # of JPEG
+CLIP_CRF = 26  # Assumption: small, and still clean at the report's size
+CLIP_FRAMES = 150  # the report's clips end here
+SLICE_FRAMES = 400  # and its slices here
+WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one moment several times
+WORST = 3
+
+
+class Pictures:
+    """Takes the frames of one video in turn; a context manager that writes strip.jpg, slice.jpg, clip.mp4, worst_I.jpg.
+
+    Args:
+        folder: of the files.
+        info: of the ground truth.
+        height: of all pictures [px].
+        strip_frames: how many frames the strip has, evenly spread.
+        is_truth: whether restored and truth are the same, and no frame the worst.
+    """
+
+    def __init__(self, folder: Path, info: VideoInfo, height: int, strip_frames: int, is_truth: bool) -> None:
+        self._folder = folder
+        self._size = (max(2, 2 * round(height * info.width / info.height / 2)), 2 * (height // 2))
+        self._num_frames = max(1, info.num_frames)
+        wanted = np.linspace(0, self._num_frames - 1, min(strip_frames, self._num_frames))
+        self._strip_indices = {round(index) for index in wanted}
+        self._strip: list[np.ndarray] = []
+        self._columns: list[np.ndarray] = []
+        self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
+        self._is_truth = is_truth
+        self._index = 0
+        clip_info = VideoInfo(info.path, *self._size, info.fps, 0, 0.0, False, 0, "frames")
+        self._clip = VideoWriter(folder / "clip.mp4", source=clip_info, crf=CLIP_CRF)
+        self._time_base = 1 / info.fps
+
+    def __enter__(self) -> "Pictures":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clip.__exit__(kind, error, trace)
+        if error is None:
+            _save(np.concatenate(self._strip, axis=1), self._folder / "strip.jpg")
+            _save(np.stack(self._columns, axis=1), self._folder / "slice.jpg")
+            for _, index, picture in self._worst:
+                _save(picture, self._folder / f"worst_{index:06d}.jpg")
+
+    def add(self, restored: np.ndarray, truth: np.ndarray) -> None:
+        """Take the next frame, (h, w, 3) uint8 each."""
+        small = resize(restored, *self._size)
+        if self._index in self._strip_indices:
+            self._strip.append(small)
+        if self._index < SLICE_FRAMES:
+            self._columns.append(small[:, self._size[0] // 2])
+        if self._index < CLIP_FRAMES:
+            self._clip.write(small, self._index, self._time_base)
+        if not self._is_truth:
+            self._keep_worst(small, restored, truth)
+        self._index += 1
+
+    def _keep_worst(self, small: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
+        error = float(np.square(restored.astype(np.int32) - truth).mean())
+        near = [entry for entry in self._worst if self._index - entry[1] < WORST_GAP]
+        if any(entry[0] >= error for entry in near):
+            return
+        if len(self._worst) - len(near) >= WORST and error <= min(entry[0] for entry in self._worst):
+            return
+        beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
+        far = [entry for entry in self._worst if self._index - entry[1] >= WORST_GAP]
+        self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
+
+
+def _save(image: np.ndarray, file: Path) -> None:
+    Image.fromarray(np.ascontiguousarray(image)).save(file, quality=QUALITY)
