@@ -1,10 +1,13 @@
 """Metrics of restored videos against their ground truth: `build_metrics` makes those that can be computed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from svfr.metrics.base import Chunk, Column, FrameRows, Row, SetFeatures, SetMetric, VideoMetric
+from svfr.metrics.identity import Identity, load_face_network
+from svfr.metrics.image import LPIPS, LPIPS_BACKBONES, PSNR, SSIM, Colour
+from svfr.networks import NetworkMissing, find
 
 __all__ = [
     "COLUMNS",
@@ -58,18 +61,48 @@ class BuiltMetrics(NamedTuple):
     """Name of a metric -> why it cannot be computed, in one line."""
 
 
-def build_metrics(names: Sequence[str] = METRICS, networks: Path | None = None, device: str = "cpu") -> BuiltMetrics:
-    """Make metrics by name; one whose network is missing is named with its reason and left out.
+def build_metrics(
+    names: Sequence[str] = METRICS,
+    networks: Path | None = None,
+    device: str = "cpu",
+    *,
+    recognizer: str = "auto",
+    download: bool = True,
+) -> BuiltMetrics:
+    """Make metrics by name; one that cannot be had is named with its reason and left out.
 
     Args:
         names: from `METRICS`.
-        networks: searched before $SVFR_NETWORKS and the user's cache.
+        networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
         device: of the networks that run in torch.
+        recognizer: the network of `ids`, as `svfr.metrics.identity.load_face_network` takes it.
+        download: whether missing networks may be downloaded.
 
     Raises:
         ValueError: an unknown name.
     """
+
+    def lpips(net: str) -> VideoMetric:
+        return LPIPS(net, find(LPIPS_BACKBONES[net], networks, download), device)
+
+    builders: dict[str, Callable[[], VideoMetric]] = {
+        "psnr": PSNR,
+        "ssim": SSIM,
+        "lpips": lambda: lpips("vgg"),
+        "lpips_alex": lambda: lpips("alex"),
+        "colour": Colour,
+        "ids": lambda: Identity(load_face_network(recognizer, networks, device, download)),
+    }
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise ValueError(f"unknown metric '{unknown[0]}': choose from {', '.join(METRICS)}")
-    return BuiltMetrics([], [], dict.fromkeys(names, "not there yet"))
+    built = BuiltMetrics([], [], {})
+    for name in dict.fromkeys(names):
+        try:
+            if name in builders:
+                built.video.append(builders[name]())
+            else:
+                built.missing[name] = "not there yet"
+        except (NetworkMissing, ValueError) as error:
+            built.missing[name] = str(error)
+    return built

@@ -51,15 +51,17 @@ class Chunk:
 
 
 class VideoMetric(Protocol):
-    """A metric of single videos; one object serves video after video.
+    """A metric of single videos; one object serves video after video."""
 
-    Attributes:
-        columns: names of the numbers it gives.
-        protocol: what a report has to state of it: variant, window, network with its file's sha256 (JSON).
-    """
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the numbers it gives."""
+        ...
 
-    columns: tuple[str, ...]
-    protocol: Mapping[str, Any]
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What a report has to state of it: variant, window, network with its file's sha256 (JSON)."""
+        ...
 
     def reset(self) -> None:
         """Forget the last video."""
@@ -100,14 +102,17 @@ class SetMetric(Protocol):
     """A metric of a whole set of videos, like FVD.
 
     Each video gives its `features`, in any order and in any process; `compute` puts them together.
-
-    Attributes:
-        columns: names of the numbers it gives.
-        protocol: see `VideoMetric`.
     """
 
-    columns: tuple[str, ...]
-    protocol: Mapping[str, Any]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the numbers it gives."""
+        ...
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """What a report has to state of it (JSON)."""
+        ...
 
     def reset(self, video: str) -> None:
         """Start with the next video, by its name."""
@@ -179,6 +184,11 @@ class FrameMeans:
     def compute(self) -> Row:
         """The mean of each column over the frames so far."""
         return {column: self._means[column].value for column in self.columns}
+
+
+def to_row(values: Tensor) -> list[float | None]:
+    """(n,) float -> numbers, None for NaN."""
+    return [None if value != value else value for value in values.double().tolist()]
 
 
 def describe_tensor(tensor: Tensor) -> str:
