@@ -1,0 +1,151 @@
+"""Who a rendered person is: numbers of shape, colour and style, drawn from one seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Colours are RGB in [0, 1]. Skin lies on one curve from dark to light, so that its colour can be told from its
+# brightness; so do hair and eyes. Assumption: the curves, by eye from photos.
+SKIN = np.array([[0.27, 0.16, 0.11], [0.45, 0.29, 0.20], [0.62, 0.43, 0.32], [0.78, 0.58, 0.46], [0.90, 0.72, 0.62]])
+HAIR = np.array([[0.05, 0.04, 0.04], [0.16, 0.10, 0.07], [0.33, 0.20, 0.12], [0.55, 0.38, 0.20], [0.78, 0.63, 0.40]])
+GRAY_HAIR = np.array([0.66, 0.65, 0.64])
+EYES = np.array([[0.13, 0.08, 0.05], [0.30, 0.18, 0.09], [0.36, 0.36, 0.20], [0.38, 0.52, 0.60]])
+HAIR_STYLES = ("bald", "short", "full", "long")
+BEARDS = ("none", "stubble", "moustache", "goatee", "full")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A rendered person. Lengths are in head units (half the distance between the eyes), angles in degrees.
+
+    Attributes without a unit are offsets around 0, about -1 to 1, or shares in [0, 1].
+    """
+
+    skin: np.ndarray  # (3,) RGB
+    hair: np.ndarray  # (3,) RGB
+    iris: np.ndarray  # (3,) RGB
+    lips: np.ndarray  # (3,) RGB
+    masculine: float
+    age: float
+    head_width: float
+    head_length: float
+    jaw_width: float
+    chin_length: float
+    chin_depth: float
+    cheekbones: float
+    cheek_fat: float
+    forehead: float
+    brow_ridge: float
+    brow_height: float
+    brow_thickness: float
+    brow_arch: float
+    brow_tilt: float
+    eye_spacing: float
+    eye_width: float
+    eye_height: float
+    eye_tilt: float
+    eye_depth: float
+    lid_crease: float
+    nose_length: float
+    nose_width: float
+    nose_bridge: float
+    nose_depth: float
+    nose_tip: float
+    mouth_width: float
+    mouth_height: float
+    upper_lip: float
+    lower_lip: float
+    mouth_depth: float
+    ears: float
+    hair_style: str
+    hairline: float
+    hair_volume: float
+    fringe: float
+    parting: float
+    beard: str
+    glasses: float  # 0: none, else the size of the lenses
+    glasses_colour: np.ndarray  # (3,) RGB
+    glasses_round: float
+    freckles: float
+    blush: float
+    texture_seed: int
+
+
+def sample_identity(number: int) -> Identity:
+    """The person of a number: the same number is the same person."""
+    rng = np.random.default_rng([number, 0])
+
+    def spread(scale: float = 1.0) -> float:
+        return float(np.clip(rng.normal(), -2, 2) * scale)
+
+    tone = rng.uniform()
+    masculine = float(rng.uniform() < 0.5)
+    age = float(rng.uniform() ** 1.5)
+    skin = _on_curve(SKIN, tone) * (1 + spread(0.015) * np.array([1, 0, -1]))
+    fairness = np.clip(0.15 + 0.7 * tone, 0, 1)  # light hair and eyes go with light skin
+    shade = rng.uniform() ** 1.5 * fairness
+    hair = _on_curve(HAIR, shade)
+    hair = hair + (GRAY_HAIR - hair) * max(0.0, age - 0.55) * 2 * rng.uniform()
+    iris = _on_curve(EYES, rng.uniform() ** 1.2 * fairness)
+    lips = skin * np.array([0.98, 0.72, 0.74]) + np.array([0.02, 0.0, 0.01]) * spread()
+    if not masculine:
+        lips = lips * np.array([1.0, 0.88, 0.9])
+    style = rng.choice(HAIR_STYLES, p=(0.14, 0.46, 0.36, 0.04) if masculine else (0.0, 0.1, 0.25, 0.65))
+    beard = rng.choice(BEARDS, p=(0.4, 0.2, 0.1, 0.12, 0.18)) if masculine else "none"
+    lean = 2 * masculine - 1
+    return Identity(
+        skin=skin,
+        hair=hair,
+        iris=iris,
+        lips=lips,
+        masculine=masculine,
+        age=age,
+        head_width=spread(0.05) + 0.02 * lean,
+        head_length=spread(0.05),
+        jaw_width=spread(0.07) + 0.05 * lean,
+        chin_length=spread(0.12) + 0.08 * lean,
+        chin_depth=spread(0.1) + 0.04 * lean,
+        cheekbones=spread(0.07),
+        cheek_fat=spread(0.1),
+        forehead=spread(0.1) - 0.05 * lean,
+        brow_ridge=spread(0.05) + 0.06 * lean,
+        brow_height=spread(0.07) - 0.05 * lean,
+        brow_thickness=0.13 + spread(0.025) + 0.03 * lean,
+        brow_arch=0.1 + spread(0.05) - 0.03 * lean,
+        brow_tilt=spread(0.06),
+        eye_spacing=spread(0.06),
+        eye_width=0.48 + spread(0.035),
+        eye_height=0.185 + spread(0.028) - 0.012 * lean,
+        eye_tilt=spread(0.035) - 0.02,
+        eye_depth=spread(0.06) + 0.03 * lean,
+        lid_crease=float(rng.uniform()),
+        nose_length=spread(0.11) + 0.04 * lean,
+        nose_width=0.36 + spread(0.06) + 0.02 * lean,
+        nose_bridge=spread(0.08) + 0.03 * lean,
+        nose_depth=spread(0.12) + 0.05 * lean,
+        nose_tip=spread(0.08),
+        mouth_width=0.82 + spread(0.08),
+        mouth_height=spread(0.06),
+        upper_lip=0.17 + spread(0.04) - 0.02 * lean,
+        lower_lip=0.23 + spread(0.04) - 0.02 * lean,
+        mouth_depth=spread(0.05),
+        ears=spread(0.12),
+        hair_style=str(style),
+        hairline=spread(0.15) - 0.25 * masculine * age,
+        hair_volume=float(rng.uniform(0.12, 0.32) if style == "short" else rng.uniform(0.3, 0.6)),
+        fringe=float(rng.uniform() < (0.15 if masculine else 0.35)) * float(rng.uniform(0.4, 0.9)),
+        parting=float(rng.choice([-1, 0, 1])) * float(rng.uniform(0.3, 0.8)),
+        beard=str(beard),
+        glasses=float(rng.uniform(0.55, 0.72)) * float(rng.uniform() < 0.22),
+        glasses_colour=np.array([0.08, 0.07, 0.07]) + rng.uniform() ** 3 * np.array([0.5, 0.42, 0.3]),
+        glasses_round=float(rng.uniform(2, 5)),
+        freckles=float(rng.uniform() < 0.2) * float(rng.uniform()) * tone,
+        blush=float(rng.uniform(0.3, 1.0)),
+        texture_seed=int(rng.integers(2**31)),
+    )
+
+
+def _on_curve(curve: np.ndarray, position: float) -> np.ndarray:
+    """The colour at `position` in [0, 1] of a (k, 3) polyline."""
+    steps = np.linspace(0, 1, len(curve))
+    return np.array([np.interp(position, steps, channel) for channel in curve.T])

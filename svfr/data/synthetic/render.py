@@ -1,0 +1,177 @@
+"""Renders a clip: poses the person's mesh, shades and rasterizes it before the background, frame by frame."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from svfr.data.synthetic.background import Background
+from svfr.data.synthetic.identity import Identity, sample_identity
+from svfr.data.synthetic.motion import Motion, sample_motion
+from svfr.data.synthetic.raster import interpolate, rasterize
+from svfr.data.synthetic.shape import PIVOT, Shape
+from svfr.data.synthetic.texture import Paint
+
+SUPERSAMPLING = 2
+# Head units that fit into the side of a frame: FFHQ's template has eyes 126 px apart at 512 px.
+FRAME_UNITS = 512 / 126 * 2
+EYE_LEVEL = 240 / 512  # share of the frame above the eyes, FFHQ's template
+CAMERA_DISTANCE = 24.0  # head units, about 75 cm
+FACE_CENTRE = np.array([0.0, 0.9, 0.4])  # this point of the head is kept near its place in the frame
+STEADINESS = 0.75  # Assumption: share of its movement that the crop follows
+SHININESS = 14
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """A rendered talking head.
+
+    Attributes:
+        frames: (f, size, size, 3) uint8 RGB, 25 a second.
+        landmarks: (f, 68, 2) float32 iBUG points [px], image left first; hidden ones too.
+        identity: the number of the person.
+    """
+
+    frames: np.ndarray
+    landmarks: np.ndarray
+    identity: int
+
+
+def render_clip(seed: int, num_frames: int, size: int, identity: int | None = None) -> RenderedClip:
+    """Render a clip of a talking head; equal arguments give equal clips.
+
+    Args:
+        seed: of pose, speech, light, clothes and background; >= 0.
+        num_frames: >= 1.
+        size: side of the frames [px], >= 16. The picture at another size is the same scene.
+        identity: number of the person, >= 0; None: one that belongs to the seed.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    identity = seed if identity is None else identity
+    for name, value, least in (
+        ("seed", seed, 0),
+        ("num_frames", num_frames, 1),
+        ("size", size, 16),
+        ("identity", identity, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is {value}: it must be at least {least}")
+    person, motion = sample_identity(identity), sample_motion(seed, num_frames)
+    scene = _Scene(person, np.random.default_rng([seed, 2]), size)
+    rendered = [scene.frame(motion, index) for index in range(num_frames)]
+    frames, landmarks = zip(*rendered, strict=True)
+    return RenderedClip(np.stack(frames), np.stack(landmarks), identity)
+
+
+class _Scene:
+    """A person with clothes before a background."""
+
+    def __init__(self, person: Identity, rng: np.random.Generator, size: int) -> None:
+        self.person, self.size, self.large = person, size, size * SUPERSAMPLING
+        self.shape = Shape(person)
+        brightness = float(rng.uniform())
+        clothes = np.array([0.06, 0.07, 0.11]) * (1 - brightness) + np.array([0.86, 0.85, 0.82]) * brightness
+        clothes += 4 * brightness * (1 - brightness) * np.array([-0.10, -0.03, 0.06])
+        self.unit = self.large / FRAME_UNITS
+        density = float(np.clip(self.unit, 20, 90))
+        self.paint = Paint(person, clothes, float(rng.uniform(0.1, 0.9)), density)
+        self.background = Background(rng, size)
+        tint = float(rng.normal(0, 0.03))
+        self.tint = np.array([1 + tint, 1, 1 - tint], dtype=np.float32)
+        self.face_motion = PIVOT
+
+    def frame(self, motion: Motion, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(size, size, 3) uint8 and (68, 2) float32 [px]."""
+        rotation = _rotation(motion.pose[index])
+        names = ("jaw", "lips", "pucker", "smile", "brows")
+        head, uv = self.shape.head({name: float(getattr(motion, name)[index]) for name in names})
+        grids = [head, *(grid.rest for grid in self.shape.grids[1:])]
+        moved = FACE_CENTRE - PIVOT
+        offset = FACE_CENTRE - STEADINESS * (rotation @ moved + PIVOT) - (1 - STEADINESS) * FACE_CENTRE
+        offset[:2] += motion.shift[index]
+        posed = [
+            _pose(position, grid.follow, rotation, offset)
+            for position, grid in zip(grids, self.shape.grids, strict=True)
+        ]
+        scale = float(motion.scale[index])
+        diffuse, shine = zip(*(self._shade(position, motion, index) for position in posed), strict=True)
+        vertices = np.concatenate([position.reshape(-1, 3) for position in posed])
+        points = self._project(vertices, scale)
+        places = np.concatenate([uv.reshape(-1, 2), *(grid.uv.reshape(-1, 2) for grid in self.shape.grids[1:])])
+        values = np.column_stack([places * self.paint.density - 0.5, np.concatenate(diffuse), np.concatenate(shine)])
+        gaze = motion.gaze[index] - 0.85 * motion.pose[index, :2]
+        self.paint.open_eyes(float(motion.blink[index]), np.clip(gaze, -0.5, 0.5), rotation.T @ motion.light[index])
+        picture = self._draw(points, vertices[:, 2], values.astype(np.float32), motion, index)
+        landmarks = self._project(_pose(self.shape.landmark_positions(head), np.ones(68), rotation, offset), scale)
+        return picture, (landmarks + 0.5) / SUPERSAMPLING - 0.5
+
+    def _project(self, position: np.ndarray, scale: float) -> np.ndarray:
+        """(n, 3) positions -> (n, 2) float32 px of the supersampled frame."""
+        zoom = (scale * self.unit * CAMERA_DISTANCE / (CAMERA_DISTANCE - position[:, 2]))[:, None]
+        origin = np.array([0.5, EYE_LEVEL]) * self.large - 0.5
+        return (position[:, :2] * zoom + origin).astype(np.float32)
+
+    def _shade(self, position: np.ndarray, motion: Motion, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Light on each vertex of a posed (r, c, 3) grid and its shine, both flat."""
+        down = np.empty_like(position)
+        down[1:-1], down[0], down[-1] = (
+            position[2:] - position[:-2],
+            position[1] - position[0],
+            position[-1] - position[-2],
+        )
+        right = np.empty_like(position)
+        right[:, 1:-1] = position[:, 2:] - position[:, :-2]
+        right[:, 0], right[:, -1] = position[:, 1] - position[:, 0], position[:, -1] - position[:, -2]
+        normal = np.cross(right, down)
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
+        light = motion.light[index].astype(np.float32)
+        facing = normal @ light
+        wrapped = np.maximum((facing + 0.25) / 1.25, 0)
+        sky = 0.8 - 0.2 * normal[..., 1]
+        amount = motion.ambient[index] * sky + motion.key[index] * wrapped
+        half = light + np.array([0, 0, 1], dtype=np.float32)
+        half /= np.linalg.norm(half)
+        shine = motion.key[index] * np.maximum(normal @ half, 0) ** SHININESS
+        # Light adds up linearly, pictures are stored about as its square root.
+        return np.sqrt(amount).reshape(-1), 0.09 * shine.reshape(-1)
+
+    def _draw(
+        self, points: np.ndarray, depth: np.ndarray, values: np.ndarray, motion: Motion, index: int
+    ) -> np.ndarray:
+        visible = rasterize(points, depth, self.shape.triangles, self.large)
+        at = interpolate(visible, values, points, self.shape.triangles, self.large)
+        place = np.ascontiguousarray(at[:, :2]).reshape(-1, 1, 2)
+        colour = _lookup(self.paint.picture, place)
+        colour = colour * (at[:, 2:3] * self.tint) + at[:, 3:4] * 255
+        camera = motion.camera[index]
+        behind = self.background.frame(index, camera, self.unit / SUPERSAMPLING)
+        picture = cv2.resize(behind, (self.large, self.large), interpolation=cv2.INTER_LINEAR)
+        picture.reshape(-1, 3)[visible.pixels] = np.clip(colour, 0, 255).astype(np.uint8)
+        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+
+def _lookup(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(n, 3) colours of a picture at (n, 1, 2) places, linear between pixels."""
+    rows = 1024  # cv2.remap takes less than 32768 pixels a side
+    count = len(places)
+    padded = np.zeros((-(-count // rows) * rows, 1, 2), dtype=np.float32)
+    padded[:count] = places
+    maps = padded.reshape(-1, rows, 2)
+    return cv2.remap(picture, maps, None, cv2.INTER_LINEAR).reshape(-1, 3)[:count]
+
+
+def _rotation(pose: np.ndarray) -> np.ndarray:
+    """(3, 3) of yaw, pitch, roll [rad]; positive turns the face to image right, down, clockwise."""
+    (cy, cp, cr), (sy, sp, sr) = np.cos(pose), np.sin(pose)
+    yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return roll @ yaw @ pitch
+
+
+def _pose(position: np.ndarray, follow: np.ndarray, rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Positions (..., 3) turned about the pivot as far as they follow, and shifted."""
+    turned = (position - PIVOT) @ rotation.T + PIVOT
+    return (position + (turned - position) * follow[..., None] + offset).astype(np.float32)
