@@ -55,6 +55,33 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, target_mean - linear @ source_mean])
 
 
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eye centres, nose tip and mouth corners, (..., 5, 2), of 68 landmarks (..., 68, 2) in the iBUG order.
+
+    Left means left in the picture, as in the templates.
+    """
+    landmarks = np.asarray(landmarks)
+    eyes = [landmarks[..., first : first + 6, :].mean(axis=-2) for first in (36, 42)]
+    return np.stack([*eyes, landmarks[..., 30, :], landmarks[..., 48, :], landmarks[..., 54, :]], axis=-2)
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """A face as ArcFace networks see it: warped so that its (5, 2) landmarks [px] lie on `ARCFACE_TEMPLATE`.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        landmarks: eyes, nose tip, mouth corners [px].
+
+    Returns:
+        (112, 112, 3) uint8; black where the image ends.
+
+    Raises:
+        ValueError: landmarks that coincide or aren't finite.
+    """
+    matrix = similarity_transform(landmarks, ARCFACE_TEMPLATE)
+    return cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR)
+
+
 def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
     """The crop of a face that its ID network was trained on.
 
@@ -72,8 +99,7 @@ def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
         ValueError: another style, or landmarks that coincide.
     """
     if style == "arcface":
-        matrix = similarity_transform(landmarks, ARCFACE_TEMPLATE)
-        return _to_tensor(cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR))
+        return _to_tensor(align_face(image, landmarks))
     if style == "official":
         return official_crop(official_warp(image, official_matrix(landmarks, image.shape[0])))
     raise ValueError(f"unknown ID crop '{style}': choose from {', '.join(ID_CROP_STYLES)}")

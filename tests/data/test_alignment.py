@@ -5,6 +5,8 @@ import pytest
 from svfr.data.alignment import (
     ARCFACE_TEMPLATE,
     FFHQ_TEMPLATE,
+    align_face,
+    five_points,
     id_crop,
     official_crop,
     official_matrix,
@@ -95,3 +97,24 @@ def test_released_id_crop(run: str) -> None:
     assert np.abs(warped.astype(int) - expected["warped_u8"]).max() <= 3
     crop = official_crop(expected["warped_u8"]).numpy()
     np.testing.assert_allclose(crop[0], expected["arcface_in_ch0"], atol=1e-4)
+
+
+def test_five_points_of_68() -> None:
+    landmarks = np.zeros((2, 68, 2))
+    landmarks[:, 36:42] = [[9, 10], [10, 9], [11, 9], [12, 10], [11, 11], [10, 11]]
+    landmarks[:, 42:48] = landmarks[:, 36:42] + (20, 1)
+    landmarks[:, 30], landmarks[:, 48], landmarks[:, 54] = (21, 20), (12, 30), (28, 31)
+    points = five_points(landmarks)
+    assert points.shape == (2, 5, 2)
+    np.testing.assert_allclose(points[1], np.array([[10.5, 10], [30.5, 11], [21, 20], [12, 30], [28, 31]]))
+
+
+def test_aligned_face_is_the_id_crop() -> None:
+    landmarks = moved(FFHQ_TEMPLATE, 0.2, 0.8, (40, 10))
+    image = dots(landmarks, 512)
+    face = align_face(image, landmarks)
+    assert face.shape == (112, 112, 3)
+    assert face.dtype == np.uint8
+    for x, y in np.rint(ARCFACE_TEMPLATE).astype(int):
+        assert face[y, x].min() > 200
+    np.testing.assert_allclose(id_crop(image, landmarks, "arcface").permute(1, 2, 0), face / 127.5 - 1, atol=1e-6)

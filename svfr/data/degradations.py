@@ -1,0 +1,251 @@
+"""Degradations of blind face restoration: blur, noise, downsampling, noise, H.264, upsampling.
+
+One kernel and one set of parameters per clip; the noise differs from frame to frame. A `Preset` says what is drawn
+from, a `Degradation` is what was drawn: numbers alone, so that it can be written down (`to_json`) and applied again.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from svfr.data.compression import h264_round_trip
+
+REFERENCE_SIZE = 512  # [px] that the presets' kernels and factors are meant for
+INTERPOLATIONS = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What is done to one clip.
+
+    Attributes:
+        preset: where it was drawn from.
+        kernel_size: [px] side of the blur kernel, odd; 1: no blur.
+        sigma_x: [px] of the Gaussian kernel along its first axis.
+        sigma_y: [px] along its second; the same if the blur is isotropic.
+        angle: [rad] by which the axes are turned.
+        noise: [levels of 0..255] standard deviation of the Gaussian noise before downsampling, and after it.
+        gray_noise: whether the noise is the same in all channels, before downsampling, and after it.
+        scale: factor of the downsampling, at least 1.
+        downsample: one of `INTERPOLATIONS`.
+        upsample: one of `INTERPOLATIONS`, for the way back to the size that came in.
+        crf: of H.264, at the low resolution.
+        rate: [1/s] that the encoder is told.
+    """
+
+    preset: str
+    kernel_size: int
+    sigma_x: float
+    sigma_y: float
+    angle: float
+    noise: tuple[float, float]
+    gray_noise: tuple[bool, bool]
+    scale: float
+    downsample: str
+    upsample: str
+    crf: int
+    rate: int
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Degradation":
+        """The inverse of `to_json`."""
+        values = json.loads(line)
+        return cls(**{**values, "noise": tuple(values["noise"]), "gray_noise": tuple(values["gray_noise"])})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What degradations are drawn from, uniformly where two bounds are given.
+
+    Attributes:
+        name: key in `PRESETS`.
+        source: where the parameters come from.
+        sigma: [px] bounds of the blur at 512 px.
+        noise_before: [levels of 0..255] bounds before downsampling.
+        noise_after: [levels of 0..255] bounds after downsampling.
+        scale: bounds of the factor at 512 px.
+        downsample: probabilities of area, bilinear and bicubic.
+        upsample: one of `INTERPOLATIONS`; None: the one of the downsampling.
+        crf: the lowest, and the one after the highest.
+        rate: [1/s] that the encoder is told.
+        kernel_size: [px] at 512 px.
+        isotropic: probability of a round kernel.
+        gray_noise: probability that noise is the same in all channels.
+    """
+
+    name: str
+    source: str
+    sigma: tuple[float, float]
+    noise_before: tuple[float, float]
+    noise_after: tuple[float, float]
+    scale: tuple[float, float]
+    downsample: tuple[float, float, float]
+    upsample: str | None
+    crf: tuple[int, int]
+    rate: int
+    kernel_size: int = 21
+    isotropic: float = 0.7
+    gray_noise: float = 0.5
+
+    def sample(self, rng: np.random.Generator, size: int) -> Degradation:
+        """Draw the parameters for a clip.
+
+        Args:
+            rng: advanced by the same number of draws whatever comes out.
+            size: [px] of the frames' shorter side. Below 512 px, kernel and factor shrink (`shrinkage`).
+        """
+        shrink = shrinkage(size)
+        sigma_x, sigma_y = rng.uniform(*self.sigma, size=2) * shrink
+        angle = rng.uniform(-np.pi, np.pi)
+        if rng.uniform() < self.isotropic:
+            sigma_y, angle = sigma_x, 0.0
+        noise = rng.uniform(*self.noise_before), rng.uniform(*self.noise_after)
+        gray_noise = rng.uniform(size=2) < self.gray_noise
+        scale = rng.uniform(*self.scale)
+        downsample = str(rng.choice(list(INTERPOLATIONS), p=self.downsample))
+        return Degradation(
+            preset=self.name,
+            kernel_size=2 * round(self.kernel_size // 2 * shrink) + 1,
+            sigma_x=float(sigma_x),
+            sigma_y=float(sigma_y),
+            angle=float(angle),
+            noise=noise,
+            gray_noise=(bool(gray_noise[0]), bool(gray_noise[1])),
+            scale=max(1.0, scale * shrink),
+            downsample=downsample,
+            upsample=self.upsample or downsample,
+            crf=int(rng.integers(*self.crf)),
+            rate=self.rate,
+        )
+
+
+# The released training code of KEEP and DicFace encodes at 1 frame/s, which is worth 11 of CRF (`h264_round_trip`).
+CODE_RATE = 1
+_PRESETS = (
+    Preset(
+        name="vfhq",
+        source="VFHQ (Xie et al. 2022), as KEEP's code orders it",
+        sigma=(0.1, 10),
+        noise_before=(0, 10),
+        noise_after=(0, 10),
+        scale=(4, 4),
+        downsample=(0.2, 0.4, 0.4),
+        upsample="bicubic",  # Assumption: left to the method there
+        crf=(18, 25),
+        rate=25,  # Assumption: that of the footage
+    ),
+    Preset(
+        name="dicface",
+        source="DicFace's training and test code, VFHQRealDegradationDatasetNew: no noise before downsampling",
+        sigma=(0.1, 10),
+        noise_before=(0, 0),
+        noise_after=(0, 10),
+        scale=(4, 4),
+        downsample=(0.2, 0.4, 0.4),
+        upsample=None,
+        crf=(18, 25),
+        rate=CODE_RATE,
+    ),
+    Preset(
+        name="keep_train",
+        source="KEEP's training code, VFHQRealDegradationDataset",
+        sigma=(2, 10),
+        noise_before=(0, 10),
+        noise_after=(0, 10),
+        scale=(4, 4),
+        downsample=(0.3, 0.3, 0.4),
+        upsample="bicubic",
+        crf=(25, 45),
+        rate=CODE_RATE,
+    ),
+    Preset(
+        name="keep_easy",
+        source="KEEP's easy test set, 128 px",
+        sigma=(5, 10),
+        noise_before=(0, 10),
+        noise_after=(0, 10),
+        scale=(4, 4),
+        downsample=(0.2, 0.4, 0.4),  # Assumption: not stated; as vfhq
+        upsample="bicubic",
+        crf=(18, 26),  # stated as 18-25
+        rate=25,  # Assumption: a test set is made of whole videos at their rate
+    ),
+    Preset(
+        name="svfr",
+        source="SVFR, Sec. 5.1: 'random blurring, noise addition, resizing, and video compression (CRF)', no numbers",
+        # Assumption: all of VFHQ's ranges, as the test set is VFHQ's; on top, what old film and small faces need:
+        sigma=(0.1, 10),
+        noise_before=(0, 10),
+        noise_after=(0, 10),
+        scale=(1, 8),  # Assumption: "resizing" is random, as in GFPGAN and CodeFormer
+        downsample=(0.2, 0.4, 0.4),
+        upsample=None,  # Assumption: "upsample by random interpolation"
+        crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
+        rate=25,
+    ),
+)
+PRESETS = {preset.name: preset for preset in _PRESETS}
+
+
+def shrinkage(size: int) -> float:
+    """What kernels and downsampling factors are multiplied by for frames of `size` px, (0, 1].
+
+    Assumption: the square root of size / 512, half-way between equal in px (a face of 128 px would be left 32 px) and
+    equal in parts of the face (at 128 px a 4-fold downsampling of 512 px wouldn't show at all).
+    """
+    return min(1.0, (size / REFERENCE_SIZE) ** 0.5)
+
+
+def degrade(frames: np.ndarray, degradation: Degradation, rng: np.random.Generator) -> np.ndarray:
+    """Degrade a clip; what comes out has the size of what went in.
+
+    Args:
+        frames: (f, h, w, 3) uint8 RGB.
+        degradation: the same for all frames.
+        rng: for the noise, drawn anew for every frame.
+
+    Returns:
+        (f, h, w, 3) uint8.
+    """
+    height, width = frames.shape[1:3]
+    low_size = max(1, round(width / degradation.scale)), max(1, round(height / degradation.scale))
+    kernel = blur_kernel(degradation)
+    low = []
+    for frame in frames:
+        image = cv2.filter2D(frame.astype(np.float32), -1, kernel) if kernel.size > 1 else frame.astype(np.float32)
+        image = _add_noise(image, degradation.noise[0], degradation.gray_noise[0], rng)
+        image = cv2.resize(image, low_size, interpolation=INTERPOLATIONS[degradation.downsample])
+        image = _add_noise(image, degradation.noise[1], degradation.gray_noise[1], rng)
+        low.append(_to_uint8(image))
+    compressed = h264_round_trip(np.stack(low), degradation.crf, degradation.rate)
+    interpolation = INTERPOLATIONS[degradation.upsample]
+    return np.stack([cv2.resize(image, (width, height), interpolation=interpolation) for image in compressed])
+
+
+def blur_kernel(degradation: Degradation) -> np.ndarray:
+    """(k, k) float32 Gaussian with its axes turned by `angle`, sampled at pixel centres, of sum 1."""
+    radius = degradation.kernel_size // 2
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
+    cos, sin = np.cos(degradation.angle), np.sin(degradation.angle)
+    along, across = cos * x + sin * y, cos * y - sin * x
+    kernel = np.exp(-((along / degradation.sigma_x) ** 2 + (across / degradation.sigma_y) ** 2) / 2)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _add_noise(image: np.ndarray, sigma: float, gray: bool, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise on (h, w, 3) float32 in [0, 255], clipped."""
+    if sigma == 0:
+        return image
+    noise = rng.standard_normal((*image.shape[:2], 1 if gray else 3), dtype=np.float32)
+    return np.clip(image + np.float32(sigma) * noise, 0, 255)
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.rint(image).clip(0, 255).astype(np.uint8)
