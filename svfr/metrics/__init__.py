@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from svfr.metrics.base import Chunk, Column, FrameRows, Row, SetFeatures, SetMetric, VideoMetric
+from svfr.metrics.fvd import FVD
+from svfr.metrics.i3d import load_i3d_features
 from svfr.metrics.identity import Identity, load_face_network
 from svfr.metrics.image import LPIPS, LPIPS_BACKBONES, PSNR, SSIM, Colour
 from svfr.networks import NetworkMissing, find
@@ -45,6 +47,9 @@ COLUMNS: dict[str, Column] = {
     "landmark_error": Column("Landmarks", "lower", "% of the outer-eye distance"),
     "warping_error": Column("Warping error", "lower"),
     "fvd": Column("FVD", "lower"),
+    "fvd_low": Column("FVD, lower end", "lower"),
+    "fvd_high": Column("FVD, upper end", "lower"),
+    "fvd_clips": Column("FVD, clips", "truth"),
 }
 """Every column that a metric gives, in a table's order."""
 
@@ -101,6 +106,8 @@ def build_metrics(
         try:
             if name in builders:
                 built.video.append(builders[name]())
+            elif name == "fvd":
+                built.sets.append(FVD(load_i3d_features(networks, device, download)))
             else:
                 built.missing[name] = "not there yet"
         except (NetworkMissing, ValueError) as error:

@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.data.alignment import ARCFACE_TEMPLATE, ID_SIZE, similarity_transform
+from svfr.data.alignment import align_face
 from svfr.data.recognition import Recognizer, load_recognizer
 from svfr.metrics.base import Chunk, FrameMeans, FrameRows
 from svfr.models.identity import IResNet
@@ -111,7 +110,7 @@ class Identity(FrameMeans):
         for start in range(0, len(where), BATCH_SIZE // 2):
             batch = where[start : start + BATCH_SIZE // 2]
             faces = [
-                _align(image, points[at])
+                align_face(image, points[at])
                 for frames in (chunk.restored, chunk.truth)
                 for at, image in zip(batch, _images(frames[batch]), strict=True)
             ]
@@ -160,10 +159,6 @@ def load_face_network(
     if path.is_dir() or path.suffix in (".safetensors", ".pth", ".pt"):
         return IResNetRecognizer(path, device)
     return load_recognizer(name, networks, download)
-
-
-def _align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    return cv2.warpAffine(image, similarity_transform(landmarks, ARCFACE_TEMPLATE), (ID_SIZE, ID_SIZE))
 
 
 def _images(frames: Tensor) -> np.ndarray:
