@@ -54,7 +54,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     )
     spread = (a**2).sum() + (b**2).sum()
     # With more rows than dimensions, the triangular factors have the same covariance and are smaller.
-    a, b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
+    a, b = (np.linalg.qr(x).R if len(x) > x.shape[1] else x for x in (a, b))
     common = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return float(((means[0] - means[1]) ** 2).sum() + spread - 2 * common)
 
