@@ -5,14 +5,13 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.restore import VideoReport
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -23,6 +22,17 @@ class Item(NamedTuple):
 
     source: Path
     target: Path  # relative, without regard to the container that the sound may need
+
+
+class Report(Protocol):
+    """Facts of one result: a dataclass such as `svfr.restore.VideoReport`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def output(self) -> Path:
+        """Where the result is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def run_items(
     items: Sequence[Item],
     output: Path,
     call: Callable[[Item], str],
-    restore: Callable[[Item], VideoReport],
+    restore: Callable[[Item], Report],
     tell: Callable[[str], None],
     on_done: Callable[[Item], None],
 ) -> None:
@@ -93,7 +103,7 @@ def run_items(
         on_done(item)
 
 
-def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item], VideoReport]) -> Record:
+def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item], Report]) -> Record:
     try:
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         report = restore(item)

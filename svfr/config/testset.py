@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from svfr.config.checks import ConfigError, check_at_least, check_choice
 
-ALIGNMENTS = ("none", "ffhq")
+ALIGNMENTS = ("none", "ffhq", "ffhq_frames")
 LAYOUTS = ("videos", "dicface")
 
 
@@ -23,13 +23,14 @@ class TestsetConfig:
     moving_masks: bool = False
     """Whether the holes follow the face; otherwise one mask serves all frames of a clip."""
     alignment: str = "none"
-    """none | ffhq: one similarity transform a clip, from the median of its five landmarks to FFHQ's template."""
+    """none | ffhq (one similarity transform a clip, from the median of its five landmarks to FFHQ's template) |
+    ffhq_frames (one a frame, as DicFace's set is meant)."""
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
     detector: str = "auto"
     """auto | insightface | yunet, for the alignment."""
     landmarks: str | None = None
-    """Folder of NAME.txt files, ten numbers a frame (x y of five points [px]), instead of the detector."""
+    """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
     """How many clips there have to be; VFHQ-test has 50."""
     max_frames: int | None = None
