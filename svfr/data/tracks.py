@@ -43,8 +43,13 @@ class FaceTrack:
         return self.start + len(self.boxes)
 
 
-class _Sightings:
-    """A face's detections so far."""
+class Sightings:
+    """A face's detections so far.
+
+    Attributes:
+        frames: indices of the frames in which it was detected.
+        faces: as detected there.
+    """
 
     def __init__(self, index: int, face: Face) -> None:
         self.frames = [index]
@@ -88,15 +93,15 @@ def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[Fac
         raise ValueError(f"fps must be above 0, not {fps}")
     longest_gap = round(LONGEST_GAP * fps)
     takeover = math.ceil(TAKEOVER * fps)
-    finished: list[_Sightings] = []
-    current: _Sightings | None = None
-    rival: _Sightings | None = None  # a face that may take over, followed from where it first was seen
+    finished: list[Sightings] = []
+    current: Sightings | None = None
+    rival: Sightings | None = None  # a face that may take over, followed from where it first was seen
     for index, faces in enumerate(detections):
         while current is not None and index - current.frames[-1] - 1 > longest_gap:
             finished.append(current)
             current, rival = rival, None
         if current is None:
-            current = _Sightings(index, faces[0]) if faces else None
+            current = Sightings(index, faces[0]) if faces else None
             continue
         if not faces:
             continue
@@ -109,7 +114,7 @@ def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[Fac
         if rival is not None and same is not None:
             rival.add(index, same)
         else:
-            rival = _Sightings(index, rivals[0]) if rivals else None
+            rival = Sightings(index, rivals[0]) if rivals else None
         if rival is not None and len(rival.frames) >= takeover:
             current.cut_at(rival.frames[0])
             finished.append(current)
@@ -118,10 +123,10 @@ def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[Fac
         finished.append(current)
         if rival is not None and rival.frames[0] > current.frames[-1]:
             finished.append(rival)
-    return [_track(sightings, fps) for sightings in finished]
+    return [steady_track(sightings, fps) for sightings in finished]
 
 
-def _track(sightings: _Sightings, fps: float) -> FaceTrack:
+def steady_track(sightings: Sightings, fps: float) -> FaceTrack:
     """Fill the gaps linearly, make the boxes square with `MARGIN` and steady them."""
     seen = np.array(sightings.frames)
     frames = np.arange(seen[0], seen[-1] + 1)
@@ -135,6 +140,13 @@ def _track(sightings: _Sightings, fps: float) -> FaceTrack:
     half = np.maximum(steady[:, 2:], MARGIN * face_side.min()) / 2
     boxes = np.concatenate([steady[:, :2] - half, steady[:, :2] + half], axis=1)
     return FaceTrack(int(seen[0]), boxes, filled[:, 4:].reshape(-1, 5, 2).astype(np.float32))
+
+
+def face_boxes(crops: np.ndarray) -> np.ndarray:
+    """The faces' own boxes, as squares, from (n, 4) crops of a track [px]: `steady_track` backwards."""
+    side = (crops[:, 2:] - crops[:, :2]) / MARGIN
+    centre = (crops[:, :2] + crops[:, 2:]) / 2 + np.array([0.0, SHIFT_UP]) * side
+    return np.concatenate([centre - side / 2, centre + side / 2], axis=1)
 
 
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""From raw footage to a training manifest; `prepare.py` is the command, README.md the guide."""

@@ -1,0 +1,88 @@
+"""Step 1: find the files of a data set, look into each, and leave out what is the same twice."""
+
+import hashlib
+from pathlib import Path
+
+from data_prep.readers import Found, find
+from data_prep.records import Record, digest
+from data_prep.runner import Rejected, Step, reject
+from data_prep.workers import Workers
+from svfr.config.data_prep import DataPrepConfig
+from svfr.data.video import IMAGE_SUFFIXES, probe
+from svfr.networks import sha256_of
+
+
+def check(settings: DataPrepConfig) -> None:
+    """Nothing is needed beforehand."""
+
+
+def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
+    """Write steps/ingest.jsonl: one record for each file.
+
+    `source` (relative to source.path), `sha256`, `width`, `height` [px], `fps` ("30000/1001"), `kind` (video, image,
+    frames) and `notes` (see `data_prep.readers`).
+    """
+    root = Path(settings.source.path)
+    annotations = Path(settings.source.annotations) if settings.source.annotations else None
+    found = find(settings.source.collection, root, annotations)
+    inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
+    step = Step("ingest", settings, workers, {"collection": settings.source.collection})
+    return step.finish(_without_duplicates(step.map(ingest_file, inputs)))
+
+
+def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
+    """Probe and hash one file.
+
+    Raises:
+        ValueError: it cannot be read, or its annotations cannot.
+    """
+    if found["error"]:
+        raise ValueError(found["error"])
+    path = Path(found["path"])
+    info = probe(path)
+    return [
+        {
+            "source": str(path.relative_to(settings.source.path)),
+            "sha256": _sha256(path),
+            "width": info.width,
+            "height": info.height,
+            "fps": str(info.fps),
+            "num_frames": info.num_frames,
+            "kind": info.kind,
+            "notes": found["notes"],
+        }
+    ]
+
+
+def _input(found: Found) -> Record:
+    """What the result depends on: other bytes have another size or time."""
+    files = _files(found.path)
+    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
+    return {"path": str(found.path), "notes": found.notes, "error": found.error, "stamp": digest(stamps)}
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of a folder of frames, that of its files' names and sums."""
+    if not path.is_dir():
+        return sha256_of(path)
+    sums = [f"{file.name} {sha256_of(file)}" for file in _files(path)]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+
+
+def _without_duplicates(records: list[Record]) -> list[Record]:
+    """Of files with the same bytes the first stays."""
+    first: dict[str, str] = {}
+    kept = []
+    for record in records:
+        twin = first.setdefault(record["sha256"], record["source"]) if "sha256" in record else None
+        if twin is None or twin == record["source"]:
+            kept.append(record)
+        else:
+            kept.append(reject(Rejected("ingest", record["source"], f"the same bytes as {twin}", bad=False)))
+    return kept

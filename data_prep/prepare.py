@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Turn raw footage into a training manifest.
+
+    python data_prep/prepare.py --config configs/data_prep.yaml source.path=DIR output=DIR [key=value ...]
+
+The steps ingest, cut, track, score, landmarks, identities and write follow each other; `--steps track,score` runs
+these alone. Run again, it does what is left. Exit code: 0 all done, 1 some files were bad (see rejected.jsonl) or
+nothing was left, 2 the call itself was wrong or the machine failed.
+"""
+
+import argparse
+import fcntl
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
+
+from data_prep import cut, ingest, track
+from data_prep.records import PrepareError
+from data_prep.workers import one_line, start_workers
+from svfr import config
+from svfr.config.data_prep import DataPrepConfig
+
+MODULES = {"ingest": ingest, "cut": cut, "track": track}
+INTERRUPTED = 130  # the shell's exit code of Ctrl-C
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="yaml file of settings")
+    parser.add_argument("--steps", default=",".join(MODULES), help="some of the steps (default: %(default)s)")
+    names = ", ".join(DataPrepConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
+    return parser.parse_intermixed_args(arguments)
+
+
+def run(settings: DataPrepConfig, steps: list[str]) -> int:
+    """Run steps; returns the exit code."""
+    for name in steps:
+        MODULES[name].check(settings)
+    with _locked(Path(settings.output)):
+        workers = start_workers(settings.engine, settings.processes, settings.ray_address)
+        try:
+            for name in steps:
+                MODULES[name].run(settings, workers)
+        finally:
+            workers.close()
+    return 0
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Make the output folder and let nobody else write into it meanwhile."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / ".lock").open("w")
+    except OSError as error:
+        raise PrepareError(f"output={output}: cannot be written ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PrepareError(f"output={output}: another run is writing into it") from error
+        yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and turn a wrong call into one line."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
+    try:
+        return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
+    except (ValueError, OSError) as error:
+        print(f"prepare.py: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

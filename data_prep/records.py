@@ -1,0 +1,101 @@
+"""The files between the steps: JSON lines, one clip a line, under a line that says whose file it is."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+VERSION = 1
+STEPS = ("ingest", "cut", "track", "score", "landmarks", "identities", "write")
+FOLDER = "steps"  # of the output; holds these files
+# What no other input file can mend: the disk is full, the quota used up, the file system read-only.
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)
+
+
+class PrepareError(ValueError):
+    """What stops a step; one line that says what to do."""
+
+
+class OutputError(PrepareError):
+    """A result that cannot be written; no input's fault, so the step stops."""
+
+
+def step_file(output: Path, step: str) -> Path:
+    """Where a step's records lie."""
+    return output / FOLDER / f"{step}.jsonl"
+
+
+def read_step(output: Path, step: str) -> list[Record]:
+    """The records that a step wrote.
+
+    Raises:
+        PrepareError: the step was not run yet, its file is of another version or damaged.
+    """
+    path = step_file(output, step)
+    try:
+        lines = path.read_text().splitlines()
+        header, *records = [json.loads(line) for line in lines]
+        version = header["version"]
+    except FileNotFoundError as error:
+        raise PrepareError(f"{path} is missing: run the step {step} first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PrepareError(f"{path}: cannot be read ({error}); delete it and run the step {step} again") from error
+    if version != VERSION:
+        raise PrepareError(
+            f"{path}: made by another version ({version}, this code's is {VERSION}): prepare into a new folder"
+        )
+    return records
+
+
+def write_step(output: Path, step: str, records: Iterable[Record]) -> None:
+    """Write a step's records, whole or not at all."""
+    write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *records])
+
+
+def write_lines(path: Path, records: Iterable[Record]) -> None:
+    """Write JSON lines, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, which takes that name at the end; the folder is made.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def machine_error(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is the machine's and no input's."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def digest(*facts: Any) -> str:
+    """Short SHA-256 of JSON-like facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_name(clip_id: str, suffix: str) -> str:
+    """Where a clip's file lies below its kind's folder: 256 subfolders, so that none holds a million files."""
+    return f"{digest(clip_id)[:2]}/{clip_id}{suffix}"

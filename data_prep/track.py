@@ -1,0 +1,135 @@
+"""Step 3: find the faces of each clip and follow each one; every face becomes a clip of its own."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.frames import detector, recognizer, save_arrays, walk
+from data_prep.records import Record, read_step
+from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.workers import Workers
+from svfr.config.data_prep import DataPrepConfig
+from svfr.data.alignment import align_face
+from svfr.data.detectors import Face
+from svfr.data.faces import crop, frontality, sharpness
+from svfr.data.linking import FaceLinker, LinkedTrack
+
+SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
+KIND = "steps/tracks"
+
+
+@dataclass(frozen=True)
+class SharpFace(Face):
+    """A face and how sharp it is."""
+
+    sharpness: float
+
+
+def check(settings: DataPrepConfig) -> None:
+    """The networks have to be there."""
+    detector(settings)
+    recognizer(settings)
+
+
+def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
+    """Write steps/track.jsonl: one record for each face of each clip.
+
+    `id`, `start_frame` and `num_frames` are now the track's; `face`, `frontality`, `sharpness` and `detected` (share of
+    frames) describe it; steps/tracks/ID.npz has `crops` (f, 4), the smoothed squares [px], and the mean `embedding`.
+    """
+    clips = read_step(Path(settings.output), "cut")
+    network = recognizer(settings)
+    names = {"detector": detector(settings).name, "recognizer": network.sha256 if network else None}
+    limits = {"min_frames": settings.cut.min_frames, "clip_frames": settings.cut.clip_frames}
+    step = Step("track", settings, workers, {**names, **limits, "track": settings.track})
+    records = step.map(track_faces, by_source(clips), num_frames)
+    step.sweep(KIND, records)
+    return step.finish(records)
+
+
+def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
+    """Follow the faces of the clips of one file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    find, network = detector(settings), recognizer(settings)
+    image = np.empty(0)
+
+    def embed(faces: list[Face]) -> np.ndarray:
+        assert network is not None
+        return network(np.stack([align_face(image, face.landmarks) for face in faces]))
+
+    linkers = [FaceLinker(float(Fraction(clip["fps"])), embed if network else None) for clip in clips]
+    for image, places in walk(Path(settings.source.path) / clips[0]["source"], clips):
+        faces = [_sharp(image, face) for face in find(image)] if places else []
+        for i, _ in places:
+            linkers[i].add([face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)])
+    return [record for clip, linker in zip(clips, linkers, strict=True) for record in _records(clip, linker, settings)]
+
+
+def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list[Record]:
+    tracks = linker.finish()
+    if not tracks:
+        return [reject(Rejected("track", clip["source"], "no face", bad=False, clip=clip["id"]))]
+    records = []
+    for number, linked in enumerate(tracks):
+        start, stop = linked.track.start, linked.track.stop
+        facts = {
+            "id": f"{clip['id']}-{number}",
+            "start_frame": clip["start_frame"] + start,
+            "num_frames": stop - start,
+            "face": round(float(np.median([max(face.box[2:] - face.box[:2]) for face in linked.faces])), 1),
+            "detected": round(len(linked.faces) / (stop - start), 3),
+            "frontality": round(float(np.median([frontality(face.landmarks) for face in linked.faces])), 3),
+            "sharpness": round(
+                float(np.median([face.sharpness for face in linked.faces if isinstance(face, SharpFace)])), 1
+            ),
+        }
+        reason = _unwanted({**clip, **facts}, settings)
+        if reason:
+            records.append(reject(Rejected("track", clip["source"], reason, bad=False, clip=facts["id"])))
+            continue
+        file = save_arrays(Path(settings.output), KIND, facts["id"], **_arrays(linked))
+        person = {"person": clip["note"].get("person")}
+        rest = {key: value for key, value in clip.items() if key != "note"}
+        records.append({**rest, **facts, **person, "files": [file]})
+    return records
+
+
+def _arrays(linked: LinkedTrack) -> dict[str, np.ndarray]:
+    embedding = np.zeros(0, np.float32) if linked.embedding is None else linked.embedding
+    return {"crops": linked.track.boxes, "embedding": embedding}
+
+
+def _unwanted(facts: Record, settings: DataPrepConfig) -> str | None:
+    """Why a track is left out, if it is."""
+    least = settings.cut.clip_frames or settings.cut.min_frames
+    if facts["num_frames"] < least and facts["kind"] != "image":
+        return f"the face is there for {facts['num_frames']} frames, cut asks for {least}"
+    limits = settings.track
+    for name, limit in (
+        ("face", limits.min_face),
+        ("detected", limits.min_detected),
+        ("frontality", limits.min_frontality),
+        ("sharpness", limits.min_sharpness),
+    ):
+        if facts[name] < limit:
+            return f"{name} {facts[name]:g} is below track.min_{name}={limit:g}"
+    return None
+
+
+def _sharp(image: np.ndarray, face: Face) -> SharpFace:
+    centre, side = (face.box[:2] + face.box[2:]) / 2, max(face.box[2:] - face.box[:2])
+    square = np.concatenate([centre - side / 2, centre + side / 2])
+    return SharpFace(face.box, face.landmarks, face.score, sharpness(crop(image, square, SHARPNESS_SIDE)))
+
+
+def _is_noted(face: Face, box: list[float] | None, image: np.ndarray) -> bool:
+    """Whether the middle of a face lies in the box that the annotations name."""
+    if box is None:
+        return True
+    x, y = (face.box[:2] + face.box[2:]) / 2 / (image.shape[1], image.shape[0])
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
