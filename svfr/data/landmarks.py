@@ -34,13 +34,16 @@ class Landmarker(Protocol):
         ...
 
 
-def load_landmarker(name: str = "auto", networks: Path | None = None, download: bool = True) -> Landmarker:
+def load_landmarker(
+    name: str = "auto", networks: Path | None = None, download: bool = True, device: str = "cpu"
+) -> Landmarker:
     """A landmark network by name.
 
     Args:
         name: "face_alignment" (FAN), "onnx" (PFLD), or "auto": FAN if its file is already there, else PFLD.
         networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
         download: whether missing files may be downloaded.
+        device: torch device of FAN.
 
     Raises:
         NetworkMissing: its file is not there and cannot be downloaded.
@@ -49,10 +52,10 @@ def load_landmarker(name: str = "auto", networks: Path | None = None, download: 
     if name not in LANDMARKERS:
         raise ValueError(f"unknown landmarks '{name}': choose from {', '.join(LANDMARKERS)}")
     if name == "face_alignment":
-        return FAN(find("fan", networks, download))
+        return FAN(find("fan", networks, download), device)
     if name == "auto":
         try:
-            return FAN(find("fan", networks, download=False))
+            return FAN(find("fan", networks, download=False), device)
         except (NetworkMissing, ValueError):
             pass  # not asked for by name
     return PFLD(find("pfld", networks, download))

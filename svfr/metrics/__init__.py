@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from svfr.data.landmarks import load_landmarker
 from svfr.metrics.base import Chunk, Column, FrameRows, Row, SetFeatures, SetMetric, VideoMetric
 from svfr.metrics.fvd import FVD
 from svfr.metrics.i3d import load_i3d_features
 from svfr.metrics.identity import Identity, load_face_network
 from svfr.metrics.image import LPIPS, LPIPS_BACKBONES, PSNR, SSIM, Colour
+from svfr.metrics.landmarks import LandmarkError
+from svfr.metrics.temporal import WarpingError
 from svfr.networks import NetworkMissing, find
 
 __all__ = [
@@ -45,7 +48,7 @@ COLUMNS: dict[str, Column] = {
     "vidd_cosine": Column("VIDD, 1 - cos", "lower"),
     "vidd_cosine_stride5": Column("VIDD, 1 - cos, every 5th frame", "lower"),
     "landmark_error": Column("Landmarks", "lower", "% of the outer-eye distance"),
-    "warping_error": Column("Warping error", "lower"),
+    "warping_error": Column("Warping error", "lower", "1/1000"),
     "fvd": Column("FVD", "lower"),
     "fvd_low": Column("FVD, lower end", "lower"),
     "fvd_high": Column("FVD, upper end", "lower"),
@@ -72,6 +75,7 @@ def build_metrics(
     device: str = "cpu",
     *,
     recognizer: str = "auto",
+    landmarker: str = "auto",
     download: bool = True,
 ) -> BuiltMetrics:
     """Make metrics by name; one that cannot be had is named with its reason and left out.
@@ -81,6 +85,7 @@ def build_metrics(
         networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
         device: of the networks that run in torch.
         recognizer: the network of `ids`, as `svfr.metrics.identity.load_face_network` takes it.
+        landmarker: the network of `landmarks`, as `svfr.data.landmarks.load_landmarker` takes it.
         download: whether missing networks may be downloaded.
 
     Raises:
@@ -97,6 +102,8 @@ def build_metrics(
         "lpips_alex": lambda: lpips("alex"),
         "colour": Colour,
         "ids": lambda: Identity(load_face_network(recognizer, networks, device, download)),
+        "landmarks": lambda: LandmarkError(load_landmarker(landmarker, networks, download, device)),
+        "warping": WarpingError,
     }
     unknown = [name for name in names if name not in METRICS]
     if unknown:
@@ -106,10 +113,8 @@ def build_metrics(
         try:
             if name in builders:
                 built.video.append(builders[name]())
-            elif name == "fvd":
-                built.sets.append(FVD(load_i3d_features(networks, device, download)))
             else:
-                built.missing[name] = "not there yet"
+                built.sets.append(FVD(load_i3d_features(networks, device, download)))
         except (NetworkMissing, ValueError) as error:
             built.missing[name] = str(error)
     return built

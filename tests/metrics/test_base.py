@@ -1,8 +1,14 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from svfr.metrics import METRICS, Chunk, build_metrics
+from svfr.metrics import COLUMNS, METRICS, Chunk, build_metrics
 from svfr.metrics.base import Mean
+from svfr.networks import NETWORKS
+from tests import assets
+from tests.metrics.made import measure, video
 
 FRAMES = torch.zeros(2, 3, 8, 9, dtype=torch.uint8)
 
@@ -36,3 +42,62 @@ def test_mean_leaves_out_what_is_not_defined() -> None:
 def test_unknown_metric() -> None:
     with pytest.raises(ValueError, match=f"unknown metric 'niqe': choose from {METRICS[0]}"):
         build_metrics(["niqe"])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("SVFR_NETWORKS", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_what_cannot_be_computed_is_said_in_one_line_and_the_rest_runs(home: Path) -> None:
+    built = build_metrics(networks=home, download=False)
+    networks = {
+        "lpips": "vgg16",
+        "lpips_alex": "alexnet",
+        "ids": "edgeface",
+        "landmarks": "pfld",
+        "fvd": "i3d",
+    }
+    assert list(built.missing) == list(networks)
+    for name, line in built.missing.items():
+        entry = NETWORKS[networks[name]]
+        assert "\n" not in line
+        for part in (entry.name, entry.file, entry.licence, f"{(entry.size or 0) / 1e6:.1f} MB"):
+            assert part in line
+    assert not built.sets
+    columns = {column for metric in built.video for column in metric.columns}
+    assert columns == {
+        "psnr",
+        "psnr_mask",
+        "ssim",
+        "ssim_y",
+        "ssim_mask",
+        "ciede2000",
+        "colourfulness",
+        "warping_error",
+    }
+    for metric in built.video:
+        row, by_frame = measure(metric, [video(3, 32)])
+        assert None not in row.values()
+        assert set(by_frame) == set(metric.columns)
+
+
+@assets.needs_assets
+def test_with_the_networks_every_column_has_its_title_and_every_protocol_is_json(home: Path) -> None:
+    built = build_metrics(("ids", "landmarks", "psnr", "psnr"), assets.NETWORKS, download=False)
+    assert not built.missing
+    assert [metric.columns[0] for metric in built.video] == ["ids", "landmark_error", "psnr"]
+    for metric in (*built.video, *build_metrics(("ssim", "colour", "warping")).video):
+        assert set(metric.columns) <= set(COLUMNS)
+        assert json.loads(json.dumps(metric.protocol)) == metric.protocol
+
+
+def test_a_broken_network_is_said_as_well(home: Path) -> None:
+    (home / "mine.onnx").write_bytes(b"")
+    built = build_metrics(("ids", "psnr"), home, recognizer=str(home / "mine.onnx"))
+    assert [metric.columns[0] for metric in built.video] == ["psnr"]
+    assert "mine.onnx: not a readable ONNX file" in built.missing["ids"]
