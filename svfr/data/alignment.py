@@ -26,6 +26,14 @@ FFHQ_TEMPLATE = np.array(
 OFFICIAL_CANVAS = 256  # [px]
 OFFICIAL_TEMPLATE = ARCFACE_TEMPLATE * 2 + (16, 0)
 OFFICIAL_ROWS, OFFICIAL_COLUMNS = slice(0, 224), slice(16, 240)  # [px], whatever the size of the canvas
+# The iBUG landmark that each of the 68 becomes in a mirrored picture: jaw, brows, nose, eyes, mouth.
+# fmt: off
+MIRRORED_68 = np.array([
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+])
+# fmt: on
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -63,6 +71,13 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     landmarks = np.asarray(landmarks)
     eyes = [landmarks[..., first : first + 6, :].mean(axis=-2) for first in (36, 42)]
     return np.stack([*eyes, landmarks[..., 30, :], landmarks[..., 48, :], landmarks[..., 54, :]], axis=-2)
+
+
+def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
+    """68 landmarks (..., 68, 2) [px, whole numbers are pixel centres] of the mirrored picture, in the same order."""
+    mirrored = landmarks[..., MIRRORED_68, :].copy()
+    mirrored[..., 0] = width - 1 - mirrored[..., 0]
+    return mirrored
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -1,0 +1,294 @@
+"""Where training clips come from: prepared videos, photos, or the renderer."""
+
+import importlib.util
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from svfr.data.faces import crop
+from svfr.data.manifest import Clip, read_manifest
+from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
+
+
+class DataError(ValueError):
+    """Training data that cannot be used; one line."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader hands on what its worker raised with the worker's traceback in the message.
+        super().__init__(message.strip().splitlines()[-1].split(f"{type(self).__name__}: ")[-1])
+
+
+class ClipError(ValueError):
+    """One clip that cannot be read; one line that names the file."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Consecutive frames of one video, and another frame of it.
+
+    Attributes:
+        key: names the source's clip, the frames and the reference.
+        frames: (f, s, s, 3) uint8 RGB.
+        landmarks: (f, 68, 2) float32 [px of the frames, whole numbers are pixel centres]; None if there are none.
+        valid: (f,) bool, whether the landmarks are reliable.
+        reference: (s, s, 3) uint8; None if it was not asked for or there is no other frame.
+        reference_landmarks: (68, 2) float32 [px]; None if there are none or they aren't reliable.
+    """
+
+    key: str
+    frames: np.ndarray
+    landmarks: np.ndarray | None
+    valid: np.ndarray
+    reference: np.ndarray | None
+    reference_landmarks: np.ndarray | None
+
+
+class ClipSource(Protocol):
+    """A list of clips; they may be read in several processes at once."""
+
+    def __len__(self) -> int:
+        """The number of clips."""
+
+    def name(self, index: int) -> str:
+        """What a message calls the clip."""
+
+    def video_id(self, index: int) -> int:
+        """The same for clips of one source video."""
+
+    def num_frames(self, index: int) -> int:
+        """How many consecutive frames there are to choose from."""
+
+    def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
+        """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.
+
+        Raises:
+            ClipError: the file cannot be read.
+        """
+
+
+class ManifestClips:
+    """The clips of a split of one or more manifests, read with decord.
+
+    Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
+    ones).
+
+    Raises:
+        DataError: decord is missing, or there is no clip of this split.
+        ManifestError: a manifest that cannot be read.
+    """
+
+    def __init__(self, paths: Path | Iterable[Path], split: str) -> None:
+        if importlib.util.find_spec("decord") is None:
+            raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
+        paths = [paths] if isinstance(paths, Path) else list(paths)
+        self._clips = [(path.parent, clip) for path in paths for clip in read_manifest(path) if clip.split == split]
+        if not self._clips:
+            raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'")
+        sources = {key: number for number, key in enumerate(dict.fromkeys(map(self._source, range(len(self)))))}
+        self._video_ids = [sources[self._source(index)] for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def name(self, index: int) -> str:
+        """The video's path, and the clip's id."""
+        folder, clip = self._clips[index]
+        return f"{folder / clip.video} (clip '{clip.id}')"
+
+    def video_id(self, index: int) -> int:
+        """Number of the clip's `source`."""
+        return self._video_ids[index]
+
+    def num_frames(self, index: int) -> int:
+        """As the manifest says."""
+        return self._clips[index][1].num_frames
+
+    def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
+        """See `ClipSource`; a reference with reliable landmarks is preferred."""
+        folder, clip = self._clips[index]
+        start = int(rng.integers(clip.num_frames - num_frames + 1))
+        points, reliable = _read_landmarks(folder, clip)
+        chosen = list(range(start, start + num_frames))
+        other = _other_frame(clip.num_frames, chosen, reliable, rng) if reference else None
+        images = _read_video(
+            folder / clip.video, [clip.start_frame + frame for frame in [*chosen, *([] if other is None else [other])]]
+        )
+        box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
+        resized = np.stack([crop(image, box, size) for image in images])
+        if points is not None:
+            points = _to_square(points, clip, box, size)
+        return Excerpt(
+            key=f"{clip.id}:{start}:{other}",
+            frames=resized[:num_frames],
+            landmarks=None if points is None else points[chosen],
+            valid=reliable[chosen],
+            reference=None if other is None else resized[-1],
+            reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
+        )
+
+    def _source(self, index: int) -> tuple[Path, str]:
+        folder, clip = self._clips[index]
+        return folder, clip.source
+
+
+class ImageFolder:
+    """The images of a folder and its subfolders as clips of one frame, without landmarks or reference.
+
+    They aren't repeated to longer clips: temporal layers would learn that nothing moves.
+
+    Raises:
+        DataError: no image.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._files:
+            raise DataError(f"{path}: no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        """The image's path."""
+        return str(self._files[index])
+
+    def video_id(self, index: int) -> int:
+        """Each image is its own."""
+        return index
+
+    def num_frames(self, index: int) -> int:
+        """One."""
+        return 1
+
+    def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
+        """See `ClipSource`; of an image that is not square, the square in its middle."""
+        try:
+            image = next(read_frames(self._files[index])).image
+        except VideoError as error:
+            raise ClipError(str(error)) from error
+        height, width = image.shape[:2]
+        frame = crop(image, _square((0, 0, width, height)), size)
+        return Excerpt(f"{self._files[index].name}", frame[None], None, np.zeros(1, dtype=bool), None, None)
+
+
+class RenderedClips:
+    """Rendered talking heads, one per seed, each its own video of another person.
+
+    Args:
+        num_clips: how many.
+        first_seed: of the first; they are consecutive.
+
+    Raises:
+        DataError: seeds for training reach those that are kept for tests.
+    """
+
+    def __init__(self, num_clips: int, first_seed: int) -> None:
+        from svfr.data.synthetic import TEST_SEEDS
+
+        if first_seed < TEST_SEEDS < first_seed + num_clips:
+            raise DataError(
+                f"{num_clips} rendered clips from seed {first_seed}: seeds from {TEST_SEEDS} up are kept for tests"
+            )
+        self._num_clips = num_clips
+        self._first_seed = first_seed
+
+    def __len__(self) -> int:
+        return self._num_clips
+
+    def name(self, index: int) -> str:
+        """The seed."""
+        return f"rendered clip {self._first_seed + index}"
+
+    def video_id(self, index: int) -> int:
+        """The seed."""
+        return self._first_seed + index
+
+    def num_frames(self, index: int) -> int:
+        """As many as one likes."""
+        return 2**31
+
+    def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
+        """See `ClipSource`; with a reference, half as many frames again are rendered, as rendering costs time."""
+        from svfr.data.synthetic import render_clip
+
+        seed = self._first_seed + index
+        length = num_frames + (max(1, num_frames // 2) if reference else 0)
+        clip = render_clip(seed, length, size)
+        start = int(rng.integers(length - num_frames + 1))
+        chosen = list(range(start, start + num_frames))
+        other = _other_frame(length, chosen, np.ones(length, dtype=bool), rng) if reference else None
+        return Excerpt(
+            key=f"{seed}:{start}/{length}:{other}",
+            frames=clip.frames[chosen],
+            landmarks=clip.landmarks[chosen],
+            valid=np.ones(num_frames, dtype=bool),
+            reference=None if other is None else clip.frames[other],
+            reference_landmarks=None if other is None else clip.landmarks[other],
+        )
+
+
+def _other_frame(length: int, chosen: list[int], reliable: np.ndarray, rng: np.random.Generator) -> int | None:
+    """A random frame outside the chosen ones if there is one, else one of them; None if there is just one frame.
+
+    Among those, frames with reliable landmarks come first: the ID network's crop needs them.
+    """
+    if length == 1:
+        return None
+    candidates = np.setdiff1d(np.arange(length), chosen)
+    candidates = candidates if len(candidates) else np.array(chosen)
+    preferred = candidates[reliable[candidates]]
+    return int(rng.choice(preferred if len(preferred) else candidates))
+
+
+def _read_video(path: Path, indices: list[int]) -> np.ndarray:
+    """(f, h, w, 3) uint8 RGB frames of a video."""
+    import decord
+
+    try:
+        if not path.is_file():
+            raise ClipError(f"{path}: there is no such file")
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        if len(reader) <= max(indices):
+            raise ClipError(f"{path}: {len(reader)} frames, but the manifest needs frame {max(indices)}")
+        return reader.get_batch(indices).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError, OSError) as error:
+        raise ClipError(f"{path}: cannot be decoded, truncated or corrupt") from error
+
+
+def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.ndarray]:
+    """(f, 68, 2) float32 [px of the crop], if there are any, and (f,) bool, which are reliable."""
+    if clip.landmarks is None:
+        return None, np.zeros(clip.num_frames, dtype=bool)
+    path = folder / clip.landmarks
+    try:
+        with np.load(path) as file:
+            points, score = file["points"].astype(np.float32), file["score"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ClipError(f"{path}: not an npz file with 'points' and 'score'") from error
+    if points.shape != (clip.num_frames, 68, 2) or score.shape != (clip.num_frames,):
+        raise ClipError(
+            f"{path}: points {points.shape} and score {score.shape} don't fit a clip of {clip.num_frames} frames"
+        )
+    finite = np.isfinite(points).all(axis=(1, 2))
+    points = np.nan_to_num(points)
+    return points, finite & (score > 0) & (np.ptp(points, axis=1) > 0).all(axis=1)
+
+
+def _square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """The largest square in the middle of x0, y0, x1, y1 [px between pixel edges]."""
+    x0, y0, x1, y1 = box
+    side = min(x1 - x0, y1 - y0)
+    left, top = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
+    return left, top, left + side, top + side
+
+
+def _to_square(points: np.ndarray, clip: Clip, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """Landmarks [px of the clip's crop, pixel centres] in px of its square `box`, resized to `size`."""
+    crop_box = clip.crop or (0, 0, clip.width, clip.height)
+    scale = np.array([(crop_box[2] - crop_box[0]) / clip.width, (crop_box[3] - crop_box[1]) / clip.height])
+    in_video = (points + 0.5) * scale + np.array(crop_box[:2])
+    return ((in_video - np.array(box[:2])) * (size / (box[2] - box[0])) - 0.5).astype(np.float32)

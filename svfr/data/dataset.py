@@ -1,0 +1,262 @@
+"""Training samples: a clip, its degraded views under different task prompts, landmarks, a reference."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from svfr.data.alignment import FFHQ_TEMPLATE, ID_SIZE, align_face, five_points, mirror_landmarks
+from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
+from svfr.data.degradations import PRESETS, degrade
+from svfr.data.frames import HOLE_THRESHOLD, task_input, to_tensor
+from svfr.data.masks import mask_clip
+from svfr.tasks import TASKS, parse_tasks, task_prompt
+
+logger = logging.getLogger(__name__)
+
+MOVING_MASKS = 0.5  # Assumption: share of masks that follow the face; the paper's example has fixed and moving ones
+FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
+# Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
+CHOICES, READING, VIEWS = range(3)
+
+
+@dataclass
+class Sample:
+    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
+
+    Attributes:
+        gt: (f, 3, s, s) float32 in [-1, 1].
+        lq: (k, f, 3, s, s) float32 in [-1, 1], the degraded views.
+        task_prompts: (k, 3) float32, gamma of each view.
+        landmarks: (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid.
+        landmarks_valid: (f,) bool.
+        reference: (3, s, s) float32 in [-1, 1], clean; zeros without one.
+        has_reference: () bool.
+        id_face: (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one.
+        video_id: () int64, the same for clips of one source video.
+        seed: () int64; sigma, noise and what else is random about this sample are drawn from it.
+    """
+
+    gt: Tensor
+    lq: Tensor
+    task_prompts: Tensor
+    landmarks: Tensor
+    landmarks_valid: Tensor
+    reference: Tensor
+    has_reference: Tensor
+    id_face: Tensor
+    video_id: Tensor
+    seed: Tensor
+
+    def to(self, device: torch.device | str) -> "Sample":
+        """The same on another device."""
+        return Sample(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+    def pin_memory(self) -> "Sample":
+        """The same in pinned memory; called by DataLoader."""
+        return Sample(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """A batch: every tensor with a leading axis."""
+    return Sample(*(torch.stack([getattr(sample, field.name) for sample in samples]) for field in fields(Sample)))
+
+
+def one_thread(worker: int) -> None:
+    """`worker_init_fn` of a DataLoader: workers are parallel enough, and OpenCV's threads don't survive a fork."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class ClipDataset(Dataset[Sample]):
+    """Samples by (epoch, index); what one is depends on (seed, epoch, index) alone, not on workers or order.
+
+    A clip that cannot be read is named once and replaced by another, drawn from the same numbers. What is broken is
+    counted over all loader workers of a process, but each process of a distributed run counts what it has met itself.
+
+    Args:
+        source: of clips. Those shorter than `num_frames` are left out.
+        size: side of the frames [px].
+        num_frames: of a clip.
+        num_views: degraded views, each under another combination of tasks.
+        task_weights: how likely each combination ("bfr", "bfr,colorization") is; drawn without replacement.
+        preset: of `svfr.data.degradations.PRESETS`, for views with bfr.
+        reference_dropout: share of samples without a reference.
+        flip: mirror half of the samples.
+        seed: of everything random.
+        max_broken_share: share of all clips that may turn out broken.
+
+    Raises:
+        DataError: settings that don't fit together, no clip that is long enough.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        *,
+        size: int,
+        num_frames: int,
+        num_views: int,
+        task_weights: dict[str, float],
+        preset: str,
+        reference_dropout: float = 0.5,
+        flip: bool = True,
+        seed: int = 0,
+        max_broken_share: float = 0.05,
+    ) -> None:
+        if preset not in PRESETS:
+            raise DataError(f"unknown preset '{preset}' of degradations: choose from {', '.join(PRESETS)}")
+        self.source = source
+        self.size = size
+        self.num_frames = num_frames
+        self.num_views = num_views
+        self.task_sets, self.task_probabilities = _task_sets(task_weights, num_views)
+        self.preset = PRESETS[preset]
+        self.reference_dropout = reference_dropout
+        self.flip = flip
+        self.seed = seed
+        self.max_broken_share = max_broken_share
+        self._clips = [index for index in range(len(source)) if source.num_frames(index) >= num_frames]
+        if not self._clips:
+            longest = max(source.num_frames(index) for index in range(len(source)))
+            raise DataError(f"no clip has num_frames={num_frames} frames, the longest has {longest}")
+        if len(self._clips) < len(source):
+            left_out = len(source) - len(self._clips)
+            logger.warning("%d of %d clips are shorter than %d frames: left out", left_out, len(source), num_frames)
+        self._broken = torch.zeros(len(source), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        """Samples of an epoch: one per clip."""
+        return len(self._clips)
+
+    @property
+    def num_broken(self) -> int:
+        """Clips that could not be read so far, by this process and its loader workers."""
+        return int(self._broken.sum())
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        """The sample at (epoch, index).
+
+        Raises:
+            DataError: more clips are broken than `max_broken_share` allows.
+        """
+        epoch, index = place
+        choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
+        chosen = choices.choice(len(self.task_sets), size=self.num_views, replace=False, p=self.task_probabilities)
+        wants_reference = bool(choices.uniform() >= self.reference_dropout)
+        mirrored = bool(choices.uniform() < 0.5) and self.flip
+        seed = int(choices.integers(2**63 - 1))
+        clip, excerpt = self._read(epoch, index, wants_reference)
+        if mirrored:
+            excerpt = _mirror(excerpt)
+        views = [
+            self._view(excerpt, self.task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
+            for view, tasks in enumerate(chosen)
+        ]
+        landmarks = torch.zeros(self.num_frames, 68, 2)
+        valid = torch.from_numpy(excerpt.valid.copy())
+        if excerpt.landmarks is not None:
+            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
+        reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
+        if excerpt.reference is not None:
+            reference, id_face = to_tensor(excerpt.reference), to_tensor(_id_face(excerpt))
+        return Sample(
+            gt=_to_tensors(excerpt.frames),
+            lq=torch.stack([_to_tensors(view) for view in views]),
+            task_prompts=torch.stack([task_prompt(self.task_sets[tasks]) for tasks in chosen]),
+            landmarks=landmarks,
+            landmarks_valid=valid,
+            reference=reference,
+            has_reference=torch.tensor(excerpt.reference is not None),
+            id_face=id_face,
+            video_id=torch.tensor(self.source.video_id(clip)),
+            seed=torch.tensor(seed),
+        )
+
+    def _read(self, epoch: int, index: int, wants_reference: bool) -> tuple[int, Excerpt]:
+        """Read the clip at `index`, or one in its place; returns the source's index with it."""
+        clip = self._clips[index]
+        replacements = np.random.default_rng([self.seed, epoch, index, READING, 1])
+        while True:
+            if not self._broken[clip]:
+                rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
+                try:
+                    return clip, self.source.read(clip, self.num_frames, self.size, rng, wants_reference)
+                except ClipError as error:
+                    self._broken[clip] = True
+                    logger.warning("%s; another clip takes its place", error)
+                    self._check_broken(error)
+            elif self.num_broken == len(self._clips):  # others found the last ones
+                self._check_broken(None)
+            clip = self._clips[replacements.integers(len(self._clips))]
+
+    def _check_broken(self, last: ClipError | None) -> None:
+        broken, total = self.num_broken, len(self._clips)
+        if broken == total or broken > self.max_broken_share * total:
+            raise DataError(
+                f"{broken} of {total} clips cannot be read, more than max_broken_share={self.max_broken_share:g} allows"
+                + (f"; the last one: {last}" if last else "")
+            )
+
+    def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
+        """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
+        frames = excerpt.frames
+        if "bfr" in tasks:
+            frames = degrade(frames, self.preset.sample(rng, self.size), rng)
+        holes: Sequence[np.ndarray | None] = [None] * len(frames)
+        if "inpainting" in tasks:
+            landmarks = None
+            if excerpt.landmarks is not None and excerpt.valid.any():
+                landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
+            moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
+            masks = mask_clip(len(frames), (self.size, self.size), rng, landmarks, moving)
+            holes = list(masks > HOLE_THRESHOLD)
+        return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
+
+
+def _task_sets(weights: dict[str, float], num_views: int) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """Combinations of tasks and their probabilities."""
+    try:
+        sets = {parse_tasks(tasks): float(weight) for tasks, weight in weights.items() if weight > 0}
+    except ValueError as error:
+        raise DataError(f"task_weights: {error}") from error
+    if len(sets) < num_views:
+        raise DataError(
+            f"num_views={num_views} needs as many combinations of {', '.join(TASKS)} in task_weights, "
+            f"there are {len(sets)}"
+        )
+    probabilities = np.array(list(sets.values()))
+    return list(sets), probabilities / probabilities.sum()
+
+
+def _mirror(excerpt: Excerpt) -> Excerpt:
+    width = excerpt.frames.shape[2]
+    points, reference_points = excerpt.landmarks, excerpt.reference_landmarks
+    return Excerpt(
+        key=f"{excerpt.key}:mirrored",
+        frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
+        landmarks=None if points is None else mirror_landmarks(points, width),
+        valid=excerpt.valid,
+        reference=None if excerpt.reference is None else np.ascontiguousarray(excerpt.reference[:, ::-1]),
+        reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
+    )
+
+
+def _id_face(excerpt: Excerpt) -> np.ndarray:
+    """(112, 112, 3) uint8 crop of the reference; without landmarks, its face is taken to be aligned as in FFHQ."""
+    assert excerpt.reference is not None
+    if excerpt.reference_landmarks is not None:
+        points = five_points(excerpt.reference_landmarks)
+    else:
+        points = FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
+    return align_face(excerpt.reference, points)
+
+
+def _to_tensors(frames: np.ndarray) -> Tensor:
+    """(f, s, s, 3) uint8 -> (f, 3, s, s) float32 in [-1, 1]."""
+    return torch.stack([to_tensor(frame) for frame in frames])

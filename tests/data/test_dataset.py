@@ -1,0 +1,430 @@
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, ImageFolder, ManifestClips, RenderedClips
+from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.manifest import Clip, write_manifest
+from svfr.data.sampler import ClipBatchSampler
+from tests import clips
+
+SIZE, FRAMES = 48, 3
+WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = 36, 42, 30, 48, 54
+COLOURS = {LEFT_EYE: (250, 40, 40), RIGHT_EYE: (40, 250, 40), NOSE: (40, 40, 250)}
+
+
+def face(shift: float = 0.0, side: int = SIZE) -> np.ndarray:
+    """(68, 2) points [px] around a face in the middle of a square."""
+    angles = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    points = 0.5 + 0.3 * np.column_stack([np.cos(angles), np.sin(angles)])
+    points[36:42], points[42:48] = (0.35, 0.4), (0.65, 0.4)
+    points[[NOSE, LEFT_MOUTH, RIGHT_MOUTH]] = (0.55, 0.55), (0.4, 0.72), (0.6, 0.72)
+    return (points * side + shift).astype(np.float32)
+
+
+def picture(points: np.ndarray, side: int = SIZE, shade: int = 90) -> np.ndarray:
+    """Dots of their own colour at some landmarks."""
+    image = np.full((side, side, 3), shade, dtype=np.uint8)
+    for index, colour in COLOURS.items():
+        x, y = np.rint(points[index]).astype(int)
+        image[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = colour
+    return image
+
+
+class MadeClips:
+    """Clips of 8 frames whose brightness tells the clip and frame; some of them are broken."""
+
+    length = 8
+
+    def __init__(self, count: int = 10, broken: tuple[int, ...] = ()) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return f"made {index}"
+
+    def video_id(self, index: int) -> int:
+        return index // 2
+
+    def num_frames(self, index: int) -> int:
+        return self.length
+
+    def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
+        if index in self.broken:
+            raise ClipError(f"made {index}: broken")
+        start = int(rng.integers(self.length - num_frames + 1))
+        shades = [10 * index + frame for frame in range(start, start + num_frames)]
+        points = np.stack([face(shift=frame) for frame in range(num_frames)])
+        frames = np.stack([picture(p, shade=shade) for p, shade in zip(points, shades, strict=True)])
+        other = (start + num_frames) % self.length
+        return Excerpt(
+            key=f"{index}:{start}",
+            frames=frames,
+            landmarks=points,
+            valid=np.array([True, False, True][:num_frames]),
+            reference=picture(face(), shade=10 * index + other) if reference else None,
+            reference_landmarks=face() if reference else None,
+        )
+
+
+def dataset(source: ClipSource | None = None, **settings) -> ClipDataset:
+    values: dict[str, Any] = {
+        "size": SIZE,
+        "num_frames": FRAMES,
+        "num_views": 2,
+        "task_weights": WEIGHTS,
+        "preset": "svfr",
+        "seed": 5,
+        **settings,
+    }
+    return ClipDataset(source or MadeClips(), **values)
+
+
+def same(a: Sample, b: Sample) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def test_shapes_types_and_ranges() -> None:
+    sample = dataset(num_views=3, reference_dropout=0)[(0, 1)]
+    f, s = FRAMES, SIZE
+    expected = {
+        "gt": ((f, 3, s, s), torch.float32),
+        "lq": ((3, f, 3, s, s), torch.float32),
+        "task_prompts": ((3, 3), torch.float32),
+        "landmarks": ((f, 68, 2), torch.float32),
+        "landmarks_valid": ((f,), torch.bool),
+        "reference": ((3, s, s), torch.float32),
+        "has_reference": ((), torch.bool),
+        "id_face": ((3, 112, 112), torch.float32),
+        "video_id": ((), torch.int64),
+        "seed": ((), torch.int64),
+    }
+    assert {name: (tuple(t.shape), t.dtype) for name, t in vars(sample).items()} == expected
+    for name in ("gt", "lq", "reference", "id_face"):
+        assert -1 <= getattr(sample, name).min() < getattr(sample, name).max() <= 1
+    assert sample.landmarks_valid.tolist() == [True, False, True]
+    assert not sample.landmarks[1].any()
+    assert sample.seed >= 0
+    batch = collate([sample, sample])
+    assert batch.lq.shape == (2, 3, f, 3, s, s)
+    assert batch.video_id.shape == (2,)
+    assert same(batch.to("cpu"), batch)
+
+
+def test_what_a_sample_is_depends_on_seed_epoch_and_index_alone() -> None:
+    first, second = dataset(), dataset()
+    for index in (3, 0, 7):
+        second[(1, index)]
+    assert same(first[(1, 4)], second[(1, 4)])
+    assert not same(first[(1, 4)], first[(2, 4)])
+    assert not same(first[(1, 4)], first[(1, 5)])
+    assert not same(first[(1, 4)], dataset(seed=6)[(1, 4)])
+    assert len({int(first[(e, i)].seed) for e in range(2) for i in range(10)}) == 20
+
+
+def loader(source: ClipDataset, workers: int, start: int = 0) -> Iterator[Sample]:
+    sampler = ClipBatchSampler(len(source), 2, 0, 1, seed=1, start=start)
+    return iter(
+        DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=one_thread)
+    )
+
+
+def test_workers_change_nothing_and_a_later_start_goes_on() -> None:
+    alone, shared = loader(dataset(), 0), loader(dataset(), 2)
+    batches = [next(alone) for _ in range(7)]
+    assert all(same(batch, next(shared)) for batch in batches)
+    resumed = loader(dataset(), 0, start=4)
+    assert all(same(batch, next(resumed)) for batch in batches[4:])
+
+
+def test_views_have_distinct_tasks_drawn_by_weight() -> None:
+    data = dataset(task_weights={"bfr": 3, "colorization": 1, "inpainting,bfr": 0}, num_views=1, preset="dicface")
+    prompts = [tuple(data[(epoch, i)].task_prompts[0].tolist()) for epoch in range(12) for i in range(10)]
+    share = prompts.count((1, 0, 0)) / len(prompts)
+    assert set(prompts) == {(1, 0, 0), (0, 1, 0)}
+    assert share == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / len(prompts)))
+    for index in range(10):
+        views = dataset(num_views=4)[(0, index)].task_prompts
+        assert len(torch.unique(views, dim=0)) == 4
+
+
+def test_each_task_degrades_as_inference_does() -> None:
+    for index in range(4):
+        sample = dataset(num_views=4, flip=False)[(0, index)]
+        views = {tuple(p.int().tolist()): lq for p, lq in zip(sample.task_prompts, sample.lq, strict=True)}
+        gray = views[0, 1, 0]
+        assert torch.equal(gray[:, 0], gray[:, 1])
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        assert (gray[:, 0] - (sample.gt * weights).sum(dim=1)).abs().max() < 2 / 127.5
+        holes = views[0, 0, 1]
+        changed = (holes != sample.gt).any(dim=1)
+        assert changed.any()
+        assert (holes.movedim(1, -1)[changed] == 1).all()
+        assert (views[1, 0, 0] != sample.gt).any()
+        everything = views[1, 1, 1]
+        assert torch.equal(everything[:, 0], everything[:, 2])
+        assert (everything == 1).any()
+
+
+def test_some_masks_move_and_some_do_not() -> None:
+    data = dataset(num_views=1, task_weights={"inpainting": 1.0}, flip=False)
+    moving = []
+    for index in range(10):
+        holes = data[(0, index)].lq[0].min(dim=1).values == 1
+        moving.append(bool((holes[0] != holes[2]).any()))
+    assert 0 < sum(moving) < 10
+
+
+def coloured(frame: torch.Tensor, colour: tuple[int, ...]) -> np.ndarray:
+    """(2,) mean place of a colour, in fractions of the sides."""
+    image = (frame.movedim(0, -1).numpy() + 1) * 127.5
+    y, x = np.nonzero(np.abs(image - colour).max(axis=-1) < 60)
+    return (np.array([x.mean(), y.mean()]) + 0.5) / SIZE
+
+
+def test_landmarks_stay_on_what_they_mark_when_mirrored() -> None:
+    mirrored = 0
+    for index in range(10):
+        sample = dataset(reference_dropout=0)[(0, index)]
+        flipped = bool(coloured(sample.gt[2], COLOURS[LEFT_EYE])[0] > 0.5)  # the left eye's dot is on the right
+        for landmark, colour in COLOURS.items():
+            place = coloured(sample.gt[2], colour)
+            named = {LEFT_EYE: RIGHT_EYE, RIGHT_EYE: LEFT_EYE, NOSE: NOSE}[landmark] if flipped else landmark
+            np.testing.assert_allclose(sample.landmarks[2, named], place, atol=0.6 / SIZE)
+        assert flipped == bool(coloured(sample.reference, COLOURS[LEFT_EYE])[0] > 0.5)
+        mirrored += flipped
+        # The aligned face has whichever eye is left in the picture at the template's left eye.
+        left = (sample.id_face[:, 52, 38].numpy() + 1) * 127.5
+        assert np.abs(left - COLOURS[RIGHT_EYE if flipped else LEFT_EYE]).max() < 60
+    assert 0 < mirrored < 10
+    assert coloured(dataset(flip=False)[(0, 0)].gt[0], COLOURS[LEFT_EYE])[0] < 0.5
+
+
+def test_half_of_the_samples_have_no_reference() -> None:
+    data = dataset()
+    samples = [data[(epoch, index)] for epoch in range(12) for index in range(10)]
+    share = np.mean([bool(s.has_reference) for s in samples])
+    assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(120))
+    for sample in samples:
+        assert bool(sample.reference.any()) == bool(sample.id_face.any()) == bool(sample.has_reference)
+
+
+def test_broken_clips_are_named_once_and_replaced_alike_everywhere(caplog: pytest.LogCaptureFixture) -> None:
+    source = MadeClips(10, broken=(4,))
+    with caplog.at_level(logging.WARNING):
+        data = dataset(source, max_broken_share=0.1)
+        batches = list(islice(loader(data, 0), 10))
+    assert caplog.text.count("made 4: broken") == 1
+    assert data.num_broken == 1
+    shades = torch.cat([batch.gt for batch in batches])[:, 0, :, -1, -1] * 127.5 + 127.5  # 10 clip + frame
+    assert not ((shades > 39.5) & (shades < 47.5)).any()
+    with_workers = dataset(source, max_broken_share=0.1)
+    shared = loader(with_workers, 2)
+    assert all(same(batch, next(shared)) for batch in batches)
+    assert with_workers.num_broken == 1
+    assert same(dataset(source, max_broken_share=0.1)[(0, 4)], data[(0, 4)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_broken_clips_stop_in_one_line(workers: int) -> None:
+    batches = loader(dataset(MadeClips(10, broken=(1, 5)), max_broken_share=0.1), workers)
+    with pytest.raises(DataError) as error:
+        list(islice(batches, 10))
+    assert "2 of 10 clips cannot be read" in str(error.value)
+    assert "broken" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_but_broken_clips_stops_even_if_all_may_be_broken() -> None:
+    with pytest.raises(DataError, match="3 of 3"):
+        dataset(MadeClips(3, broken=(0, 1, 2)), max_broken_share=1.0)[(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_views": 5}, "num_views=5"),
+        ({"task_weights": {"bfr": 1, "colour": 1}}, "unknown task 'colour'"),
+        ({"preset": "nice"}, "unknown preset 'nice'"),
+        ({"num_frames": 9}, "the longest has 8"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        dataset(**settings)
+
+
+# Sources.
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of one video of 20 frames, 96x64: the square at (20, 4)-(68, 52), and the whole frame; one for val."""
+    folder = tmp_path_factory.mktemp("data")
+    frames = []
+    for index in range(20):
+        frame = np.full((64, 96, 3), 20 + 10 * index, dtype=np.uint8)
+        frame[4:52, 20:68] = picture(face(), shade=20 + 10 * index)
+        frames.append(frame)
+    clips.video(folder / "videos.mp4", frames)
+    points = np.stack([face() for _ in range(8)])
+    score = np.ones(8, dtype=np.float32)
+    score[0] = 0
+    np.savez(folder / "one.npz", points=points, score=score)
+    whole = Clip("two", "videos.mp4", "a.mov", "train", start_frame=10, num_frames=10, fps=30.0, width=96, height=64)
+    cut = replace(
+        whole,
+        id="one",
+        start_frame=2,
+        num_frames=8,
+        width=SIZE,
+        height=SIZE,
+        crop=(20, 4, 68, 52),
+        landmarks="one.npz",
+    )
+    write_manifest(folder / "manifest.jsonl", [cut, whole, replace(whole, id="three", split="val")])
+    return folder / "manifest.jsonl"
+
+
+def shades(frames: np.ndarray) -> list[int]:
+    """Frame numbers by the brightness of the lower left corner."""
+    return [round((float(frame[-3:, :3].mean()) - 20) / 10) for frame in frames]
+
+
+def test_manifest_clips_are_cut_and_their_landmarks_follow(manifest: Path) -> None:
+    source = ManifestClips(manifest, "train")
+    assert len(source) == 2
+    assert source.video_id(0) == source.video_id(1)
+    assert (source.num_frames(0), source.num_frames(1)) == (8, 10)
+    starts = set()
+    for seed in range(8):
+        excerpt = source.read(0, 3, 24, np.random.default_rng(seed), True)
+        numbers = shades(excerpt.frames)
+        starts.add(numbers[0])
+        assert numbers == list(range(numbers[0], numbers[0] + 3))
+        assert excerpt.reference is not None
+        other = shades(excerpt.reference[None])[0]
+        assert other in set(range(2, 10)) - set(numbers)
+        assert other != 2  # its landmarks aren't reliable
+        assert excerpt.valid.tolist() == [number != 2 for number in numbers]
+        assert excerpt.landmarks is not None
+        np.testing.assert_allclose(excerpt.landmarks[0], (face() + 0.5) / 2 - 0.5, atol=1e-5)
+        assert excerpt.reference_landmarks is not None
+    assert min(starts) >= 2
+    assert max(starts) <= 7
+    assert len(starts) > 2
+
+
+def test_a_frame_that_is_not_square_gives_its_middle(manifest: Path) -> None:
+    excerpt = ManifestClips(manifest, "train").read(1, 2, 32, np.random.default_rng(0), False)
+    assert excerpt.frames.shape == (2, 32, 32, 3)
+    assert excerpt.reference is excerpt.landmarks is None
+    dot = np.argwhere(np.abs(excerpt.frames[0].astype(int) - COLOURS[LEFT_EYE]).max(axis=-1) < 70).mean(axis=0)
+    x, y = face()[LEFT_EYE] + (20 - 16, 4)
+    np.testing.assert_allclose(dot, (np.array([y, x]) + 0.5) / 2 - 0.5, atol=1)
+
+
+def test_a_manifest_end_to_end(manifest: Path) -> None:
+    batches = loader(dataset(ManifestClips([manifest], "train"), num_frames=4), 2)
+    batch = next(batches)
+    assert batch.gt.shape == (2, 4, 3, SIZE, SIZE)
+    assert batch.video_id.tolist() == [0, 0]
+    short = dataset(ManifestClips(manifest, "train"), num_frames=9)
+    assert len(short) == 1
+
+
+def test_a_reference_from_the_clip_itself_when_there_is_no_other_frame(manifest: Path) -> None:
+    excerpt = ManifestClips(manifest, "train").read(0, 8, 24, np.random.default_rng(0), True)
+    assert excerpt.reference is not None
+    assert 2 < shades(excerpt.reference[None])[0] < 10
+
+
+def test_no_clip_of_a_split(manifest: Path) -> None:
+    with pytest.raises(DataError, match="no clip of the split 'test'"):
+        ManifestClips(manifest, "test")
+
+
+def test_decord_missing_is_one_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install svfr\[data\]"):
+        ManifestClips(manifest, "train")
+
+
+def broken_manifest(manifest: Path, folder: Path, kind: str) -> tuple[Path, str]:
+    """A copy with one fault; what a message about it names."""
+    data = (manifest.parent / "videos.mp4").read_bytes()
+    landmarks = (manifest.parent / "one.npz").read_bytes()
+    if kind == "truncated":
+        data = data[: len(data) // 2]
+    elif kind == "no video":
+        data = b"this is no video at all" * 40
+    elif kind == "no landmarks":
+        landmarks = b"no"
+    elif kind == "too few landmarks":
+        np.savez(folder / "few.npz", points=np.zeros((3, 68, 2)), score=np.ones(3))
+        landmarks = (folder / "few.npz").read_bytes()
+    elif kind == "too short":
+        clips.video(folder / "short.mp4", [np.zeros((64, 96, 3), dtype=np.uint8)] * 4)
+        data = (folder / "short.mp4").read_bytes()
+    if kind != "missing":
+        (folder / "videos.mp4").write_bytes(data)
+    (folder / "one.npz").write_bytes(landmarks)
+    (folder / "manifest.jsonl").write_text(manifest.read_text())
+    return folder / "manifest.jsonl", "one.npz" if "landmarks" in kind else "videos.mp4"
+
+
+@pytest.mark.parametrize("kind", ["truncated", "no video", "no landmarks", "too few landmarks", "too short", "missing"])
+def test_a_broken_file_is_one_line_with_its_name(manifest: Path, tmp_path: Path, kind: str) -> None:
+    path, name = broken_manifest(manifest, tmp_path, kind)
+    with pytest.raises(ClipError) as error:
+        ManifestClips(path, "train").read(0, 8, 24, np.random.default_rng(0), False)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_images_are_clips_of_one_frame(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), picture(face())[..., ::-1])
+    cv2.imwrite(str(tmp_path / "sub" / "b.jpg"), np.full((60, 40, 3), 77, dtype=np.uint8))
+    (tmp_path / "c.png").write_bytes(b"not an image")
+    source = ImageFolder(tmp_path)
+    assert [Path(source.name(index)).name for index in range(3)] == ["a.png", "c.png", "b.jpg"]
+    excerpt = source.read(0, 1, SIZE, np.random.default_rng(0), True)
+    np.testing.assert_array_equal(excerpt.frames[0], picture(face()))
+    assert excerpt.reference is None
+    with pytest.raises(ClipError, match=r"c\.png"):
+        source.read(1, 1, SIZE, np.random.default_rng(0), True)
+    sample = dataset(source, num_frames=1, reference_dropout=0, max_broken_share=0.5)[(0, 1)]
+    assert not sample.has_reference
+    assert not sample.landmarks_valid.any()
+    with pytest.raises(DataError, match="the longest has 1"):
+        dataset(source, num_frames=2)
+    with pytest.raises(DataError, match="no image"):
+        ImageFolder(tmp_path / "none")
+
+
+def test_rendered_clips() -> None:
+    source = RenderedClips(2, first_seed=7)
+    excerpt = source.read(1, 2, 32, np.random.default_rng(0), True)
+    assert excerpt.frames.shape == (2, 32, 32, 3)
+    assert excerpt.reference is not None
+    assert not (excerpt.frames == excerpt.reference).all(axis=(1, 2, 3)).any()
+    assert excerpt.landmarks is not None
+    assert [source.video_id(index) for index in range(2)] == [7, 8]
+    sample = dataset(source, size=32, num_frames=2, reference_dropout=0)[(0, 0)]
+    assert sample.landmarks_valid.all()
+    assert sample.id_face.std() > 0.1
+    with pytest.raises(DataError, match="kept for tests"):
+        RenderedClips(20, first_seed=999_990)
