@@ -435,7 +435,7 @@ def test_bad_files_stop_nothing(infer: Infer) -> None:
     assert reasons.pop("dot.mp4") is None
     for name, part in {
         "empty.mp4": "empty",
-        "text.mp4": "Invalid data",
+        "text.mp4": "no video at all",
         "image.png": "not a readable image",
         "link.mp4": "No such file",
         "cut.mp4": "truncated",
@@ -445,6 +445,7 @@ def test_bad_files_stop_nothing(infer: Infer) -> None:
         reason = reasons.pop(name)
         assert reason
         assert part in reason, name
+        assert name not in reason, "it is already in front of the reason"
         assert sum(f"{name}: " in line for line in outcome.out.splitlines()) == 1
     assert reasons == {}
     assert all(entry["trace"] is None for entry in infer.report["videos"])

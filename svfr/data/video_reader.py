@@ -140,6 +140,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
     """Turn errors of the system and of the codecs into a `VideoError` that names `path`."""
     try:
         yield
+    except av.InvalidDataError as err:
+        raise VideoError(f"{path}: damaged, cut off, or no video at all ({err.strerror})") from err
     except (OSError, av.FFmpegError) as err:
         raise VideoError(f"{path}: {err.strerror or err}") from err
 
@@ -252,7 +254,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
             expected = stream.frames - demuxed.hidden if stream.frames else info.num_frames
             if index < expected or not expected:
                 of = f" of {expected}" if expected else ""
-                raise VideoError(f"{path} ends after {index}{of} frames: truncated or corrupt")
+                raise VideoError(f"{path}: ends after {index}{of} frames: truncated or corrupt")
 
 
 @dataclass
