@@ -70,7 +70,10 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     items = find_items(options.input, options.output, settings.format)
     if options.input.is_dir() and options.input.resolve() == options.output.resolve():
         raise ValueError(f"{options.output}: the output has to be another folder than the input")
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{options.output}: no folder for the results can be made here ({error.strerror})") from error
 
     detector = find_detector(settings, options.networks)
     device = state.device if state.num_processes > 1 and settings.device == "auto" else settings.device

@@ -111,15 +111,20 @@ def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item],
         # One line, and the file's name once: the caller puts it in front.
         reason = " ".join(str(error).split()).removeprefix(f"{item.source}: ")
         return Record(str(item.source), "failed", signature, reason=reason or type(error).__name__)
-    except torch.OutOfMemoryError:
-        reason = "out of memory: lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
-        return Record(str(item.source), "failed", signature, reason=reason)
     except Exception as error:  # a fault of ours must not stop the batch either
+        if _is_out_of_memory(error):
+            reason = "out of memory: lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
+            return Record(str(item.source), "failed", signature, reason=reason)
         reason = f"internal error ({type(error).__name__}: {' '.join(str(error).split())[:200]}), trace in the record"
         return Record(str(item.source), "failed", signature, reason=reason, trace=traceback.format_exc())
     facts = {key: value for key, value in asdict(report).items() if key != "output"}
     placed = str(report.output.relative_to(output))
     return Record(str(item.source), "done", signature, output=placed, facts=facts)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of an accelerator, of NumPy, or of PyTorch on the CPU, which has no type for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def collect(items: Iterable[Item], output: Path, call: Callable[[Item], str], about: dict[str, Any]) -> dict[str, Any]:

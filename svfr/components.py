@@ -170,6 +170,9 @@ class Components:
 
         Returns:
             (n, 3, H, W) float32, about [-1, 1], not clamped.
+
+        Raises:
+            ValueError: not finite, as where a number type overflows.
         """
         context = min(context, chunk_size - 1)
         latents = (latents / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
@@ -180,7 +183,12 @@ class Components:
             decoded = self.vae.decode(chunk, num_frames=len(chunk)).sample.float()
             frames.append(decoded[context:] if frames else decoded)
             start += chunk_size - context
-        return torch.cat(frames)
+        decoded = torch.cat(frames)
+        if not decoded.isfinite().all():
+            raise ValueError(
+                "the result is not finite: choose another dtype (bfloat16, float32) or a lower guidance_scale"
+            )
+        return decoded
 
     @torch.no_grad()
     def encode_reference(self, frame: Tensor, image: np.ndarray, landmarks: np.ndarray) -> Reference:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,6 +161,25 @@ def test_a_missing_mask_names_the_input(tmp_path: Path) -> None:
 
 
 # Running
+
+
+def too_much(allocate: Callable[[], Any]) -> Exception:
+    """What an allocation of more memory than there is ends in."""
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        allocate()
+    return caught.value
+
+
+def test_out_of_memory_is_no_internal_error(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch("a.mp4", "b.mp4", "c.mp4")
+    batch.faults = {
+        "a.mp4": torch.OutOfMemoryError("CUDA out of memory"),
+        "b.mp4": too_much(lambda: torch.empty(2**50)),
+        "c.mp4": too_much(lambda: np.empty(2**50)),
+    }
+    for video in batch.run()["videos"]:
+        assert video["reason"].startswith("out of memory")
+        assert video["trace"] is None
 
 
 def test_a_bad_input_stops_nothing(make_batch: Callable[..., Batch]) -> None:

@@ -45,6 +45,9 @@ def test_none_and_empty_file(tmp_path: Path) -> None:
         ("seed=-1", ["seed=-1", "at least 0"]),
         ("crf=52", ["crf=52", "at most 51"]),
         ("size", ["'size'", "key=value"]),
+        ("size=:", ["'size=:'", "not valid YAML"]),
+        ("detector=[", ["'detector=['", "not valid YAML"]),
+        ("detector=${nothing", ["detector"]),
     ],
 )
 def test_wrong_setting_is_one_line_that_names_the_key(override: str, words: list[str]) -> None:
@@ -64,7 +67,7 @@ def test_guidance_scale_has_to_be_a_number(value: str) -> None:
 def test_the_first_wrong_key_of_a_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "infer.yaml"
     file.write_text("sede: 3\n")
-    with pytest.raises(ConfigError, match=r"sede.*seed"):
+    with pytest.raises(ConfigError, match=r"infer\.yaml: .*sede.*seed"):
         load(InferConfig, file)
 
 

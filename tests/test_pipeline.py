@@ -110,6 +110,11 @@ def test_chosen_reference_has_an_effect_from_the_second_clip_on(pipe: SVFRPipeli
     assert levels(without[4:], with_one[4:]) > 0.5
 
 
+def test_a_result_that_overflows_is_an_error(pipe: SVFRPipeline, clip: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"not finite.*guidance_scale"):
+        pipe(clip[:7], guidance_scale=1e38)
+
+
 def test_guidance_scale(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     one, other = (pipe(clip[:7], guidance_scale=scale) for scale in (1.0, 3.0))
     assert levels(one[:4], other[:4]) == 0  # nothing to guide to yet

@@ -20,19 +20,29 @@ def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str
         ConfigError: an unreadable file, an unknown key (the nearest valid one is named), a wrong type or value.
     """
     config = OmegaConf.structured(schema)
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"'{override}': settings are given as key=value")
+    where = ""
     try:
         if yaml is not None:
+            where = f"{yaml}: "
             config = OmegaConf.merge(config, _load_mapping(yaml))
-        config = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+        where = ""
+        for override in overrides:
+            config = OmegaConf.merge(config, _parse_override(override))
         return cast(Schema, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         message, *details = str(error).splitlines()
         key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
         message = message.replace(f" not in '{schema.__name__}'", " is no setting")
-        raise ConfigError(message if key in message else f"{key}: {message}") from error
+        raise ConfigError(where + (message if key in message else f"{key}: {message}")) from error
+
+
+def _parse_override(override: str) -> DictConfig:
+    if "=" not in override:
+        raise ConfigError(f"'{override}': settings are given as key=value")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except YAMLError as error:
+        raise ConfigError(f"'{override}': the value is not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _load_mapping(path: Path) -> DictConfig:
