@@ -17,7 +17,7 @@ ONLY_IN = {  # package -> the files that may import it
     "av": ("svfr/data/compression.py", "svfr/data/video_reader.py", "svfr/data/video_writer.py"),
     "omegaconf": ("svfr/config/load.py",),
     "yaml": ("svfr/config/load.py",),
-    "accelerate": ("svfr/train.py",),
+    "accelerate": ("svfr/train.py", "svfr/train_state.py"),
     "argparse": (),
 }
 ABOVE_DATA = ("models", "components", "sampling", "pipeline", "train", "diffusion", "losses", "config", "metrics")

@@ -92,7 +92,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
     precision: str = "bf16"
-    """no (float32) | bf16 | fp16: of the forward pass; the trained weights are float32."""
+    """fp32 | bf16 | fp16: of the forward pass; the trained weights are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: str = "edm"
@@ -130,7 +130,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("constant", "cosine"))
-        check_choice("precision", self.precision, ("no", "bf16", "fp16"))
+        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         check_choice("weighting", self.weighting, ("edm", "epsilon"))
         check_choice("ulr_denominator", self.ulr_denominator, ("standard", "printed"))
         check_choice("tracker", self.tracker, ("tensorboard", "wandb", "none"))

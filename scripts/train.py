@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Train SVFR. Run the same command again to go on where it stopped.
+
+    accelerate launch scripts/train.py --config configs/train.yaml init_from=SVD data.manifests=[DATA/manifest.jsonl]
+
+Exit code: 0 trained to max_steps, 1 training could not go on, 2 the call itself was wrong, 130 stopped by a signal.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from svfr import config
+from svfr.config import TrainConfig
+from svfr.train import TrainingError, train
+
+INTERRUPTED = 130  # the shell's exit code of Ctrl-C
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="yaml file of settings")
+    names = ", ".join(TrainConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and turn what a user can cause into one line."""
+    options = parse_arguments(arguments)
+    try:
+        finished = train(config.load(TrainConfig, options.config, options.settings))
+    except TrainingError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError:
+        print(
+            "train.py: out of memory: lower batch_size (and raise accumulate), data.num_frames or data.size, "
+            "set gradient_checkpointing=true, or use FSDP (configs/accelerate)",
+            file=sys.stderr,
+        )
+        return 1
+    except (ValueError, OSError) as error:
+        # Of an error in a loader process, the last line is the error's own.
+        print(f"train.py: {str(error).strip().splitlines()[-1].split('Error: ')[-1]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0 if finished else INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+"""Training: one visible loop. Run the same command again to go on where it stopped."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.nn.functional as distributed
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from svfr import checkpoint
+from svfr.components import Components
+from svfr.config import TrainConfig
+from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
+from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.sampler import ClipBatchSampler
+from svfr.initialize import initialize, use_for
+from svfr.objective import Objective, TrainedModel
+from svfr.pipeline import SVFRPipeline
+from svfr.run_folder import RunFolder
+from svfr.train_state import TrainState, load_trained
+from svfr.validation import Validator
+
+RUNNING_MEAN = 0.98  # of the loss, for its explosions
+LONGEST_WAIT = timedelta(hours=2)  # of processes for the one that validates and writes
+VAL_SEEDS = 1_000_000  # rendered clips from here up are never trained on
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; one line."""
+
+
+def train(config: TrainConfig) -> bool:
+    """Train SVFR.
+
+    Args:
+        config: all settings. `init_from` and a source of data have to be given.
+
+    Returns:
+        Whether the run is at `max_steps`; False if a signal (SIGTERM, Ctrl-C) stopped it, after a checkpoint.
+
+    Raises:
+        ConfigError: settings that cannot be, or a run folder of other settings.
+        WeightsError: `init_from` cannot be used.
+        TrainingError: the loss is not finite or explodes, step after step.
+        OSError: the run folder cannot be written.
+    """
+    accelerator = make_accelerator(config)
+    run = RunFolder(Path(config.output_dir))
+    set_seed(config.seed)
+    if accelerator.is_main_process:
+        run.claim(config)
+    accelerator.wait_for_everyone()
+
+    # 1. Networks: what is trained in float32, the rest frozen in low precision.
+    components = make_components(config)
+    shadow = deepcopy(components) if accelerator.is_main_process else None  # for the moving average
+    frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    components.to(accelerator.device, frozen)
+    model = TrainedModel(components.model.float().train().requires_grad_(True))
+    if config.gradient_checkpointing:
+        components.model.unet.enable_gradient_checkpointing()
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.max_steps)
+    model, prepared = accelerator.prepare(model, optimizer)
+    state = TrainState(accelerator, model, prepared, schedule, config.ema_decay)
+    progress = resume(state, run, accelerator)
+
+    # 2. Data: what a sample is depends on (seed, epoch, index) alone.
+    if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
+        accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
+    batches = iter(make_loader(config, accelerator, start=progress.step * config.accumulate))
+    validator = make_validator(config) if accelerator.is_main_process and config.validate_every else None
+    objective = make_objective(config)
+    start_trackers(accelerator, config)
+
+    # 3. The loop.
+    with (
+        interruptible() as interrupted,
+        tqdm(
+            total=config.max_steps,
+            initial=progress.step,
+            desc="train",
+            unit="step",
+            disable=not accelerator.is_main_process,
+        ) as bar,
+    ):
+        stop = False
+        while progress.step < config.max_steps and not stop:
+            values: dict[str, Tensor] = {}
+            for micro in range(config.accumulate):
+                batch = next(batches)
+                with nullcontext() if micro == config.accumulate - 1 else accelerator.no_sync(model):
+                    targets = objective.prepare(components, batch)
+                    with accelerator.autocast():
+                        outputs = model(targets)
+                    loss, parts = objective.loss(outputs, targets, batch, gather=gatherer(accelerator))
+                    accelerator.backward(loss / config.accumulate)
+                values = {name: values.get(name, 0) + part / config.accumulate for name, part in parts.items()}
+            grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+
+            # All processes have to agree on skipping and stopping: they see the same numbers.
+            mean, stop = agree(accelerator, values, bool(interrupted))
+            mean["grad_norm"] = float(grad_norm)
+            if is_sound(mean, progress.mean_loss, config.explosion):
+                prepared.step()
+                schedule.step()
+                state.update_ema()
+                progress.skipped_in_row = 0
+                previous = mean["loss"] if progress.mean_loss is None else progress.mean_loss
+                progress.mean_loss = RUNNING_MEAN * previous + (1 - RUNNING_MEAN) * mean["loss"]
+                progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in mean.items()}
+                progress.num_summed += 1
+            else:
+                if accelerator.scaler is not None:
+                    prepared.step()  # the scaler leaves the weights alone and lowers its scale
+                progress.skipped += 1
+                progress.skipped_in_row += 1
+            prepared.zero_grad(set_to_none=True)
+            progress.step += 1
+            bar.update()
+            bar.set_postfix(loss=f"{progress.mean_loss or float('nan'):.4f}", skipped=progress.skipped, refresh=False)
+
+            if progress.step % config.log_every == 0 or progress.step == config.max_steps:
+                log(accelerator, run, state)
+            if progress.skipped_in_row > config.max_skipped:
+                raise TrainingError(
+                    f"step {progress.step}: {progress.skipped_in_row} steps in a row without a sound loss "
+                    f"({describe(mean)}); go on from an earlier checkpoint with a lower learning_rate"
+                )
+            due = progress.step % config.checkpoint_every == 0 or progress.step == config.max_steps or stop
+            validate = bool(config.validate_every) and progress.step % config.validate_every == 0
+            if due or validate:
+                ema = state.ema_weights()
+                if shadow is not None:
+                    load_trained(shadow.model, ema)
+            if validate and validator is not None and shadow is not None:
+                picture = run.samples / f"{checkpoint.step_name(progress.step)}.png"
+                results = validate_with(validator, components, shadow, accelerator, picture)
+                run.add_metrics(progress.step, results)
+                accelerator.log(results, step=progress.step)
+                bar.write(f"step {progress.step}: {describe(results)}")
+            if due:
+                save(state, run, accelerator, shadow, config.keep_checkpoints)
+            accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return progress.step >= config.max_steps
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Devices, processes and precision, as `accelerate launch` and the settings say."""
+    tracker: Any = None
+    if config.tracker != "none":
+        tracker = config.tracker
+        try:
+            __import__({"tensorboard": "tensorboard", "wandb": "wandb"}[config.tracker])
+        except ImportError:
+            tracker = None
+            tqdm.write(f"{config.tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
+    return Accelerator(
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        cpu=config.device == "cpu",
+        log_with=tracker,
+        project_dir=config.output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT), DistributedDataParallelKwargs()],
+    )
+
+
+def make_components(config: TrainConfig) -> Components:
+    """The networks to start from, on the CPU."""
+    if config.init_from is None:
+        raise TrainingError("init_from is not given: SVD's folder, released, demo, or a folder of weights")
+    components = initialize(
+        config.init_from,
+        config.seed,
+        arcface=config.arcface,
+        latent_transformer=config.lambda_ulr > 0,
+        landmark_predictor=config.lambda_prior > 0,
+    )
+    SVFRPipeline(components).resolve_size(config.data.size)
+    use_for(components, config.data.size, config.data.num_frames)
+    return components
+
+
+def make_objective(config: TrainConfig) -> Objective:
+    """The loss that the settings ask for."""
+    return Objective(
+        weighting=config.weighting,
+        sigma_mean=config.sigma_mean,
+        sigma_std=config.sigma_std,
+        lambda_ulr=config.lambda_ulr,
+        lambda_prior=config.lambda_prior,
+        temperature=config.ulr_temperature,
+        denominator=config.ulr_denominator,
+    )
+
+
+def make_source(config: TrainConfig, split: str) -> ClipSource:
+    """The clips of a split; of images and rendered clips, some are held out for validation."""
+    data = config.data
+    if data.manifests:
+        return ManifestClips([Path(path) for path in data.manifests], split)
+    if data.images is not None:
+        return ImageFolder(Path(data.images))
+    if data.rendered_clips:
+        return RenderedClips(*((data.rendered_clips, 0) if split == "train" else (data.val_clips, VAL_SEEDS)))
+    raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
+
+
+def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
+    """Batches of this process, from global batch number `start` on, without end."""
+    data = config.data
+    dataset = ClipDataset(
+        make_source(config, "train"),
+        size=data.size,
+        num_frames=data.num_frames,
+        num_views=data.num_views,
+        task_weights=data.resolved_task_weights,
+        preset=data.preset,
+        reference_dropout=data.reference_dropout,
+        flip=data.flip,
+        seed=config.seed,
+        max_broken_share=data.max_broken_share,
+    )
+    sampler = ClipBatchSampler(
+        num_samples=len(dataset),
+        batch_size=config.batch_size,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        seed=config.seed,
+        start=start,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=data.num_workers,
+        collate_fn=collate,
+        worker_init_fn=one_thread,
+        pin_memory=accelerator.device.type != "cpu",
+    )
+
+
+def make_validator(config: TrainConfig) -> Validator | None:
+    """Restores held-out clips, each under every combination of tasks that is trained."""
+    data = config.data
+    weights = data.resolved_task_weights
+    try:
+        dataset = ClipDataset(
+            make_source(config, "val"),
+            size=data.size,
+            num_frames=data.num_frames,
+            num_views=len(weights),
+            task_weights=dict.fromkeys(weights, 1.0),
+            preset=data.preset,
+            reference_dropout=1.0,
+            flip=False,
+            seed=config.seed,
+            max_broken_share=1.0,
+        )
+    except ValueError as error:
+        tqdm.write(f"no validation: {error}")
+        return None
+    samples = [dataset[0, index] for index in range(min(data.val_clips, len(dataset)))]
+    return Validator(samples, config.seed) if samples else None
+
+
+def resume(state: TrainState, run: RunFolder, accelerator: Accelerator) -> Any:
+    """Go on from the newest whole checkpoint of the run, if there is one; returns the progress."""
+    found = checkpoint.latest(run.checkpoints, accelerator.print)
+    if found is not None:
+        step, folder = found
+        state.load(folder)
+        accelerator.print(f"{run.path}: goes on after step {step}")
+    if accelerator.is_main_process:
+        run.cut_metrics(state.progress.step)
+    return state.progress
+
+
+def start_trackers(accelerator: Accelerator, config: TrainConfig) -> None:
+    """Start tensorboard or wandb."""
+    accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": Path(config.output_dir).name}})
+
+
+def gatherer(accelerator: Accelerator) -> Any:
+    """Rows of all processes, with gradients; None of it where there is one process."""
+    if accelerator.num_processes == 1:
+        return lambda rows: rows
+
+    def gather(rows: Tensor) -> Tensor:
+        return torch.cat(distributed.all_gather(rows)) if rows.requires_grad else accelerator.gather(rows)
+
+    return gather
+
+
+def agree(accelerator: Accelerator, values: dict[str, Tensor], stop: bool) -> tuple[dict[str, float], bool]:
+    """Means of the values over all processes, and whether any of them was told to stop."""
+    names = list(values)
+    numbers = torch.stack([*(values[name].float() for name in names), torch.tensor(float(stop)).to(accelerator.device)])
+    means = accelerator.reduce(numbers, reduction="mean").tolist()
+    return dict(zip(names, means[:-1], strict=True)), means[-1] > 0
+
+
+def is_sound(values: dict[str, float], mean_loss: float | None, explosion: float) -> bool:
+    """Whether a step may be taken: all finite, and no explosion against the running mean."""
+    if not all(torch.tensor(list(values.values())).isfinite()):
+        return False
+    return mean_loss is None or values["loss"] <= explosion * max(mean_loss, 1e-8)
+
+
+def log(accelerator: Accelerator, run: RunFolder, state: TrainState) -> None:
+    """Write the means since the last line to metrics.jsonl and the trackers."""
+    progress = state.progress
+    values = {name: total / progress.num_summed for name, total in progress.sums.items()}  # none if all were skipped
+    values |= {"learning_rate": float(state.schedule.get_last_lr()[0]), "skipped": float(progress.skipped)}
+    progress.sums, progress.num_summed = {}, 0
+    if accelerator.is_main_process:
+        run.add_metrics(progress.step, values)
+    accelerator.log(values, step=progress.step)
+
+
+def validate_with(
+    validator: Validator, components: Components, shadow: Components, accelerator: Accelerator, picture: Path
+) -> dict[str, float]:
+    """Restore the validation clips with the moving average, on the device, and log what comes out."""
+    model = shadow.model.to(components.device)
+    averaged = Components(model, components.vae, components.id_encoder, components.scheduler, components.settings)
+    with accelerator.autocast():
+        results = validator(averaged, picture)
+    model.cpu()
+    return results
+
+
+def save(
+    state: TrainState, run: RunFolder, accelerator: Accelerator, shadow: Components | None, keep_checkpoints: int
+) -> None:
+    """Write the weights (the moving average, in `shadow` on the main process) and a checkpoint of this step."""
+    step = state.progress.step
+    if shadow is not None:
+        weights = checkpoint.begin(run.weights, step)
+        shadow.save(weights)
+        run.describe(weights)
+        checkpoint.finish(weights)
+    partial = checkpoint.begin(run.checkpoints, step) if accelerator.is_main_process else run.checkpoints
+    state.save(partial)
+    if accelerator.is_main_process:
+        checkpoint.finish(partial)
+        checkpoint.prune(run.checkpoints, keep_checkpoints)
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Inside, SIGTERM and the first Ctrl-C are only noted, in the list; a second Ctrl-C stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+        tqdm.write("stopping after this step; a checkpoint is being written")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe(values: dict[str, float]) -> str:
+    """Values in one line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
