@@ -74,8 +74,8 @@ def _paint(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:
             value = value + rng.uniform(0.2, 0.7) * np.clip((radius - np.hypot(x - at[0], y - at[1])) * 60, 0, 1)
         low, high = np.array([0.04, 0.05, 0.10]), np.array([1.0, 0.85, 0.55])
     else:
-        radius = np.hypot(x - 0.5, y - 0.45)
-        value = bright * (1.1 - 1.1 * radius) + 0.025 * noise(rng, shape, (5, 5), 3)
+        distance = np.hypot(x - 0.5, y - 0.45)
+        value = bright * (1.1 - 1.1 * distance) + 0.025 * noise(rng, shape, (5, 5), 3)
         low, high = np.array([0.05, 0.06, 0.09]), np.array([0.75, 0.80, 0.88])
     colour = low + (high - low) * np.clip(value, 0, 1)[..., None]
     return (np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8)
