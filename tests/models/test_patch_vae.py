@@ -37,12 +37,23 @@ def test_reconstruction_is_that_of_principal_components() -> None:
 
 def test_latents_have_mean_0_and_variance_1_and_no_width() -> None:
     given = frames()
-    posterior = fit_patch_autoencoder(given, 4, 10).encode(given).latent_dist
+    posterior = fit_patch_autoencoder(given, 4, 10, whitening=1.0).encode(given).latent_dist
     latents = posterior.mode()
     assert latents.shape == (12, 10, 12, 12)
     assert torch.equal(posterior.sample(), latents)
     torch.testing.assert_close(latents.mean(dim=(0, 2, 3)), torch.zeros(10), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.var(dim=(0, 2, 3), unbiased=False), torch.ones(10), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5])
+def test_less_whitening_keeps_the_order_of_the_components(whitening: float) -> None:
+    given = frames()
+    full, part = (fit_patch_autoencoder(given, 4, 8, whitening=w) for w in (0.0, whitening))
+    natural, latents = (a.encode(given).latent_dist.mode().std(dim=(0, 2, 3), unbiased=False) for a in (full, part))
+    assert latents.square().mean().item() == pytest.approx(1, rel=1e-3)
+    torch.testing.assert_close(latents / latents[0], (natural / natural[0]) ** (1 - whitening), rtol=1e-2, atol=1e-3)
+    one, other = (a.decode(a.encode(given).latent_dist.mode()).sample for a in (full, part))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
 def test_all_components_lose_nothing_and_a_patch_is_a_latent_pixel() -> None:

@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Train the bundled model from nothing, on rendered faces: VAE, ID network, SVFR.
+
+    python scripts/train_demo.py --config configs/demo_64.yaml [key=value ...]      (a CPU, hours)
+    python scripts/train_demo.py --config configs/demo_128.yaml [key=value ...]     (a GPU)
+
+Each step has a gate before the next. Run again, it goes on where it was stopped; the model is in OUTPUT_DIR/model.
+Exit code: 0 all steps done, 1 stopped before or a gate not passed, 2 the call itself was wrong.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from svfr import checkpoint, config
+from svfr.config.demo import DemoConfig
+from svfr.demo.build import ship
+from svfr.demo.steps import GateError, check_renderer, make_identity, make_init, make_vae
+from svfr.models.weights import WeightsError
+from svfr.pipeline import resolve_device
+from svfr.train import TrainingError, train
+
+STEPS = ("renderer", "vae", "identity", "svfr")
+
+
+def run(options: argparse.Namespace) -> int:
+    """All steps up to the one that is asked for; returns the exit code."""
+    settings = config.load(DemoConfig, options.config, options.settings)
+    folder, device = Path(settings.output_dir), resolve_device(settings.device)
+    wanted = STEPS[: STEPS.index(options.until) + 1]
+    check_renderer(settings, folder)
+    if "vae" not in wanted:
+        return 0
+    vae = make_vae(settings, folder, device)
+    if "identity" not in wanted:
+        return 0
+    id_encoder = make_identity(settings, folder, device)
+    if "svfr" not in wanted:
+        return 0
+    init = make_init(settings, folder, vae, id_encoder)
+    run_folder = folder / "svfr"
+    finished = train(replace(settings.train, init_from=str(init), output_dir=str(run_folder), seed=settings.seed))
+    weights = checkpoint.latest(run_folder / "weights", print)
+    if weights is None:
+        return 1
+    step, newest = weights
+    size = ship(newest, folder / "model")
+    print(f"{folder / 'model'}: weights of step {step}, {size / 2**20:.1f} MiB; use them with --weights")
+    return 0 if finished else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and turn a wrong call into one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="configs/demo_64.yaml or demo_128.yaml")
+    parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="the last step to do")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.max_steps=2000")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        return run(options)
+    except GateError as error:
+        print(f"train_demo.py: {error}", file=sys.stderr)
+        return 1
+    except (TrainingError, FloatingPointError) as error:
+        print(f"train_demo.py: {error}", file=sys.stderr)
+        return 1
+    except (WeightsError, ValueError, OSError) as error:
+        print(f"train_demo.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training the bundled model from nothing, on rendered faces: VAE, ID network, then SVFR."""
