@@ -24,7 +24,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """
     root = Path(settings.source.path)
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
-    found = find(settings.source.collection, root, annotations)
+    found = find(settings.source.collection, root, annotations, Path(settings.output))
     inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
     step = Step("ingest", settings, workers, {"collection": settings.source.collection})
     return step.finish(_without_duplicates(step.map(ingest_file, inputs)))

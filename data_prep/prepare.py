@@ -4,52 +4,83 @@
     python data_prep/prepare.py --config configs/data_prep.yaml source.path=DIR output=DIR [key=value ...]
 
 The steps ingest, cut, track, score, landmarks, identities and write follow each other; `--steps track,score` runs
-these alone. Run again, it does what is left. Exit code: 0 all done, 1 some files were bad (see rejected.jsonl) or
-nothing was left, 2 the call itself was wrong or the machine failed.
+these alone. Run again, it does what is left. Exit code: 0 all done, 1 some files were bad (each with its reason in
+rejected.jsonl) or nothing was left, 2 the call itself was wrong or the machine failed.
 """
 
 import argparse
 import fcntl
 import signal
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
-from data_prep import cut, ingest, track
-from data_prep.records import PrepareError
-from data_prep.workers import one_line, start_workers
+from data_prep import cut, identities, ingest, landmarks, score, track, write
+from data_prep.records import STEPS, NothingLeft, PrepareError, Record
+from data_prep.workers import Workers, one_line, start_workers
 from svfr import config
 from svfr.config.data_prep import DataPrepConfig
 
-MODULES = {"ingest": ingest, "cut": cut, "track": track}
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+class StepModule(Protocol):
+    """A step's module."""
+
+    def check(self, settings: DataPrepConfig) -> None:
+        """Raise ValueError or OSError if something that the step needs is missing."""
+
+    def run(self, settings: DataPrepConfig, workers: Workers) -> list[Record]:
+        """Do the step; returns its records."""
+
+
+MODULES: dict[str, StepModule] = dict(
+    zip(STEPS, (ingest, cut, track, score, landmarks, identities, write), strict=True)
+)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="yaml file of settings")
-    parser.add_argument("--steps", default=",".join(MODULES), help="some of the steps (default: %(default)s)")
+    parser.add_argument("--steps", default=",".join(STEPS), help="default: %(default)s")
     names = ", ".join(DataPrepConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
     return parser.parse_intermixed_args(arguments)
 
 
-def run(settings: DataPrepConfig, steps: list[str]) -> int:
-    """Run steps; returns the exit code."""
+def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
+    """Run steps in their order; returns the exit code."""
+    unknown = [name for name in steps if name not in MODULES]
+    if unknown:
+        raise PrepareError(f"--steps: unknown step '{unknown[0]}': choose from {', '.join(STEPS)}")
+    steps = [name for name in STEPS if name in steps]
     for name in steps:
         MODULES[name].check(settings)
     with _locked(Path(settings.output)):
         workers = start_workers(settings.engine, settings.processes, settings.ray_address)
         try:
             for name in steps:
-                MODULES[name].run(settings, workers)
+                records = MODULES[name].run(settings, workers)
         finally:
             workers.close()
-    return 0
+        left_out = write.collect_rejected(Path(settings.output))
+    return report(steps[-1], records, left_out, settings)
+
+
+def report(step: str, records: Sequence[Record], left_out: Sequence[Record], settings: DataPrepConfig) -> int:
+    """Say what came out; returns the exit code."""
+    bad = [item for item in left_out if item["bad"]]
+    unwanted = Counter(item["step"] for item in left_out if not item["bad"])
+    listed = ", ".join(f"{count} in {name}" for name, count in unwanted.items()) or "0"
+    where = Path(settings.output) / (write.MANIFEST if step == "write" else f"steps/{step}.jsonl")
+    print(f"{where}: {len(records)} entries; bad files: {len(bad)}; left out: {listed}")
+    return 1 if bad else 0
 
 
 @contextmanager
@@ -68,7 +99,7 @@ def _locked(output: Path) -> Iterator[None]:
         yield
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
@@ -76,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
     except (ValueError, OSError) as error:
         print(f"prepare.py: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NothingLeft) else 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -42,8 +42,8 @@ def note(
     return {"start": start, "stop": stop, "box": box, "person": person}
 
 
-def find(collection: str, root: Path, annotations: Path | None) -> list[Found]:
-    """The files of a data set in a fixed order.
+def find(collection: str, root: Path, annotations: Path | None, output: Path) -> list[Found]:
+    """The files of a data set in a fixed order, without those in the output folder.
 
     Raises:
         PrepareError: the folder or the annotations are not there, or cannot be read.
@@ -54,6 +54,7 @@ def find(collection: str, root: Path, annotations: Path | None) -> list[Found]:
         raise PrepareError(f"source.annotations={annotations}: no such file or folder")
     try:
         found = sorted(READERS[collection](root, annotations), key=lambda item: str(item.path))
+        found = [item for item in found if not item.path.resolve().is_relative_to(output.resolve())]
     except OSError as error:
         raise PrepareError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
     if not found:

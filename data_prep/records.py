@@ -21,6 +21,10 @@ class PrepareError(ValueError):
     """What stops a step; one line that says what to do."""
 
 
+class NothingLeft(PrepareError):
+    """A step that left out everything."""
+
+
 class OutputError(PrepareError):
     """A result that cannot be written; no input's fault, so the step stops."""
 
@@ -85,7 +89,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def machine_error(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, is the machine's and no input's."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        if getattr(error, "errno", None) in MACHINE_ERRORS:  # FFmpeg's errors have one, too
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -9,7 +9,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.records import FOLDER, VERSION, OutputError, PrepareError, Record, digest, write_lines, write_step
+from data_prep.records import (
+    FOLDER,
+    VERSION,
+    NothingLeft,
+    OutputError,
+    PrepareError,
+    Record,
+    digest,
+    write_lines,
+    write_step,
+)
 from data_prep.workers import Function, Outcome, Task, Workers
 from svfr.config.data_prep import DataPrepConfig
 
@@ -111,7 +121,7 @@ class Step:
             The records that stay.
 
         Raises:
-            PrepareError: none stays.
+            NothingLeft: none stays.
         """
         records = list(records)
         kept = [
@@ -126,7 +136,7 @@ class Step:
         if not kept:
             reasons = Counter(item["reason"] for item in left_out).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "there was no input"
-            raise PrepareError(f"step {self.name}: nothing is left ({listed})")
+            raise NothingLeft(f"step {self.name}: nothing is left ({listed})")
         return kept
 
     def sweep(self, folder: str, records: Iterable[Record]) -> None:

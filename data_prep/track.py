@@ -36,8 +36,8 @@ def check(settings: DataPrepConfig) -> None:
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/track.jsonl: one record for each face of each clip.
 
-    `id`, `start_frame` and `num_frames` are now the track's; `face`, `frontality`, `sharpness` and `detected` (share of
-    frames) describe it; steps/tracks/ID.npz has `crops` (f, 4), the smoothed squares [px], and the mean `embedding`.
+    `id`, `start_frame` and `num_frames` are now the track's; `face`, `detected`, `inside`, `frontality` and
+    `sharpness` (see `TrackConfig`) describe it; steps/tracks/ID.npz has `crops` (f, 4), the smoothed squares [px], and the mean `embedding`.
     """
     clips = read_step(Path(settings.output), "cut")
     network = recognizer(settings)
@@ -83,6 +83,7 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
             "num_frames": stop - start,
             "face": round(float(np.median([max(face.box[2:] - face.box[:2]) for face in linked.faces])), 1),
             "detected": round(len(linked.faces) / (stop - start), 3),
+            "inside": round(_inside(linked.track.boxes, clip["width"], clip["height"]), 3),
             "frontality": round(float(np.median([frontality(face.landmarks) for face in linked.faces])), 3),
             "sharpness": round(
                 float(np.median([face.sharpness for face in linked.faces if isinstance(face, SharpFace)])), 1
@@ -113,12 +114,20 @@ def _unwanted(facts: Record, settings: DataPrepConfig) -> str | None:
     for name, limit in (
         ("face", limits.min_face),
         ("detected", limits.min_detected),
+        ("inside", limits.min_inside),
         ("frontality", limits.min_frontality),
         ("sharpness", limits.min_sharpness),
     ):
         if facts[name] < limit:
             return f"{name} {facts[name]:g} is below track.min_{name}={limit:g}"
     return None
+
+
+def _inside(crops: np.ndarray, width: int, height: int) -> float:
+    """Mean share of (f, 4) crops that lies inside of the frame."""
+    extent = crops[:, 2:] - crops[:, :2]
+    within = np.minimum(crops[:, 2:], [width, height]) - np.maximum(crops[:, :2], 0)
+    return float((np.maximum(within, 0).prod(axis=1) / extent.prod(axis=1)).mean())
 
 
 def _sharp(image: np.ndarray, face: Face) -> SharpFace:

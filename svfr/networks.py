@@ -129,6 +129,24 @@ NETWORKS: dict[str, Network] = {
             url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         ),
         Network(
+            name="arniqa",
+            file="ARNIQA.pth",
+            purpose="image quality, encoder",
+            size=112_155_914,
+            sha256="ad2022e59b1040d5bab24f9325c10d0215956a2061248a36c15edaec3e60fcd1",
+            licence="Apache-2.0 (code; none stated for the weights); trained on KADIS-700k",
+            url="https://github.com/miccunifi/ARNIQA/releases/download/weights/ARNIQA.pth",
+        ),
+        Network(
+            name="arniqa-regressor",  # TorchScript, of which only the tensors are read
+            file="regressor_koniq10k.pth",
+            purpose="image quality, regressor",
+            size=19_560,
+            sha256="af8f127aca38a8e1082e066b5ee93e533bf5f33aaf9c76b3c31526ef901919e1",
+            licence="Apache-2.0 (code; none stated for the weights); trained on KonIQ-10k",
+            url="https://github.com/miccunifi/ARNIQA/releases/download/weights/regressor_koniq10k.pth",
+        ),
+        Network(
             # TF-hub's i3d-kinetics-400 as TorchScript, which is code: it is run only if its sha256 is this one.
             name="i3d",
             file="i3d_torchscript.pt",

@@ -57,13 +57,15 @@ class TrackConfig:
     """Larger side of the face's box [px], median over the clip."""
     min_detected: float = 0.5
     """Share of the clip's frames in which the face was detected."""
+    min_inside: float = 0.0
+    """Share of the crop that lies inside of the frame, mean over the clip; outside, the frame's edge is repeated."""
     min_frontality: float = 0.0
     """Median of `svfr.data.faces.frontality`, 0 (profile) to 1 (frontal)."""
     min_sharpness: float = 0.0
     """Median of `svfr.data.faces.sharpness` of the face at 128 px."""
 
     def __post_init__(self) -> None:
-        for name in ("min_face", "min_detected", "min_frontality", "min_sharpness"):
+        for name in ("min_face", "min_detected", "min_inside", "min_frontality", "min_sharpness"):
             check_at_least(f"track.{name}", getattr(self, name), 0)
 
 

@@ -7,7 +7,7 @@ import io
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +61,7 @@ class VideoWriter:
         format: str = "mp4",
         width: int | None = None,
         height: int | None = None,
+        encoder: Mapping[str, str] | None = None,
     ) -> None:
         """Create the temporary file.
 
@@ -71,6 +72,7 @@ class VideoWriter:
             format: "mp4" or "png".
             width: [px] of the frames, if other than the source's.
             height: [px] of the frames, if other than the source's.
+            encoder: further options of x264, such as {"g": "30", "threads": "1"}.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -96,7 +98,9 @@ class VideoWriter:
             try:
                 self._sink: _Sink
                 if container:
-                    self._sink = _H264(self._temporary, container.format, source, self._shape[:2], crf)
+                    self._sink = _H264(
+                        self._temporary, container.format, source, self._shape[:2], {"crf": str(crf), **(encoder or {})}
+                    )
                 elif self._is_folder:
                     self._sink = _PngFolder(self._temporary, source)
                 else:
@@ -263,7 +267,14 @@ def _holds_audio(container_format: str, path: Path) -> bool:
 class _H264:
     """An H.264 encoder and the sound of the source, interleaved by time."""
 
-    def __init__(self, file: Path, container_format: str, source: VideoInfo, shape: tuple[int, int], crf: int) -> None:
+    def __init__(
+        self,
+        file: Path,
+        container_format: str,
+        source: VideoInfo,
+        shape: tuple[int, int],
+        x264: Mapping[str, str],
+    ) -> None:
         self._source_path = source.path
         self._input = open_video(source.path) if source.kind == "video" else None
         template = video_stream(self._input, source.path) if self._input else None
@@ -294,7 +305,7 @@ class _H264:
         encoder.time_base = self._time_base
         # veryfast: some 200 frames/s of 512x512 on two cores; slower ones mostly save space. bf=0: MP4 stores
         # steps of decoding times, which B-frames shift; with a variable rate the length would come out wrong.
-        encoder.options = {"crf": str(crf), "preset": "veryfast", "bf": "0"}
+        encoder.options = {"preset": "veryfast", "bf": "0", **x264}
         self._matrix = _copy_look(template, encoder, source, height)
         self._scaler = VideoReformatter()
         self._held: av.VideoFrame | None = None  # until the next one tells how long it lasts

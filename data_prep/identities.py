@@ -1,0 +1,47 @@
+"""Step 6: find out which clips show the same person, and make splits that share none."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.frames import load_arrays
+from data_prep.records import Record, read_step
+from data_prep.runner import Step
+from data_prep.track import KIND
+from data_prep.workers import Workers
+from svfr.config.data_prep import DataPrepConfig
+from svfr.data.identities import Groups, assign_splits, join_alike
+
+
+def check(settings: DataPrepConfig) -> None:
+    """Nothing is needed beforehand."""
+
+
+def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
+    """Write steps/identities.jsonl, the clips with `identity` (0, 1, 2, ...) and `split`.
+
+    Clips are of one person if their embeddings are alike or their annotations name the same one. Without a recognition
+    network, the clips of a file that no annotation tells apart count as one person. All clips of a file are in the same
+    split, too, and so is everybody in it.
+    """
+    clips = read_step(Path(settings.output), "landmarks")
+    people = Groups(len(clips))
+    people.join_equal([clip["person"] for clip in clips])
+    if settings.recognizer == "none":
+        people.join_equal([None if clip["person"] else clip["source"] for clip in clips])
+    else:
+        arrays = [load_arrays(Path(settings.output), KIND, clip["id"])["embedding"] for clip in clips]
+        join_alike(people, np.stack(arrays), settings.identity.threshold)
+    identities = people.labels()
+
+    together = Groups(len(clips))
+    together.join_equal(identities)
+    together.join_equal([clip["source"] for clip in clips])
+    shares = {"test": settings.identity.test, "val": settings.identity.val}
+    splits = assign_splits(together.labels(), shares, "train", settings.seed)
+
+    step = Step("identities", settings, workers, {})
+    return step.finish(
+        {**clip, "identity": identity, "split": split}
+        for clip, identity, split in zip(clips, identities, splits, strict=True)
+    )
