@@ -37,7 +37,8 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/track.jsonl: one record for each face of each clip.
 
     `id`, `start_frame` and `num_frames` are now the track's; `face`, `detected`, `inside`, `frontality` and
-    `sharpness` (see `TrackConfig`) describe it; steps/tracks/ID.npz has `crops` (f, 4), the smoothed squares [px], and the mean `embedding`.
+    `sharpness` (see `TrackConfig`) describe it; steps/tracks/ID.npz has `crops` (f, 4), the smoothed squares [px], and
+    the mean `embedding`.
     """
     clips = read_step(Path(settings.output), "cut")
     network = recognizer(settings)
