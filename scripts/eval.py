@@ -72,7 +72,7 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
         except NetworkMissing as error:
             missing = dict.fromkeys(faces, str(error))
             wanted = [name for name in wanted if name not in faces]
-    built = build_metrics(wanted, options.networks, device)
+    built = build_metrics(wanted, options.networks, device, recognizer=settings.recognizer, download=settings.download)
     missing.update(built.missing)
     return Evaluator(built, detector, settings, options.output), missing
 

@@ -18,6 +18,7 @@ from PIL import Image
 from svfr.config import EvalConfig
 from svfr.config.eval import ALL_METRICS
 from svfr.metrics import METRICS
+from tests import tiny
 from tests.clips import MarkDetector, scene, truncated, video
 from tests.evaluate.stand_in import built
 
@@ -59,7 +60,7 @@ class Eval:
         self._capture = capture
         self.script = load_script()
         self.script.load_detector = lambda name, networks: MarkDetector()  # type: ignore[attr-defined]
-        self.script.build_metrics = lambda names, networks, device: built()  # type: ignore[attr-defined]
+        self.script.build_metrics = lambda *_, **__: built()  # type: ignore[attr-defined]
         self.err = self.out = ""
 
     def __call__(self, *more: str, output: Path | None = None, truth: Path | None = None, code: int = 0) -> "Eval":
@@ -306,6 +307,35 @@ def test_frames_without_a_face_are_counted(evaluate: Eval, tmp_path: Path) -> No
     evaluate("--restored", str(tmp_path / "r"))
     assert evaluate.rows()["d"]["notes"] == ["no face in 7 of 7 frames of the ground truth"]
     assert evaluate.rows()["a"]["notes"] == []
+
+
+def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
+    tiny.pipeline().save_pretrained(tmp_path / "weights")
+    for task in ("bfr", "inpainting"):
+        shutil.copytree(tmp_path / "lq", tmp_path / "set" / task)
+    hole = np.zeros((64, 64), np.uint8)
+    hole[20:40, 20:40] = 255
+    (tmp_path / "masks").mkdir()
+    for name in "abc":
+        Image.fromarray(hole).save(tmp_path / "masks" / f"{name}.png")
+    shutil.rmtree(tmp_path / "set" / "bfr" / "b")
+    (tmp_path / "set" / "bfr" / "b.mp4").write_bytes(b"broken")
+    words = ["--run", "--weights", f"tiny={tmp_path / 'weights'}", "--degraded", str(tmp_path / "set")]
+    words += ["--masks", str(tmp_path / "masks"), "restore.num_inference_steps=1", "--restored", f"x={tmp_path / 'r'}"]
+    evaluate(*words, code=1)
+    assert set(evaluate.rows("tiny", "inpainting")) == {"a", "b", "c"}
+    assert set(evaluate.rows("tiny", "bfr")) == {"a", "c"}
+    assert "tiny/bfr/b: no result of this name" in evaluate.err
+    restored = evaluate.output / "restored" / "tiny" / "inpainting" / "a"
+    frame = np.asarray(Image.open(restored / "000000.png"))
+    given = np.asarray(Image.open(tmp_path / "lq" / "a" / "000000.png"))
+    assert np.array_equal(frame[hole == 0], given[hole == 0])  # known pixels are kept
+    assert not np.array_equal(frame, given)
+    times = {file: file.stat().st_mtime_ns for file in restored.parent.rglob("*.png")}
+    evaluate(*words, code=1)
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+    evaluate("--run", *words[1:6], "--masks", str(tmp_path / "masks"), "--weights", "tiny=again", code=2)
+    assert "'tiny' is taken" in evaluate.err
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ class EvalConfig:
     """Compare frame by frame even where two videos say different frame rates."""
     detector: str = "auto"
     """auto | insightface | yunet; finds the faces of the ground truth, which align both videos."""
+    recognizer: str = "auto"
+    """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
+    download: bool = True
+    """Download missing networks of metrics; else they are reported as not computed."""
     chunk_size: int = 16
     """Frames that are held at once; results do not depend on it."""
     device: str = "auto"

@@ -26,9 +26,11 @@ from svfr.evaluate.table import (
 )
 from svfr.metrics import COLUMNS
 
+SHOWN_PROBLEMS = 8  # the others are one click away
 WORST_FRAMES = 12  # in the gallery
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
 LABEL_COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd")  # beside a video's pictures
+OF_ONE_VIDEO = ("vidd", "colourfulness", "warping")  # beginnings of columns in which the ground truth is not perfect
 
 
 def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
@@ -49,6 +51,7 @@ def report_html(results: Results, records: dict[Pair, Record], evaluator: Evalua
         "<nav>" + "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label in anchors) + "</nav>",
         *_problems(results),
         *_tables(results, tasks),
+        *_missing(results),
         *_distributions(results, tasks),
         *_worst_frames(records, evaluator.output),
         *_videos(results, records, evaluator, tasks),
@@ -65,17 +68,20 @@ def report_html(results: Results, records: dict[Pair, Record], evaluator: Evalua
 
 
 def _problems(results: Results) -> list[str]:
-    parts = []
-    if results.problems:
-        lines = "".join(f"<li>{escape(str(problem))}</li>" for problem in results.problems)
-        count = f"{len(results.problems)} problem{'s' if len(results.problems) > 1 else ''} with the inputs"
-        parts.append(f'<section class="card problems"><h3>{count}</h3><ul class="lines">{lines}</ul></section>')
-    if results.missing:
-        lines = "".join(f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in results.missing.items())
-        parts.append(
-            f'<section class="card"><h3 style="margin-top:0">Not computed</h3><ul class="lines">{lines}</ul></section>'
-        )
-    return parts
+    if not results.problems:
+        return []
+    lines = [f"<li>{escape(str(problem))}</li>" for problem in results.problems]
+    first, rest = "".join(lines[:SHOWN_PROBLEMS]), "".join(lines[SHOWN_PROBLEMS:])
+    more = f'<details><summary>All of them</summary><ul class="lines">{rest}</ul></details>' if rest else ""
+    count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''} with the inputs"
+    return [f'<section class="card problems"><h3>{count}</h3><ul class="lines">{first}</ul>{more}</section>']
+
+
+def _missing(results: Results) -> list[str]:
+    if not results.missing:
+        return []
+    lines = "".join(f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in results.missing.items())
+    return [f'<h3>Not computed</h3><section class="card"><ul class="lines">{lines}</ul></section>']
 
 
 def _tables(results: Results, tasks: list[str]) -> list[str]:
@@ -96,6 +102,15 @@ def _tables(results: Results, tasks: list[str]) -> list[str]:
             for start in range(0, len(shown), 7):
                 parts.append(_table(results, task, shown[start : start + 7], quoted=False))
             parts.append("</details>")
+    rows = "".join(
+        f'<tr class="quoted"><td>{task}</td><td>{without:.3f}</td><td>{prior:.3f}</td></tr>'
+        for task, without, prior in paper.TABLE_1
+    )
+    head = "<tr><th>GPEN on</th><th>FID without prior ↓</th><th>FID with prior ↓</th></tr>"
+    parts.append(
+        "<details><summary>Table 1 of the paper, quoted: does a task help from another task's weights?</summary>"
+        f'<div class="card scroll"><table>{head}{rows}</table></div></details>'
+    )
     return parts
 
 
@@ -147,25 +162,35 @@ def _quoted_rows(task: str, columns: list[str]) -> list[str]:
 def _distributions(results: Results, tasks: list[str]) -> list[str]:
     parts = ['<h2 id="distributions">Distributions</h2>']
     parts.append('<p class="hint">One dot a video, the line is the mean. Point at a dot to see which video it is.</p>')
-    methods = methods_of(results)
+    columns = ordered_columns(results)
+    first = [column for column in columns if column in paper.COLUMNS or column.endswith("_mask")]
     for task in tasks:
-        plots = []
-        for column in ordered_columns(results):
-            series = {}
-            for method in methods:
-                points = [
-                    (row.name, value)
-                    for row in results.rows
-                    if row.method == method and row.task == task and (value := row.metrics.get(column)) is not None
-                ]
-                if points:
-                    series[method] = points
-            if series:
-                caption = f"<figcaption>{escape(title(column))}</figcaption>"
-                plots.append(f"<figure>{caption}{dot_plot(series, methods, column)}</figure>")
-        if plots:
-            parts.append(f'<h3>{escape(task_title(task))}</h3><div class="plots">{"".join(plots)}</div>')
+        parts.append(f"<h3>{escape(task_title(task))}</h3>")
+        parts.append(f'<div class="plots">{_plots(results, task, first)}</div>')
+        if others := _plots(results, task, [column for column in columns if column not in first]):
+            parts.append(f'<details><summary>Other columns</summary><div class="plots">{others}</div></details>')
     return parts
+
+
+def _plots(results: Results, task: str, columns: list[str]) -> str:
+    methods = methods_of(results)
+    figures = []
+    for column in columns:
+        series = {}
+        for method in methods:
+            if method == "ground_truth" and not column.startswith(OF_ONE_VIDEO):
+                continue  # perfect, and would squeeze the others
+            points = [
+                (row.name, value)
+                for row in results.rows
+                if row.method == method and row.task == task and (value := row.metrics.get(column)) is not None
+            ]
+            if points:
+                series[method] = points
+        if series:
+            caption = f"<figcaption>{escape(title(column))}</figcaption>"
+            figures.append(f"<figure>{caption}{dot_plot(series, methods, column)}</figure>")
+    return "".join(figures)
 
 
 def _worst_frames(records: dict[Pair, Record], output: Path) -> list[str]:

@@ -159,7 +159,7 @@ class Evaluator:
             save_features(folder, index, set_metric.features())
         save_frames(folder, frames)
         if gray[0] and not gray[1] and pair.method not in ("degraded", "ground_truth"):
-            record.problems.append(f"{pair.restored}: no colour in any frame, though the ground truth has some")
+            record.problems.append("no colour in any frame, though the ground truth has some")
         if record.num_frames == 1 and info.kind != "image":
             record.problems.append("one frame only: what compares neighbouring frames is not defined")
         if points is not None and (unseen := int(np.isnan(points[:, 0, 0]).sum())):
