@@ -334,7 +334,7 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
     times = {file: file.stat().st_mtime_ns for file in restored.parent.rglob("*.png")}
     evaluate(*words, code=1)
     assert {file: file.stat().st_mtime_ns for file in times} == times
-    evaluate("--run", *words[1:6], "--masks", str(tmp_path / "masks"), "--weights", "tiny=again", code=2)
+    evaluate("--run", "--degraded", str(tmp_path / "set"), "--weights", "tiny=a", "--weights", "tiny=b", code=2)
     assert "'tiny' is taken" in evaluate.err
 
 
