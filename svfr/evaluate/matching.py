@@ -1,7 +1,8 @@
 """Which restored video belongs to which ground truth, by relative name; what does not fit is named, never dropped."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +146,7 @@ def match(
             if task_name not in result.tasks:
                 result.tasks.append(task_name)
             results = _find(method, task_name, task_folder, output, lone, result.problems)
+            results = _without_inner_folders(results, truths.keys())
             for name in results.keys() - truths.keys():
                 result.problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():
@@ -197,6 +199,17 @@ def _find(
     if lone is not None and len(items) == 1:  # one video against one video, whatever their names
         return {lone: items[0].source}
     return {_key(item): item.source for item in items}
+
+
+def _without_inner_folders(results: dict[str, Path], names: Collection[str]) -> dict[str, Path]:
+    """Results by name where a method puts them one folder deeper, NAME/restored_faces, as CodeFormer and KEEP do."""
+    parents = Counter(name.rpartition("/")[0] for name in results)
+    found = {}
+    for name, path in results.items():
+        parent = name.rpartition("/")[0]
+        inner = name not in names and parent in names and parents[parent] == 1 and parent not in results
+        found[parent if inner else name] = path
+    return found
 
 
 def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dict[str, Path]:

@@ -100,6 +100,17 @@ def test_degraded_inputs_and_masks(tmp_path: Path, truth: Path) -> None:
     assert matches.methods == ["ground_truth", "degraded", "bicubic", "x"]
 
 
+def test_results_one_folder_deeper(tmp_path: Path, truth: Path) -> None:
+    results = add(tmp_path / "r", "a/restored_faces", "b/restored_faces", "b/b.mp4", "deep/c/final_results")
+    matches = run(truth, {"x": results})
+    assert found(matches, "x") == [("bfr", "a"), ("bfr", "deep/c")]
+    assert {str(problem) for problem in matches.problems} == {
+        "x/bfr/b: no result of this name",
+        "x/bfr/b/b: no ground truth of this name",
+        "x/bfr/b/restored_faces: no ground truth of this name",
+    }
+
+
 def test_one_mask_serves_all(tmp_path: Path, truth: Path) -> None:
     results = add(tmp_path / "r", "inpainting/a", "inpainting/b", "inpainting/deep/c")
     for masks in (add(tmp_path / "masks", "m.png") / "m.png", add(tmp_path, "video") / "video"):
