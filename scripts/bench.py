@@ -9,9 +9,10 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
+from benchmarks import eval as evaluation
 from benchmarks import infer, released
 
-BENCHMARKS = {"infer": infer, "released": released}
+BENCHMARKS = {"infer": infer, "eval": evaluation, "released": released}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
