@@ -28,6 +28,12 @@ class Split(Protocol):
     is_main_process: bool
 
 
+class OneProcess:
+    """All of the work is this process's."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str, str]:
     """Weights by the name of their method, from `[NAME=]WEIGHTS`; "svfr" without a name.
 
@@ -81,7 +87,7 @@ def restore_set(
         pipe = _load(source, settings, networks, device)
         folders[method] = output / RESTORED / method
         for task, folder in tasks.items():
-            _restore_task(pipe, source, settings, task, folder, masks, folders[method] / task, split)
+            restore_task(pipe, source, settings, task, folder, masks, folders[method] / task, split)
     return folders
 
 
@@ -98,7 +104,7 @@ def _load(source: str, settings: EvalConfig, networks: Path | None, device: str)
     return pipe
 
 
-def _restore_task(
+def restore_task(
     pipe: SVFRPipeline,
     source: str,
     settings: EvalConfig,
@@ -108,6 +114,21 @@ def _restore_task(
     output: Path,
     split: Split,
 ) -> None:
+    """Restore the inputs of one task; finished ones are skipped.
+
+    Args:
+        pipe: the model.
+        source: where its weights come from.
+        settings: `restore` is the pipeline's part.
+        task: name, as "bfr+colorization".
+        folder: of the inputs.
+        masks: by the names of the inputs, or one for all; for inpainting.
+        output: folder of the results.
+        split: the share of this process.
+
+    Raises:
+        ValueError: no inputs, or no masks for inpainting.
+    """
     tasks = tuple(task.split("+"))
     if "inpainting" in tasks and masks is None:
         raise ValueError(f"{folder}: inpainting needs the masks: give --masks DIR")
