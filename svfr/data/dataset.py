@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from svfr.data.alignment import FFHQ_TEMPLATE, ID_SIZE, align_face, five_points, mirror_landmarks
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
 from svfr.data.degradations import PRESETS, degrade
-from svfr.data.frames import HOLE_THRESHOLD, task_input, to_tensor
+from svfr.data.frames import HOLE_THRESHOLD, task_input
 from svfr.data.masks import mask_clip
 from svfr.tasks import TASKS, parse_tasks, task_prompt
 
@@ -164,10 +164,10 @@ class ClipDataset(Dataset[Sample]):
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
         reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference, id_face = to_tensor(excerpt.reference), to_tensor(_id_face(excerpt))
+            reference, id_face = _to_tensors(excerpt.reference), _to_tensors(_id_face(excerpt))
         return Sample(
             gt=_to_tensors(excerpt.frames),
-            lq=torch.stack([_to_tensors(view) for view in views]),
+            lq=_to_tensors(np.stack(views)),
             task_prompts=torch.stack([task_prompt(self.task_sets[tasks]) for tasks in chosen]),
             landmarks=landmarks,
             landmarks_valid=valid,
@@ -258,5 +258,5 @@ def _id_face(excerpt: Excerpt) -> np.ndarray:
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:
-    """(f, s, s, 3) uint8 -> (f, 3, s, s) float32 in [-1, 1]."""
-    return torch.stack([to_tensor(frame) for frame in frames])
+    """(..., s, s, 3) uint8 -> (..., 3, s, s) float32 in [-1, 1]."""
+    return torch.tensor(frames).movedim(-1, -3).contiguous().float().div_(127.5).sub_(1)

@@ -219,14 +219,13 @@ def degrade(frames: np.ndarray, degradation: Degradation, rng: np.random.Generat
     kernel = blur_kernel(degradation)
     low = []
     for frame in frames:
-        image = cv2.filter2D(frame.astype(np.float32), -1, kernel) if kernel.size > 1 else frame.astype(np.float32)
+        image = _blur(frame.astype(np.float32), kernel)
         image = _add_noise(image, degradation.noise[0], degradation.gray_noise[0], rng)
-        image = cv2.resize(image, low_size, interpolation=INTERPOLATIONS[degradation.downsample])
+        image = _resize(image, low_size, degradation.downsample)
         image = _add_noise(image, degradation.noise[1], degradation.gray_noise[1], rng)
-        low.append(_to_uint8(image))
+        low.append(np.rint(image).clip(0, 255).astype(np.uint8))
     compressed = h264_round_trip(np.stack(low), degradation.crf, degradation.rate)
-    interpolation = INTERPOLATIONS[degradation.upsample]
-    return np.stack([cv2.resize(image, (width, height), interpolation=interpolation) for image in compressed])
+    return np.stack([_resize(image, (width, height), degradation.upsample) for image in compressed])
 
 
 def blur_kernel(degradation: Degradation) -> np.ndarray:
@@ -239,6 +238,10 @@ def blur_kernel(degradation: Degradation) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
+def _blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    return cv2.filter2D(image, -1, kernel) if kernel.size > 1 else image
+
+
 def _add_noise(image: np.ndarray, sigma: float, gray: bool, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise on (h, w, 3) float32 in [0, 255], clipped."""
     if sigma == 0:
@@ -247,5 +250,5 @@ def _add_noise(image: np.ndarray, sigma: float, gray: bool, rng: np.random.Gener
     return np.clip(image + np.float32(sigma) * noise, 0, 255)
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return np.rint(image).clip(0, 255).astype(np.uint8)
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    return cv2.resize(image, size, interpolation=INTERPOLATIONS[interpolation])

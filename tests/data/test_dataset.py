@@ -237,7 +237,7 @@ def test_broken_clips_are_named_once_and_replaced_alike_everywhere(caplog: pytes
     assert same(dataset(source, max_broken_share=0.1)[(0, 4)], data[(0, 4)])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])  # after an error, PyTorch waits 5 s for each worker
 def test_too_many_broken_clips_stop_in_one_line(workers: int) -> None:
     batches = loader(dataset(MadeClips(10, broken=(1, 5)), max_broken_share=0.1), workers)
     with pytest.raises(DataError) as error:
