@@ -1,6 +1,7 @@
 """Run one step over its inputs: skip what is done, keep a journal, show a bar, put the results in order."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class Step:
                     if outcome.reason is not None:
                         bad += 1
                         bar.set_postfix(bad=bad)
-                        bar.write(f"{task.key}: {outcome.reason}")
+                        bar.write(f"{task.key}: {entry['records'][0]['rejected']['reason']}", file=sys.stderr)
         finally:
             bar.close()
         entries = [done[key] for key in inputs]
