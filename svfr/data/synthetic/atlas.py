@@ -27,10 +27,10 @@ class Region:
     y: tuple[float, float]
 
     def place(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(..., 2) float32 places in the atlas of points in the region's coordinates, kept inside of it."""
+        """(2, ...) float32 places in the atlas of points in the region's coordinates, kept inside of it."""
         u = np.clip((x - self.x[0]) / (self.x[1] - self.x[0]), 0, 1) * (self.width - 0.1) + self.left + 0.05
         v = np.clip((y - self.y[0]) / (self.y[1] - self.y[0]), 0, 1) * (self.height - 0.1) + self.top + 0.05
-        return np.stack([u, v], axis=-1).astype(np.float32)
+        return np.stack([u, v]).astype(np.float32)
 
     def texels(self, density: float) -> tuple[slice, slice]:
         """Rows and columns of its texels."""

@@ -51,7 +51,6 @@ def _paint(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:
     shape = (side, side)
     y, x = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side), indexing="ij")
     bright = float(rng.uniform(0.35, 0.8))
-    value: np.ndarray
     if kind == "wall":
         value = bright * (0.85 + 0.3 * x) + 0.03 * noise(rng, shape, (6, 6), 4)
         low, high = np.array([0.28, 0.22, 0.17]), np.array([0.93, 0.89, 0.81])

@@ -1,11 +1,15 @@
-"""A triangle rasterizer in numpy: which triangle each pixel shows, and vertex values interpolated over it."""
+"""A triangle rasterizer in numpy: which triangle each pixel shows, and vertex values interpolated over it.
+
+Arrays have their long axis last, so that numpy's inner loops are long.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 # Triangles are tried on square windows of these sides [px], the least that holds each one.
-WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 2048)
+WINDOWS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096])
+LEAST_AREA = 1e-4  # [px^2] smaller triangles are left out: they are edges or folded away
 
 
 @dataclass(frozen=True)
@@ -14,11 +18,13 @@ class Visible:
 
     Attributes:
         pixels: (n,) flat indices of the covered pixels, ascending.
-        triangles: (n,) the triangle that each of them shows.
+        corners: (3, m) vertices of triangles that face the camera.
+        shown: (n,) which of these triangles each pixel shows.
     """
 
     pixels: np.ndarray
-    triangles: np.ndarray
+    corners: np.ndarray
+    shown: np.ndarray
 
 
 def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size: int) -> Visible:
@@ -27,60 +33,65 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     Triangles are ordered by their mean depth, so they should be small against the distances between surfaces.
 
     Args:
-        points: (v, 2) float32 vertices on the screen, x right and y down [px]; pixel (0, 0) has its centre at 0, 0.
+        points: (2, v) float32 vertices on the screen, x right and y down [px]; pixel (0, 0) has its centre at 0, 0.
         depth: (v,) larger is nearer.
-        triangles: (t, 3) vertex indices.
+        triangles: (3, t) vertex indices.
         size: side of the picture [px].
     """
-    corners = points[triangles]  # (t, 3, 2)
-    low = np.ceil(np.maximum(corners.min(axis=1), 0)).astype(np.int32)
-    high = np.floor(np.minimum(corners.max(axis=1), size - 1)).astype(np.int32)
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    twice_area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    seen = np.flatnonzero((twice_area > 1e-6) & (high >= low).all(axis=1))
-    seen = seen[np.argsort(depth[triangles[seen]].sum(axis=1), kind="stable")]  # far ones first
-    corners, low, high = corners[seen], low[seen], high[seen]
-    window = np.searchsorted(WINDOWS, (high - low).max(axis=1) + 1)
-    # Edge functions, >= 0 inside: cross(edge, pixel - start), as slope_x * x + slope_y * y + offset
-    start, end = corners, np.roll(corners, -1, axis=1)
-    slope_x, slope_y = start[..., 1] - end[..., 1], end[..., 0] - start[..., 0]  # (t, 3)
-    first = low[:, None] - start  # from each edge's start to the window's first pixel
-    offset = slope_x * first[..., 0] + slope_y * first[..., 1]
+    x, y = points[0][triangles], points[1][triangles]  # (3, t)
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
+    kept = np.flatnonzero(area > 2 * LEAST_AREA)
+    kept = kept[np.argsort(depth[triangles[:, kept]].sum(axis=0), kind="stable")]  # far ones first
+    x, y = x[:, kept], y[:, kept]
+    left = np.ceil(np.maximum(_least(x), 0)).astype(np.int32)
+    top = np.ceil(np.maximum(_least(y), 0)).astype(np.int32)
+    wide = np.floor(np.minimum(-_least(-x), size - 1)).astype(np.int32) - left + 1
+    high = np.floor(np.minimum(-_least(-y), size - 1)).astype(np.int32) - top + 1
+    window = np.where((wide > 0) & (high > 0), np.searchsorted(WINDOWS, np.maximum(wide, high)), -1)
 
-    winner = np.full(size * size, -1, dtype=np.int32)  # position in `seen`
-    for number in np.unique(window):
+    # Edge functions, >= 0 inside: cross(edge, pixel - start) = slope_x * x + slope_y * y + offset
+    slope_x, slope_y = y - y[[1, 2, 0]], x[[1, 2, 0]] - x
+    offset = slope_x * (left - x) + slope_y * (top - y)  # at the window's first pixel
+    winner = np.full(size * size, -1, dtype=np.int32)
+    for number in np.flatnonzero(np.bincount(window + 1)[1:]):
         members = np.flatnonzero(window == number)
-        steps = np.arange(WINDOWS[number], dtype=np.float32)
-        along_x = slope_x[members, :, None] * steps + offset[members, :, None]  # (t, 3, k)
-        along_y = slope_y[members, :, None] * steps
-        inside = along_x[:, 0, None, :] + along_y[:, 0, :, None] >= 0  # (t, k, k)
-        inside &= along_x[:, 1, None, :] + along_y[:, 1, :, None] >= 0
-        inside &= along_x[:, 2, None, :] + along_y[:, 2, :, None] >= 0
-        position, row, column = np.nonzero(inside)
-        column += low[members, 0][position]
-        row += low[members, 1][position]
-        rank = members[position]
-        kept = (column < size) & (row < size)
-        pixel = row * size + column
-        kept &= rank > winner[np.where(kept, pixel, 0)]
-        winner[pixel[kept]] = rank[kept]  # of equal pixels the last, which is the nearest, stays
+        steps = np.arange(WINDOWS[number], dtype=np.float32)[:, None]
+        along_x = slope_x[:, None, members] * steps + offset[:, None, members]  # (3, k, members)
+        along_y = -slope_y[:, None, members] * steps
+        inside = along_x[0] >= along_y[0][:, None]  # (k rows, k columns, members)
+        inside &= along_x[1] >= along_y[1][:, None]
+        inside &= along_x[2] >= along_y[2][:, None]
+        hit = np.flatnonzero(inside)
+        cell, member = np.divmod(hit, len(members))
+        row, column = np.divmod(cell, len(steps))
+        rank = members[member]
+        pixel = (row + top[rank]) * size + column + left[rank]
+        # What is inside of a triangle is inside of its bounds, but for rounding at the frame's edge.
+        inner = (column < wide[rank]) & (row < high[rank])
+        np.maximum.at(winner, pixel[inner], rank[inner].astype(np.int32))
     pixels = np.flatnonzero(winner >= 0)
-    return Visible(pixels, seen[winner[pixels]])
+    return Visible(pixels, triangles[:, kept], winner[pixels])
 
 
-def interpolate(
-    visible: Visible, values: np.ndarray, points: np.ndarray, triangles: np.ndarray, size: int
-) -> np.ndarray:
-    """Vertex values (v, k), linear on the screen over each triangle, at the covered pixels: (n, k) float32."""
-    shown, index = np.unique(visible.triangles, return_inverse=True)
-    corners, at = points[triangles[shown]], values[triangles[shown]]  # (m, 3, 2), (m, 3, k)
-    (bx, by), (cx, cy) = (corners[:, 1] - corners[:, 0]).T, (corners[:, 2] - corners[:, 0]).T
+def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """Vertex values (k, v), linear on the screen over each triangle, at the covered pixels: (k, n) float32.
+
+    Args:
+        visible: what `rasterize` returned for `points` (2, v) and `size`.
+    """
+    corners = visible.corners
+    x, y = points[0][corners], points[1][corners]  # (3, m)
+    at = values[:, corners]  # (k, 3, m)
+    bx, by, cx, cy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
     to_b, to_c = at[:, 1] - at[:, 0], at[:, 2] - at[:, 0]
-    twice_area = (bx * cy - by * cx)[:, None]
-    per_x = (to_b * cy[:, None] - to_c * by[:, None]) / twice_area
-    per_y = (to_c * bx[:, None] - to_b * cx[:, None]) / twice_area
-    base = at[:, 0] - per_x * corners[:, 0, :1] - per_y * corners[:, 0, 1:]
-    plane = np.stack([per_x, per_y, base], axis=1)[index]  # (n, 3, k)
-    x = (visible.pixels % size).astype(np.float32)[:, None]
-    y = (visible.pixels // size).astype(np.float32)[:, None]
-    return plane[:, 0] * x + plane[:, 1] * y + plane[:, 2]
+    area = bx * cy - by * cx
+    per_x = (to_b * cy - to_c * by) / area
+    per_y = (to_c * bx - to_b * cx) / area
+    base = at[:, 0] - per_x * x[0] - per_y * y[0]
+    row, column = np.divmod(visible.pixels.astype(np.int32), np.int32(size))
+    shown = visible.shown
+    return per_x[:, shown] * column.astype(np.float32) + per_y[:, shown] * row.astype(np.float32) + base[:, shown]
+
+
+def _least(corners: np.ndarray) -> np.ndarray:
+    return np.minimum(np.minimum(corners[0], corners[1]), corners[2])

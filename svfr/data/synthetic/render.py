@@ -80,7 +80,6 @@ class _Scene:
         self.background = Background(rng, size)
         tint = float(rng.normal(0, 0.03))
         self.tint = np.array([1 + tint, 1, 1 - tint], dtype=np.float32)
-        self.face_motion = PIVOT
 
     def frame(self, motion: Motion, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(size, size, 3) uint8 and (68, 2) float32 [px]."""
@@ -96,70 +95,71 @@ class _Scene:
             for position, grid in zip(grids, self.shape.grids, strict=True)
         ]
         scale = float(motion.scale[index])
-        diffuse, shine = zip(*(self._shade(position, motion, index) for position in posed), strict=True)
-        vertices = np.concatenate([position.reshape(-1, 3) for position in posed])
-        points = self._project(vertices, scale)
-        places = np.concatenate([uv.reshape(-1, 2), *(grid.uv.reshape(-1, 2) for grid in self.shape.grids[1:])])
-        values = np.column_stack([places * self.paint.density - 0.5, np.concatenate(diffuse), np.concatenate(shine)])
+        values = np.concatenate(
+            [
+                np.stack([*(place.reshape(2, -1) * self.paint.density - 0.5), *self._shade(position, motion, index)])
+                for position, place in zip(posed, [uv, *(grid.uv for grid in self.shape.grids[1:])], strict=True)
+            ],
+            axis=1,
+        ).astype(np.float32)
+        vertices = np.concatenate([position.reshape(3, -1) for position in posed], axis=1)
         gaze = motion.gaze[index] - 0.85 * motion.pose[index, :2]
         self.paint.open_eyes(float(motion.blink[index]), np.clip(gaze, -0.5, 0.5), rotation.T @ motion.light[index])
-        picture = self._draw(points, vertices[:, 2], values.astype(np.float32), motion, index)
-        landmarks = self._project(_pose(self.shape.landmark_positions(head), np.ones(68), rotation, offset), scale)
-        return picture, (landmarks + 0.5) / SUPERSAMPLING - 0.5
+        behind = self.background.frame(index, motion.camera[index], self.unit / SUPERSAMPLING)
+        picture = self._draw(self._project(vertices, scale), vertices[2], values, behind)
+        points = _pose(self.shape.landmark_positions(head), np.ones(68), rotation, offset)
+        return picture, (self._project(points, scale).T + 0.5) / SUPERSAMPLING - 0.5
 
     def _project(self, position: np.ndarray, scale: float) -> np.ndarray:
-        """(n, 3) positions -> (n, 2) float32 px of the supersampled frame."""
-        zoom = (scale * self.unit * CAMERA_DISTANCE / (CAMERA_DISTANCE - position[:, 2]))[:, None]
-        origin = np.array([0.5, EYE_LEVEL]) * self.large - 0.5
-        return (position[:, :2] * zoom + origin).astype(np.float32)
+        """(3, n) positions -> (2, n) float32 px of the supersampled frame."""
+        zoom = scale * self.unit * CAMERA_DISTANCE / (CAMERA_DISTANCE - position[2])
+        origin = np.array([[0.5], [EYE_LEVEL]]) * self.large - 0.5
+        return (position[:2] * zoom + origin).astype(np.float32)
 
     def _shade(self, position: np.ndarray, motion: Motion, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Light on each vertex of a posed (r, c, 3) grid and its shine, both flat."""
-        down = np.empty_like(position)
-        down[1:-1], down[0], down[-1] = (
-            position[2:] - position[:-2],
-            position[1] - position[0],
-            position[-1] - position[-2],
-        )
-        right = np.empty_like(position)
-        right[:, 1:-1] = position[:, 2:] - position[:, :-2]
-        right[:, 0], right[:, -1] = position[:, 1] - position[:, 0], position[:, -1] - position[:, -2]
-        normal = np.cross(right, down)
-        normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
+        """Light on each vertex of a posed (3, r, c) grid and its shine, both flat."""
+        normal = _normals(position).reshape(3, -1)
         light = motion.light[index].astype(np.float32)
-        facing = normal @ light
-        wrapped = np.maximum((facing + 0.25) / 1.25, 0)
-        sky = 0.8 - 0.2 * normal[..., 1]
-        amount = motion.ambient[index] * sky + motion.key[index] * wrapped
         half = light + np.array([0, 0, 1], dtype=np.float32)
         half /= np.linalg.norm(half)
-        shine = motion.key[index] * np.maximum(normal @ half, 0) ** SHININESS
+        wrapped = np.maximum((light @ normal + 0.25) / 1.25, 0)
+        amount = motion.ambient[index] * (0.8 - 0.2 * normal[1]) + motion.key[index] * wrapped
+        shine = motion.key[index] * np.maximum(half @ normal, 0) ** SHININESS
         # Light adds up linearly, pictures are stored about as its square root.
-        return np.sqrt(amount).reshape(-1), 0.09 * shine.reshape(-1)
+        return np.sqrt(amount), 0.09 * 255 * shine
 
-    def _draw(
-        self, points: np.ndarray, depth: np.ndarray, values: np.ndarray, motion: Motion, index: int
-    ) -> np.ndarray:
+    def _draw(self, points: np.ndarray, depth: np.ndarray, values: np.ndarray, behind: np.ndarray) -> np.ndarray:
+        """(size, size, 3) uint8: the mesh (2, v) with its values (4, v) before a background."""
         visible = rasterize(points, depth, self.shape.triangles, self.large)
-        at = interpolate(visible, values, points, self.shape.triangles, self.large)
-        place = np.ascontiguousarray(at[:, :2]).reshape(-1, 1, 2)
-        colour = _lookup(self.paint.picture, place)
-        colour = colour * (at[:, 2:3] * self.tint) + at[:, 3:4] * 255
-        camera = motion.camera[index]
-        behind = self.background.frame(index, camera, self.unit / SUPERSAMPLING)
+        u, v, light, shine = interpolate(visible, values, points, self.large)
+        colour = _lookup(self.paint.picture, u, v)
         picture = cv2.resize(behind, (self.large, self.large), interpolation=cv2.INTER_LINEAR)
-        picture.reshape(-1, 3)[visible.pixels] = np.clip(colour, 0, 255).astype(np.uint8)
+        flat = picture.reshape(-1, 3)
+        for channel in range(3):
+            lit = colour[:, channel] * (light * self.tint[channel]) + shine
+            flat[visible.pixels, channel] = np.minimum(lit, 255)
         return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
 
-def _lookup(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(n, 3) colours of a picture at (n, 1, 2) places, linear between pixels."""
-    rows = 1024  # cv2.remap takes less than 32768 pixels a side
-    count = len(places)
-    padded = np.zeros((-(-count // rows) * rows, 1, 2), dtype=np.float32)
-    padded[:count] = places
-    maps = padded.reshape(-1, rows, 2)
-    return cv2.remap(picture, maps, None, cv2.INTER_LINEAR).reshape(-1, 3)[:count]
+def _lookup(picture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(n, 3) colours of a picture at columns u and rows v (n,) float32, linear between pixels."""
+    columns = 1024  # cv2.remap takes less than 32768 pixels a side
+    count = len(u)
+    maps = np.zeros((2, -(-count // columns), columns), dtype=np.float32)
+    maps.reshape(2, -1)[:, :count] = u, v
+    return cv2.remap(picture, maps[0], maps[1], cv2.INTER_LINEAR).reshape(-1, 3)[:count]
+
+
+def _normals(position: np.ndarray) -> np.ndarray:
+    """Unit normals, outwards, of a grid's (3, r, c) vertices."""
+    down, right = np.empty_like(position), np.empty_like(position)
+    down[:, 1:-1] = position[:, 2:] - position[:, :-2]
+    down[:, 0], down[:, -1] = position[:, 1] - position[:, 0], position[:, -1] - position[:, -2]
+    right[..., 1:-1] = position[..., 2:] - position[..., :-2]
+    right[..., 0], right[..., -1] = position[..., 1] - position[..., 0], position[..., -1] - position[..., -2]
+    (ax, ay, az), (bx, by, bz) = right, down
+    normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+    return normal / (np.sqrt((normal * normal).sum(axis=0)) + 1e-9)
 
 
 def _rotation(pose: np.ndarray) -> np.ndarray:
@@ -172,6 +172,10 @@ def _rotation(pose: np.ndarray) -> np.ndarray:
 
 
 def _pose(position: np.ndarray, follow: np.ndarray, rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Positions (..., 3) turned about the pivot as far as they follow, and shifted."""
-    turned = (position - PIVOT) @ rotation.T + PIVOT
-    return (position + (turned - position) * follow[..., None] + offset).astype(np.float32)
+    """Positions (3, ...) turned about the pivot as far as they follow, and shifted; float32."""
+    pivot = PIVOT[:, None]
+    flat = position.reshape(3, -1)
+    turned = rotation.astype(np.float32) @ (flat - pivot.astype(np.float32))
+    turned += pivot.astype(np.float32)
+    moved = flat + (turned - flat) * follow.reshape(-1) + offset[:, None]
+    return moved.astype(np.float32).reshape(position.shape)

@@ -59,8 +59,8 @@ class Grid:
     """A part of the mesh.
 
     Attributes:
-        rest: (r, c, 3) float32 positions.
-        uv: (r, c, 2) float32 places in the atlas, in its units.
+        rest: (3, r, c) float32 positions.
+        uv: (2, r, c) float32 places in the atlas, in its units.
         follow: (r, c) share of the head's pose that it takes part in.
     """
 
@@ -99,23 +99,24 @@ class Shape:
 
     Attributes:
         grids: head first, then ears, body, hair.
-        triangles: (t, 3) of all vertices.
-        landmarks: (68, 3) float32: row of the head's grid, column, and whether it is below the mouth's slit.
+        triangles: (3, t) of all vertices.
+        landmarks: (68, 2) float32: row and column of the head's grid.
     """
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.row_y = np.concatenate(
             [
-                np.linspace(-3.75, -1.3, 14),
-                np.linspace(-1.2, MOUTH_Y, 40),
+                np.linspace(-3.75, -1.35, 10),
+                np.linspace(-1.2, MOUTH_Y, 31),
                 np.full(INNER_ROWS, MOUTH_Y),
-                np.linspace(MOUTH_Y, 3.5, 18),
-                np.array([3.56, 3.62, 3.67, 3.72]),
+                np.linspace(MOUTH_Y, 3.5, 14),
+                np.array([3.58, 3.65, 3.72]),
             ]
         )
-        self.slit = 14 + 40  # first row inside the mouth
-        half = np.concatenate([np.linspace(0, 50, 26), np.linspace(53, 92, 13), np.linspace(98, MAX_ANGLE, 8)])
+        self.slit = 10 + 31  # first row inside the mouth
+        half = np.concatenate([np.linspace(0, 30, 13), np.linspace(33, 60, 10), np.linspace(65, 95, 7)])
+        half = np.concatenate([half, np.linspace(106, MAX_ANGLE, 5)])  # degrees
         self.column_angle = np.radians(np.concatenate([-half[:0:-1], half]))
         angle, y = np.meshgrid(self.column_angle, self.row_y)
         self.x, self.y = template_x(identity, angle, y), y
@@ -123,9 +124,9 @@ class Shape:
         self.grids = [Grid(rest, HEAD.place(np.degrees(angle), y), np.ones_like(y)), *self._others()]
         uv = self.grids[0].uv
         inner = slice(self.slit, self.slit + INNER_ROWS)
-        uv[inner] = MOUTH.place(self.x[inner], np.zeros_like(y[inner]))
+        uv[:, inner] = MOUTH.place(self.x[inner], np.zeros_like(y[inner]))
         self.triangles = np.concatenate(
-            [t + offset for t, offset in zip(map(_grid_triangles, self.grids), self._offsets(), strict=True)]
+            [t + offset for t, offset in zip(map(_grid_triangles, self.grids), self._offsets(), strict=True)], axis=1
         )
         self._expressions = self._make_expressions()
         self.landmarks = self._make_landmarks()
@@ -135,7 +136,7 @@ class Shape:
         return [sum(sizes[:i]) for i in range(len(sizes))]
 
     def _head(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(r, c, 3) float32 positions of the head at rest."""
+        """(3, r, c) float32 positions of the head at rest."""
         i = self.identity
         front, centre, back = (_profile(SECTIONS, column, y) for column in (2, 3, 4))
         x = self.x
@@ -144,16 +145,16 @@ class Shape:
         z = centre + depth * cosine
         facing = smoothstep(-0.1, 0.35, cosine)
         z = z + facing * relief(i, x, y)
-        position = np.stack([x, y + self._lengthen(x, y), z], axis=-1)
+        position = np.stack([x, y + self._lengthen(y), z])
         if i.hair_style != "bald":
             inside = smoothstep(-0.02, 0.5, hairline(i, angle) - y)
-            outward = position - np.array([0, -0.6, -2.3])
-            outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
+            outward = position - np.array([0, -0.6, -2.3])[:, None, None]
+            outward /= np.linalg.norm(outward, axis=0)
             side = 0.65 + 0.35 * smoothstep(0.6, -1.6, y)
-            position = position + outward * (inside * i.hair_volume * side)[..., None]
+            position = position + outward * (inside * i.hair_volume * side)
         return position.astype(np.float32)
 
-    def _lengthen(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _lengthen(self, y: np.ndarray) -> np.ndarray:
         """Shift in y of points of the template that makes noses, mouths and chins lower or higher."""
         i = self.identity
         nose = i.nose_length * smoothstep(0.1, 1.4, y)
@@ -168,28 +169,24 @@ class Shape:
             angle, latitude = np.meshgrid(np.radians(np.linspace(-180, 180, 13)), np.radians(np.linspace(-90, 90, 9)))
             around = np.cos(latitude)
             height = 0.58 * (1 + i.ears)
-            local = np.stack(
-                [0.13 * around * np.sin(angle), height * np.sin(latitude), 0.36 * around * np.cos(angle)], axis=-1
-            )
-            local[..., 2] *= 1 - 0.35 * np.sin(latitude)
+            ear_x, ear_y, ear_z = 0.13 * around * np.sin(angle), height * np.sin(latitude), around * np.cos(angle)
+            ear_z = 0.36 * ear_z * (1 - 0.35 * np.sin(latitude))
             turn = np.radians(28) * side
-            turned = np.stack(
-                [
-                    local[..., 0] * np.cos(turn) - local[..., 2] * np.sin(turn),
-                    local[..., 1],
-                    local[..., 0] * np.sin(turn) + local[..., 2] * np.cos(turn),
-                ],
-                axis=-1,
-            )
             width = float(template_x(i, np.array(np.pi / 2), np.array(0.5)))
-            turned += np.array([side * (width + 0.06), 0.5 + i.nose_length * 0.4, -2.15])
+            rest = np.stack(
+                [
+                    ear_x * np.cos(turn) - ear_z * np.sin(turn) + side * (width + 0.06),
+                    ear_y + 0.5 + i.nose_length * 0.4,
+                    ear_x * np.sin(turn) + ear_z * np.cos(turn) - 2.15,
+                ]
+            )
             place = EAR.place(angle / np.pi, latitude / (np.pi / 2))
-            grids.append(Grid(turned.astype(np.float32), place, np.ones_like(angle)))
-        angle, y = np.meshgrid(np.radians(np.linspace(-180, 180, 37)), np.linspace(1.0, 6.5, 24))
+            grids.append(Grid(rest.astype(np.float32), place, np.ones_like(angle)))
+        angle, y = np.meshgrid(np.radians(np.linspace(-180, 180, 31)), np.linspace(1.0, 6.5, 20))
         half, front, centre, back = (_profile(BODY_SECTIONS, column, y) for column in (1, 2, 3, 4))
         neck = 1 + (0.06 if i.masculine else -0.07) * smoothstep(4.0, 3.4, y)
         depth = np.where(np.cos(angle) > 0, front - centre, centre - back)
-        rest = np.stack([half * neck * np.sin(angle), y + i.chin_length * 0.7, centre + depth * np.cos(angle)], axis=-1)
+        rest = np.stack([half * neck * np.sin(angle), y + i.chin_length * 0.7, centre + depth * np.cos(angle)])
         place = BODY.place(np.degrees(angle), y)
         grids.append(Grid(rest.astype(np.float32), place, smoothstep(4.2, 1.6, y)))
         if i.hair_style == "long":
@@ -200,19 +197,17 @@ class Shape:
     def _curtain(self, start: float, stop: float, region: Region) -> Grid:
         """Hair that hangs around the back of the head, from angle `start` to `stop` [degrees]."""
         i = self.identity
-        angle, y = np.meshgrid(np.radians(np.linspace(start, stop, 41)), np.linspace(-1.6, 5.2, 22))
+        angle, y = np.meshgrid(np.radians(np.linspace(start, stop, 33)), np.linspace(-1.6, 5.2, 16))
         width = 2.42 * (1 + i.head_width) + i.hair_volume * np.interp(y, [-1.6, 0.5, 3, 5.2], [0.3, 0.62, 0.8, 0.95])
         wave = 0.05 * np.sin(angle * 9 + y * 2.2 + i.parting * 3) * smoothstep(-1, 2, y)
         depth = np.interp(y, [-1.6, 1.0, 5.2], [3.2, 2.6, 1.6])
         inner = 0.0 if region is HAIR else 0.06
-        rest = np.stack(
-            [(width + wave - inner) * np.sin(angle), y, -2.3 + (depth + wave - inner) * np.cos(angle)], axis=-1
-        )
+        rest = np.stack([(width + wave - inner) * np.sin(angle), y, -2.3 + (depth + wave - inner) * np.cos(angle)])
         place = region.place(np.degrees(angle), y)
         return Grid(rest.astype(np.float32), place, smoothstep(6.5, 1.5, y))
 
     def _make_expressions(self) -> dict[str, np.ndarray]:
-        """Shifts of the head's vertices, (r, c, 3) float32, at full strength."""
+        """Shifts of the head's vertices, (3, r, c) float32, at full strength."""
         i, x, y = self.identity, self.x, self.y
         mouth = i.mouth_width
         below = (np.arange(len(self.row_y)) >= self.slit + INNER_ROWS)[:, None]
@@ -228,7 +223,7 @@ class Shape:
         cheek = bump(np.abs(x), y, 1.3, 1.15, 0.5, 0.45)
         lid = bump(np.abs(x), y, 1.0, 0.3, 0.5, 0.2)
         shifts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
-            "jaw": (zero, turn * (rest[..., 2] - JAW_JOINT_Z), -turn * (y - JAW_JOINT_Y)),
+            "jaw": (zero, turn * (rest[2] - JAW_JOINT_Z), -turn * (y - JAW_JOINT_Y)),
             "lips": (
                 zero,
                 lens * np.where(below, 0.09 * smoothstep(2.9, 2.2, y), -0.05 * smoothstep(1.4, 2.0, y)),
@@ -242,26 +237,22 @@ class Shape:
             ),
             "brows": (zero, -0.15 * bump(np.abs(x), y, 0.95, -0.75, 0.75, 0.38), zero),
         }
-        return {name: np.stack(shift, axis=-1).astype(np.float32) for name, shift in shifts.items()}
+        return {name: np.stack(shift).astype(np.float32) for name, shift in shifts.items()}
 
     def head(self, strengths: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-        """The head's (r, c, 3) positions and (r, c, 2) atlas places under an expression."""
+        """The head's (3, r, c) positions and (2, r, c) atlas places under an expression."""
         position = self.grids[0].rest.copy()
         for name, strength in strengths.items():
             position += self._expressions[name] * np.float32(strength)
         first, last = self.slit - 1, self.slit + INNER_ROWS  # the edges of the lips
-        share = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None, None]
-        inside = position[first] * (1 - share) + position[last] * share
-        gap = np.maximum(inside[..., 1] - position[first, :, 1], 0)
-        inside[1:-1, :, 2] -= np.minimum(0.2, gap[-1] * 0.8)
-        position[self.slit : last] = inside
+        share = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None]
+        inside = position[:, first, None] * (1 - share) + position[:, last, None] * share
+        gap = np.maximum(inside[1] - position[1, first], 0)
+        inside[2, 1:-1] -= np.minimum(0.2, gap[-1] * 0.8)
+        position[:, self.slit : last] = inside
         uv = self.grids[0].uv.copy()
-        uv[self.slit : last, :, 1] = MOUTH.place(np.zeros_like(gap), gap)[..., 1]
+        uv[1, self.slit : last] = MOUTH.place(np.zeros_like(gap), gap)[1]
         return position, uv
-
-    def eye(self) -> tuple[float, float]:
-        """Where the eyes' centres lie in the template: distance from the middle, height."""
-        return 1.0 + self.identity.eye_spacing, 0.0
 
     def _make_landmarks(self) -> np.ndarray:
         points = landmark_template(self.identity)
@@ -277,13 +268,13 @@ class Shape:
         return result
 
     def landmark_positions(self, head: np.ndarray) -> np.ndarray:
-        """(68, 3) positions on a head's (r, c, 3) grid, linear between its vertices."""
+        """(3, 68) positions on a head's (3, r, c) grid, linear between its vertices."""
         row, column = self.landmarks.T
         r, c = row.astype(int), column.astype(int)
-        down, right = np.minimum(r + 1, head.shape[0] - 1), np.minimum(c + 1, head.shape[1] - 1)
-        v, u = (row - r)[:, None], (column - c)[:, None]
-        top = head[r, c] * (1 - u) + head[r, right] * u
-        bottom = head[down, c] * (1 - u) + head[down, right] * u
+        down, right = np.minimum(r + 1, head.shape[1] - 1), np.minimum(c + 1, head.shape[2] - 1)
+        v, u = row - r, column - c
+        top = head[:, r, c] * (1 - u) + head[:, r, right] * u
+        bottom = head[:, down, c] * (1 - u) + head[:, down, right] * u
         return top * (1 - v) + bottom * v
 
 
@@ -397,6 +388,5 @@ def _grid_triangles(grid: Grid) -> np.ndarray:
     rows, columns = grid.follow.shape
     corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1)
     right, down = corner + 1, corner + columns
-    first = np.stack([corner, right, down], axis=1)
-    second = np.stack([right, down + 1, down], axis=1)
-    return np.concatenate([first, second])
+    first, second = np.stack([corner, right, down]), np.stack([right, down + 1, down])
+    return np.concatenate([first, second], axis=1)

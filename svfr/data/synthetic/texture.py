@@ -58,7 +58,7 @@ class Paint:
         self._put(atlas.HAIR, self._hanging_hair(rng))
         self._put(atlas.INSIDE, self._inside_hair())
         self._put(atlas.BODY, self._body(rng, clothes, collar))
-        self._eyes = [self._prepare_eye(side) for side in (-1, 1)]
+        self._eyes = self._prepare_eyes()
 
     def _put(self, region: atlas.Region, colours: np.ndarray) -> None:
         rows, columns = region.texels(self.density)
@@ -212,27 +212,24 @@ class Paint:
         hem = 1 - 0.35 * np.exp(-(((y - edge) / 0.06) ** 2))
         return _mix(skin, clothes * (folds * hem)[..., None], smoothstep(-0.03, 0.03, y - edge))
 
-    def _prepare_eye(self, side: int) -> dict[str, np.ndarray]:
-        """What stays the same about an eye: its texels, their colours when shut, and their coordinates."""
+    def _prepare_eyes(self) -> dict[str, np.ndarray]:
+        """What stays the same about the eyes: their n texels, these when shut, and their coordinates."""
         i = self.identity
-        rows, columns = atlas.HEAD.texels(self.density)
         degrees, y = atlas.HEAD.coordinates(self.density)
         x = template_x(i, np.radians(degrees), y)
-        front = np.abs(degrees) < 80
-        outward = (side * x - 1.0 - i.eye_spacing) / i.eye_width
-        near = front & (np.abs(outward) < 1.15) & (np.abs(y) < 0.42)
-        r, c = np.nonzero(near)
-        box = np.s_[r.min() : r.max() + 1, c.min() : c.max() + 1]
-        texels = self.picture[rows, columns][box]
-        upper, lower = lids(i, outward[box])
+        outward = (np.abs(x) - 1.0 - i.eye_spacing) / i.eye_width
+        row, column = np.nonzero((np.abs(degrees) < 80) & (np.abs(outward) < 1.15) & (np.abs(y) < 0.42))
+        x, y, outward = x[row, column], y[row, column], outward[row, column]
+        upper, lower = lids(i, outward)
         return {
-            "texels": texels,  # a view
-            "shut": texels.astype(np.float32) / 255,
-            "x": outward[box] * i.eye_width * side,
-            "y": y[box],
-            "t": outward[box],
-            "upper": upper,
-            "lower": lower,
+            "row": row,
+            "column": column,
+            "shut": self.picture[row, column] / np.float32(255),
+            "x": (outward * i.eye_width * np.sign(x)).astype(np.float32),
+            "y": y,
+            "t": outward.astype(np.float32),
+            "upper": upper.astype(np.float32),
+            "lower": lower.astype(np.float32),
         }
 
     def open_eyes(self, blink: float, gaze: np.ndarray, light: np.ndarray) -> None:
@@ -246,32 +243,32 @@ class Paint:
         i = self.identity
         centre = EYEBALL * np.sin(gaze)
         soft = 1.2 / self.density + 0.012
-        for eye in self._eyes:
-            x, y, t, lower = eye["x"], eye["y"], eye["t"], eye["lower"]
-            shut_line = lower - 0.25 * (lower - eye["upper"])
-            drop = blink + (1 - blink) * float(np.clip(0.5 * gaze[1], -0.1, 0.3))
-            upper = eye["upper"] + (shut_line - eye["upper"]) * drop
-            lower = lower + (shut_line - lower) * blink
-            radius = np.hypot(x - centre[0], y + 0.02 - centre[1])
-            ring = radius / IRIS
-            shade = 0.62 + 0.55 * smoothstep(0.2, 0.95, ring)
-            shade *= 1 - 0.55 * smoothstep(0.78, 1.0, ring)
-            iris = np.minimum(i.iris * 1.15, 1) * (1.25 - 0.4 * shade)[..., None]
-            iris = iris * (1 - 0.45 * smoothstep(0.75, 1.0, ring))[..., None]
-            iris = _mix(iris, np.array([0.02, 0.02, 0.02]), smoothstep(0.5, 0.38, ring))
-            white = SCLERA * (1 - 0.22 * t**2)[..., None] * np.array([1, 0.98, 0.97])
-            ball = _mix(white, iris, smoothstep(IRIS + soft / 2, IRIS - soft / 2, radius))
-            ball = ball * (0.6 + 0.4 * smoothstep(0.0, 0.14, y - upper))[..., None]  # shadow of the lid
-            spark = np.hypot(x - centre[0] - 0.09 * light[0], y - centre[1] - 0.09 * light[1])
-            ball = _mix(ball, np.ones(3), 0.9 * smoothstep(0.055, 0.03, spark))
-            corner = smoothstep(1.0, 0.82, np.abs(t))
-            cover = smoothstep(-soft / 2, soft / 2, y - upper) * smoothstep(-soft / 2, soft / 2, lower - y) * corner
-            colour = _mix(eye["shut"], ball, cover)
-            reach = smoothstep(1.12, 0.95, np.abs(t))
-            lash = np.exp(-(((y - upper + 0.012) / 0.035) ** 2)) * (0.85 if not i.masculine else 0.7)
-            lash = lash + 0.35 * np.exp(-(((y - lower) / 0.022) ** 2))
-            colour = _mix(colour, i.hair * 0.25, np.clip(lash * reach, 0, 1))
-            eye["texels"][:] = _to_bytes(colour)
+        eye = self._eyes
+        x, y, t, lower = eye["x"], eye["y"], eye["t"], eye["lower"]
+        shut_line = lower - 0.25 * (lower - eye["upper"])
+        drop = blink + (1 - blink) * float(np.clip(0.5 * gaze[1], -0.1, 0.3))
+        upper = eye["upper"] + (shut_line - eye["upper"]) * drop
+        lower = lower + (shut_line - lower) * blink
+        radius = np.hypot(x - centre[0], y + 0.02 - centre[1])
+        ring = radius / IRIS
+        shade = 0.62 + 0.55 * smoothstep(0.2, 0.95, ring)
+        shade *= 1 - 0.55 * smoothstep(0.78, 1.0, ring)
+        iris = np.minimum(i.iris * 1.15, 1) * (1.25 - 0.4 * shade)[..., None]
+        iris = iris * (1 - 0.45 * smoothstep(0.75, 1.0, ring))[..., None]
+        iris = _mix(iris, np.array([0.02, 0.02, 0.02]), smoothstep(0.5, 0.38, ring))
+        white = SCLERA * (1 - 0.22 * t**2)[..., None] * np.array([1, 0.98, 0.97])
+        ball = _mix(white, iris, smoothstep(IRIS + soft / 2, IRIS - soft / 2, radius))
+        ball = ball * (0.6 + 0.4 * smoothstep(0.0, 0.14, y - upper))[..., None]  # shadow of the lid
+        spark = np.hypot(x - centre[0] - 0.09 * light[0], y - centre[1] - 0.09 * light[1])
+        ball = _mix(ball, np.ones(3), 0.9 * smoothstep(0.055, 0.03, spark))
+        corner = smoothstep(1.0, 0.82, np.abs(t))
+        cover = smoothstep(-soft / 2, soft / 2, y - upper) * smoothstep(-soft / 2, soft / 2, lower - y) * corner
+        colour = _mix(eye["shut"], ball, cover)
+        reach = smoothstep(1.12, 0.95, np.abs(t))
+        lash = np.exp(-(((y - upper + 0.012) / 0.035) ** 2)) * (0.85 if not i.masculine else 0.7)
+        lash = lash + 0.35 * np.exp(-(((y - lower) / 0.022) ** 2))
+        colour = _mix(colour, i.hair * 0.25, np.clip(lash * reach, 0, 1))
+        self.picture[eye["row"], eye["column"]] = _to_bytes(colour)
 
 
 def _mix(under: np.ndarray, over: np.ndarray, share: np.ndarray) -> np.ndarray:
