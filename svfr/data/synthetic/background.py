@@ -69,8 +69,8 @@ def _paint(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:
     elif kind == "lights":
         value = 0.12 + 0.03 * noise(rng, shape, (4, 4), 2)
         for _ in range(28):
-            at, radius = rng.uniform(0, 1, 2), rng.uniform(0.015, 0.06)
-            value = value + rng.uniform(0.2, 0.7) * np.clip((radius - np.hypot(x - at[0], y - at[1])) * 60, 0, 1)
+            at, reach = rng.uniform(0, 1, 2), rng.uniform(0.015, 0.06)
+            value = value + rng.uniform(0.2, 0.7) * np.clip((reach - np.hypot(x - at[0], y - at[1])) * 60, 0, 1)
         low, high = np.array([0.04, 0.05, 0.10]), np.array([1.0, 0.85, 0.55])
     else:
         distance = np.hypot(x - 0.5, y - 0.45)

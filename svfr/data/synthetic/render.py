@@ -9,7 +9,7 @@ from svfr.data.synthetic.background import Background
 from svfr.data.synthetic.identity import Identity, sample_identity
 from svfr.data.synthetic.motion import Motion, sample_motion
 from svfr.data.synthetic.raster import interpolate, rasterize
-from svfr.data.synthetic.shape import PIVOT, Shape
+from svfr.data.synthetic.shape import PIVOT, Shape, glasses
 from svfr.data.synthetic.texture import Paint
 
 SUPERSAMPLING = 2
@@ -20,6 +20,7 @@ CAMERA_DISTANCE = 24.0  # head units, about 75 cm
 FACE_CENTRE = np.array([0.0, 0.9, 0.4])  # this point of the head is kept near its place in the frame
 STEADINESS = 0.75  # Assumption: share of its movement that the crop follows
 SHININESS = 14
+FRAME_THICKNESS = 0.07  # of glasses, head units
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,19 @@ class _Scene:
             axis=1,
         ).astype(np.float32)
         vertices = np.concatenate([position.reshape(3, -1) for position in posed], axis=1)
-        gaze = motion.gaze[index] - 0.85 * motion.pose[index, :2]
+        gaze = motion.gaze[index] - 0.6 * motion.pose[index, :2]
         self.paint.open_eyes(float(motion.blink[index]), np.clip(gaze, -0.5, 0.5), rotation.T @ motion.light[index])
         behind = self.background.frame(index, motion.camera[index], self.unit / SUPERSAMPLING)
         picture = self._draw(self._project(vertices, scale), vertices[2], values, behind)
+        if self.person.glasses:
+            lines = [_pose(line, np.ones(line.shape[1]), rotation, offset) for line in glasses(self.person)]
+            # The temple on the far side of a turned head is hidden.
+            hidden = 4 if motion.pose[index, 0] > 0.12 else 3 if motion.pose[index, 0] < -0.12 else -1
+            light = float(np.median(values[2]))
+            self._draw_glasses(
+                picture, [self._project(line, scale) for n, line in enumerate(lines) if n != hidden], light
+            )
+        picture = cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
         points = _pose(self.shape.landmark_positions(head), np.ones(68), rotation, offset)
         return picture, (self._project(points, scale).T + 0.5) / SUPERSAMPLING - 0.5
 
@@ -129,7 +139,7 @@ class _Scene:
         return np.sqrt(amount), 0.09 * 255 * shine
 
     def _draw(self, points: np.ndarray, depth: np.ndarray, values: np.ndarray, behind: np.ndarray) -> np.ndarray:
-        """(size, size, 3) uint8: the mesh (2, v) with its values (4, v) before a background."""
+        """Supersampled picture, uint8: the mesh (2, v) with its values (4, v) before a background."""
         visible = rasterize(points, depth, self.shape.triangles, self.large)
         u, v, light, shine = interpolate(visible, values, points, self.large)
         colour = _lookup(self.paint.picture, u, v)
@@ -138,7 +148,13 @@ class _Scene:
         for channel in range(3):
             lit = colour[:, channel] * (light * self.tint[channel]) + shine
             flat[visible.pixels, channel] = np.minimum(lit, 255)
-        return cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return picture
+
+    def _draw_glasses(self, picture: np.ndarray, lines: list[np.ndarray], light: float) -> None:
+        colour = tuple(float(c) for c in self.person.glasses_colour * 255 * light)
+        thickness = max(1, round(FRAME_THICKNESS * self.unit))
+        fixed = [np.round(line.T * 16).astype(np.int32)[:, None] for line in lines]  # 1/16 px
+        cv2.polylines(picture, fixed, False, colour, thickness, cv2.LINE_AA, 4)
 
 
 def _lookup(picture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

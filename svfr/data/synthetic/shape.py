@@ -91,7 +91,8 @@ def hairline(identity: Identity, angle: np.ndarray) -> np.ndarray:
     front = smoothstep(62, 45, degrees)
     side = smoothstep(-0.9, 0.9, angle * np.sign(identity.parting or 1) + 0.3)
     cover = identity.fringe * (0.55 + 0.45 * side)
-    return line + front * (cover * 1.25 + identity.hairline)
+    sweep = 0.45 * identity.parting * np.sin(1.6 * angle)
+    return line + front * (cover * 1.25 + identity.hairline + sweep)
 
 
 class Shape:
@@ -151,7 +152,9 @@ class Shape:
             outward = position - np.array([0, -0.6, -2.3])[:, None, None]
             outward /= np.linalg.norm(outward, axis=0)
             side = 0.65 + 0.35 * smoothstep(0.6, -1.6, y)
-            position = position + outward * (inside * i.hair_volume * side)
+            # Crests this far apart are what the grid can carry.
+            curls = 1 + 0.22 * i.curls * np.sin(11 * angle + 3 * y) * np.sin(7 * y + 2 * angle)
+            position = position + outward * (inside * i.hair_volume * side * curls)
         return position.astype(np.float32)
 
     def _lengthen(self, y: np.ndarray) -> np.ndarray:
@@ -281,7 +284,8 @@ class Shape:
 def template_x(identity: Identity, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Sideways position of the head's surface at an angle [rad] and a height."""
     half = _profile(SECTIONS, 1, y) * (1 + identity.head_width)
-    half = half * (1 + identity.jaw_width * smoothstep(1.0, 2.6, y) + identity.cheek_fat * bump(y, y, 1.6, 1.6, 0.6, 1))
+    cheeks = 0.3 * identity.cheek_fat * np.exp(-(((y - 1.5) / 0.9) ** 2))
+    half = half * (1 + identity.jaw_width * smoothstep(1.0, 2.6, y) + cheeks)
     return half * np.sin(angle)
 
 
@@ -297,14 +301,14 @@ def relief(identity: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     height = np.interp(
         y,
         [-0.5, 0.0, 0.35, 0.8, 1.1, 1.28, 1.42, 1.55, 1.68],
-        np.array([0.0, 0.16, 0.36, 0.66, 0.93, 1.0, 0.86, 0.45, 0.0])
+        np.array([0.0, 0.15, 0.30, 0.53, 0.74, 0.80, 0.69, 0.36, 0.0])
         + np.array([0, 1, 1, 0.6, 0.2, 0, 0, 0, 0]) * i.nose_bridge
         + np.array([0, 0, 0.2, 0.6, 1, 1, 1, 0.5, 0]) * i.nose_depth,
     )
     wide = i.nose_width
     width = np.interp(y, [-0.3, 0.3, 0.9, 1.25, 1.6], [0.3, 0.27, 0.29, 0.36 + i.nose_tip, 0.4]) * (0.55 + 1.25 * wide)
     z += height * np.exp(-((side / width) ** 2))
-    z += 0.34 * bump(side, y, wide, 1.36, 0.17, 0.19)
+    z += 0.30 * bump(side, y, wide, 1.36, 0.17, 0.19)
     z += (0.13 + i.mouth_depth) * bump(x, y, 0, 2.0, 0.75, 0.32)
     z += 0.10 * bump(x, y, 0, MOUTH_Y - 0.1, i.mouth_width * 0.62, 0.10)
     z += 0.14 * bump(x, y, 0, MOUTH_Y + 0.14, i.mouth_width * 0.55, 0.12)
@@ -326,7 +330,7 @@ def landmark_template(identity: Identity) -> np.ndarray:
     brow = [(x, float(brow_line(i, np.array(x)))) for x in (1.78, 1.5, 1.15, 0.82, 0.46)]
     brows = [*((-x, y) for x, y in brow), *reversed(brow)]
     wide = i.nose_width
-    nose = [(0.0, 0.02), (0.0, 0.44), (0.0, 0.86), (0.0, 1.25)]
+    nose = [(0.0, 0.02), (0.0, 0.44), (0.0, 0.86), (0.0, 1.22)]
     nose += [(wide * f, y) for f, y in ((-1, 1.5), (-0.5, 1.58), (0, 1.63), (0.5, 1.58), (1, 1.5))]
     eyes = []
     for side, at in ((-1, (-1, -0.4, 0.4, 1, 0.4, -0.4)), (1, (-1, -0.4, 0.4, 1, 0.4, -0.4))):
@@ -345,6 +349,26 @@ def landmark_template(identity: Identity) -> np.ndarray:
     mouth += [(t * w, bottom(t)) for t in (0.6, 0.25, 0, -0.25, -0.6)]
     mouth += [(t * w, MOUTH_Y) for t in (-0.88, -0.3, 0, 0.3, 0.88, 0.3, 0, -0.3)]
     return np.array([*jaw, *brows, *nose, *eyes, *mouth], dtype=np.float64)
+
+
+def glasses(identity: Identity) -> list[np.ndarray]:
+    """Lines of the frames of glasses, each (3, n): both rims, the bridge, the left and the right temple."""
+    i = identity
+    turn = np.linspace(0, 2 * np.pi, 33)
+    power = 2 / i.glasses_round
+    rim_x = i.glasses * 1.12 * np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
+    rim_y = i.glasses * 0.84 * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** power
+    centre = 1.02 + i.eye_spacing * 0.7
+    lines = [np.stack([side * (centre + rim_x), 0.1 + rim_y]) for side in (-1, 1)]
+    inner = centre - i.glasses * 1.12
+    lines.append(np.stack([np.linspace(-inner, inner, 7), -0.08 - 0.06 * np.cos(np.linspace(-1.5, 1.5, 7))]))
+    lines = [np.stack([x, y, 0.62 - 0.13 * x * x]) for x, y in lines]
+    outer = centre + i.glasses * 1.12
+    for side in (-1, 1):
+        part = np.linspace(0, 1, 5)
+        x = side * (outer + (2.42 * (1 + i.head_width) - outer) * part)
+        lines.append(np.stack([x, -0.08 + 0.05 * part, 0.62 - 0.13 * outer**2 - 1.5 * part]))
+    return lines
 
 
 def brow_line(identity: Identity, side: np.ndarray) -> np.ndarray:

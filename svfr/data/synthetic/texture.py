@@ -160,7 +160,9 @@ class Paint:
         shape = (y.shape[0], y.shape[1])
         ragged = 0.05 * noise(rng, shape, (6, 90), 2)
         inside = hairline(i, angle) - y + ragged
-        strands = 1 + 0.13 * noise(rng, shape, (5, 120), 2) + 0.08 * noise(rng, shape, (8, 30))
+        strands = 0.13 * noise(rng, shape, (5, 120), 2) + 0.08 * noise(rng, shape, (8, 30))
+        curls = 0.16 * noise(rng, shape, (45, 70), 2)
+        strands = 1 + strands + (curls - strands) * i.curls
         if i.hair_style == "bald":
             cover = 0.22 * smoothstep(-0.2, 0.4, inside) * (i.texture_seed % 3) / 2
         elif i.hair_style == "short":
