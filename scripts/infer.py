@@ -132,7 +132,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         run_items(mine, options.output, call, restore, tell=bar.write, on_done=lambda _: bar.update())
     except KeyboardInterrupt:
         interrupted = True
-    bar.close()
+    finally:
+        bar.close()
     if not interrupted:
         state.wait_for_everyone()
     if not state.is_main_process:
@@ -152,7 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options, PartialState(timeout=LONGEST_WAIT))
     except (ValueError, OSError) as error:
-        print(f"infer.py: {' '.join(str(error).split())}", file=sys.stderr)
+        named = isinstance(error, OSError) and error.filename
+        reason = f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
+        print(f"infer.py: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted before the first input", file=sys.stderr)

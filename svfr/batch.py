@@ -5,6 +5,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -171,14 +172,21 @@ def digest(facts: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write JSON so that the file is whole or not there.
+
+    Raises:
+        OSError: with the file's name.
+    """
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
@@ -235,7 +243,10 @@ def _search(folder: Path, output: Path) -> list[Path]:
         if child.name.startswith(".") or child.resolve() == output:
             continue
         if child.is_dir():
-            found += [child] if _is_frame_folder(child) else _search(child, output)
+            try:
+                found += [child] if _is_frame_folder(child) else _search(child, output)
+            except PermissionError:
+                found.append(child)  # fails by itself, with its reason
         elif child.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
             found.append(child)
     return found

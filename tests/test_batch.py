@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from svfr.batch import (
     run_items,
     write_json,
 )
-from svfr.data.video import VideoError
+from svfr.data.video import VideoError, probe
 from svfr.restore import VideoReport
 
 
@@ -293,3 +293,25 @@ def test_json_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_json_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"report\.json") as caught:
+        write_json(tmp_path / "file" / "report.json", {"a": 1})
+    assert caught.value.filename == str(tmp_path / "file" / "report.json")
+
+
+def test_a_locked_folder_is_an_input_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4", "locked/b.mp4", "open/c.mp4")
+    listing = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:  # the tests may run as a user whom no permission stops
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert targets(tmp_path, tmp_path / "out") == {"a.mp4": "a.mp4", "locked": "locked.mp4", "open/c.mp4": "open/c.mp4"}
+    with pytest.raises(VideoError, match=r"locked: Permission denied"):
+        probe(tmp_path / "locked")
