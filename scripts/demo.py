@@ -1,119 +1,134 @@
 #!/usr/bin/env python
-"""Restore a drawn and degraded clip with the bundled model; shows videos, a picture and a small table."""
+"""Restore rendered clips of people that the bundled model has never seen: a clip per task, and one with all at once.
+
+Writes for each a side-by-side video, and strip.png, slices.png and table.md; `--weights` takes another model folder.
+"""
 
 import argparse
 import sys
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
-from svfr.data.frames import resize
-from svfr.data.video import VideoInfo, VideoWriter, read_frames
+from svfr.data.synthetic import FPS
+from svfr.data.video import VideoInfo, VideoWriter
+from svfr.demo.checks import METHODS, judge_margins
+from svfr.demo.clips import held_out_clip, trivial_baseline
+from svfr.demo.ladder import TASK_SETS
+from svfr.demo.quality import SHOWN, build_quality, measure
+from svfr.metrics.base import Row
+from svfr.metrics.temporal import temporal_slice
+from svfr.sources import find_model
 
-SIZE = 128  # [px]
 NUM_FRAMES = 24
-FPS = 25
-DOWNSCALE = 4
-NOISE = 6.0  # standard deviation, of 255
-SHOWN = 6  # frames of the strip
+PRESET = "svfr"
+ENLARGE = 256  # [px] small frames are shown about this large in videos
+SHOWN_FRAMES = 6  # of the strip
 LABEL = 18  # [px], height of a row's title
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
-def draw_face(time: float) -> np.ndarray:
-    """A plain drawn face that turns, blinks and talks; (SIZE, SIZE, 3) uint8; time in [0, 1]."""
-    scale = 4  # drawn larger and made smaller: antialiased
-    turn = np.sin(2 * np.pi * time)
-    side = SIZE * scale
-    image = np.empty((side, side, 3), np.uint8)
-    image[:] = np.linspace(70, 140, side, dtype=np.uint8)[:, None, None] + np.array([0, 20, 50], np.uint8)
-
-    def ellipse(x: float, y: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
-        centre = round((x + 0.03 * turn) * side), round(y * side)
-        cv2.ellipse(image, centre, (round(width * side), round(height * side)), 0, 0, 360, colour, -1, cv2.LINE_AA)
-
-    ellipse(0.5, 0.42, 0.33, 0.36, (60, 40, 30))  # hair
-    ellipse(0.5, 0.54, 0.27, 0.35, (224, 172, 140))  # head
-    open_eyes = 0.035 if (time * 3) % 1 > 0.12 else 0.006
-    for eye in (-0.11, 0.11):
-        ellipse(0.5 + eye + 0.02 * turn, 0.47, 0.055, open_eyes, (250, 250, 250))
-        ellipse(0.5 + eye + 0.03 * turn, 0.47, 0.025, min(open_eyes, 0.025), (50, 80, 60))
-        ellipse(0.5 + eye + 0.02 * turn, 0.405, 0.065, 0.012, (70, 45, 35))
-    ellipse(0.5 + 0.035 * turn, 0.58, 0.03, 0.05, (206, 150, 120))
-    ellipse(0.5 + 0.025 * turn, 0.72, 0.09, 0.02 + 0.02 * abs(np.sin(9 * np.pi * time)), (176, 70, 70))
-    return resize(image, SIZE, SIZE)
+def enlarged(frames: np.ndarray, factor: int) -> np.ndarray:
+    """(f, h, w, 3) uint8, each pixel a square of `factor` px."""
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Downscaled, noisy, upscaled; the same shape."""
-    small = resize(image, SIZE // DOWNSCALE, SIZE // DOWNSCALE).astype(np.float32)
-    noisy = np.clip(small + rng.normal(0, NOISE, small.shape), 0, 255)
-    return resize(noisy.astype(np.uint8), SIZE, SIZE)
-
-
-def write_clip(path: Path, frames: list[np.ndarray]) -> None:
-    """Write (h, w, 3) uint8 frames as an H.264 video."""
-    height, width = frames[0].shape[:2]
-    info = VideoInfo(path, width, height, Fraction(FPS), len(frames), len(frames) / FPS, False, 0, "frames")
+def write_clip(path: Path, frames: np.ndarray) -> None:
+    """Write (f, h, w, 3) uint8 as an H.264 video."""
+    num_frames, height, width = frames.shape[:3]
+    info = VideoInfo(path, width, height, Fraction(FPS), num_frames, num_frames / FPS, False, 0, "frames")
     with VideoWriter(path, source=info) as writer:
         for index, frame in enumerate(frames):
             writer.write(frame, index, Fraction(1, FPS))
 
 
-def titled(title: str, frames: list[np.ndarray]) -> np.ndarray:
-    """Frames side by side under a title."""
-    row = np.concatenate(frames, axis=1)
-    banner = Image.new("RGB", (row.shape[1], LABEL), "white")
+def titled(title: str, picture: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) under a title."""
+    banner = Image.new("RGB", (picture.shape[1], LABEL), "white")
     ImageDraw.Draw(banner).text((4, 3), title, fill="black")
-    return np.concatenate([np.asarray(banner), row])
+    return np.concatenate([np.asarray(banner), picture])
 
 
-def main() -> int:
-    """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
-    output: Path = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
+def to_table(means: dict[str, dict[str, Row]]) -> str:
+    """Markdown: degraded, trivial and restored of each task, and what is not better than both of the others."""
+    columns = [(c, title) for c, title, _ in SHOWN if any(g["restored"].get(c) is not None for g in means.values())]
+    lines = ["| | | " + " | ".join(title for _, title in columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for tasks, group in means.items():
+        for method in METHODS:
+            values = [group[method].get(column) for column, _ in columns]
+            cells = ["-" if value is None else f"{value:.4g}" for value in values]
+            lines.append(f"| {tasks if method == METHODS[0] else ''} | {method} | " + " | ".join(cells) + " |")
+    missed = [finding for finding in judge_margins(means) if not finding.holds]
+    lines += ["", "Not reached (the aims, and better than degraded and trivial):" if missed else "All aims reached."]
+    lines += [f"- {finding.what}: {finding.value}" for finding in missed]
+    return "\n".join(lines) + "\n"
 
-    pipe = SVFRPipeline.from_pretrained("demo")
-    untrained = pipe.components.settings.untrained
-    if untrained:
-        print("The bundled model is UNTRAINED (a stand-in with random weights): its result is noise. For real footage")
-        print("use the released weights: scripts/infer.py --weights released")
 
-    rng = np.random.default_rng(0)
-    clean = [draw_face(index / NUM_FRAMES) for index in range(NUM_FRAMES)]
-    write_clip(output / "degraded.mp4", [degrade(frame, rng) for frame in clean])
-    with tqdm(total=NUM_FRAMES, desc="restore", unit="frame") as bar:
-        pipe.restore_video(
-            output / "degraded.mp4",
-            output / "restored.mp4",
-            tasks="bfr",
-            face="aligned",
-            on_progress=lambda frames, _: bar.update(frames),
-        )
-
-    rows = {"original": clean}
-    rows["degraded"] = [frame.image for frame in read_frames(output / "degraded.mp4")]
-    rows["restored"] = [frame.image for frame in read_frames(output / "restored.mp4")]
-    titles = {name: f"{name} (UNTRAINED model)" if name == "restored" and untrained else name for name in rows}
-    write_clip(
-        output / "side_by_side.mp4", [np.concatenate(frames, axis=1) for frames in zip(*rows.values(), strict=True)]
+def introduce(pipe: SVFRPipeline, weights: str) -> str:
+    """One line on what the model is."""
+    settings = pipe.components.settings
+    if settings.untrained:
+        return "The bundled model is UNTRAINED (a stand-in with random weights): its results are noise."
+    name = "The bundled model" if weights == "demo" else weights
+    return (
+        f"{name} is small and knows rendered faces of {settings.size} px alone; for real footage, take the released "
+        "weights: scripts/infer.py --weights released"
     )
-    step = NUM_FRAMES // SHOWN
-    strip = np.concatenate([titled(titles[name], frames[::step]) for name, frames in rows.items()])
-    Image.fromarray(strip).save(output / "strip.png")
 
-    print(f"\n{'':30} PSNR [dB]")
-    for name in ("degraded", "restored"):
-        psnr = np.mean([cv2.PSNR(a, b) for a, b in zip(clean, rows[name], strict=True)])
-        print(f"{titles[name]:30} {psnr:9.2f}")
-    print(f"\nSee {output}: strip.png, side_by_side.mp4, degraded.mp4, restored.mp4")
+
+def run(options: argparse.Namespace) -> int:
+    """Restore, measure, draw."""
+    pipe = SVFRPipeline.from_pretrained(options.weights, dtype="float32")
+    print(introduce(pipe, options.weights))
+    output: Path = options.output
+    output.mkdir(parents=True, exist_ok=True)
+    metrics = build_quality(find_model(options.weights), untrained=pipe.components.settings.untrained)
+    size = pipe.components.settings.size
+    factor = max(1, ENLARGE // size)
+
+    means: dict[str, dict[str, Row]] = {}
+    strips, slices = [], []
+    with tqdm(total=len(TASK_SETS) * NUM_FRAMES, desc="restore", unit="frame", bar_format=BAR) as bar:
+        for index, tasks in enumerate(TASK_SETS):
+            clip = held_out_clip(index, tasks, NUM_FRAMES, size, PRESET)
+            restored = pipe(clip.blurred, tasks, mask=clip.mask, on_step=bar.update)
+            assert isinstance(restored, np.ndarray)
+            results = {"degraded": clip.degraded, "trivial": trivial_baseline(clip), "restored": restored}
+            name = ",".join(tasks)
+            means[name] = {method: measure(metrics, frames, clip) for method, frames in results.items()}
+            shown = {**results, "true": clip.truth}
+            write_clip(output / f"{'_'.join(tasks)}.mp4", enlarged(np.concatenate(list(shown.values()), 2), factor))
+            chosen = np.linspace(0, NUM_FRAMES - 1, SHOWN_FRAMES).round().astype(int)
+            for method, frames in shown.items():
+                picture = np.concatenate(list(enlarged(frames[chosen], max(1, factor // 2))), axis=1)
+                strips.append(titled(f"{name}: {method}", picture))
+            lines = [temporal_slice(frames).repeat(factor, 0).repeat(factor, 1) for frames in shown.values()]
+            slices.append(titled(f"{name}, one column over time: {', '.join(shown)}", np.concatenate(lines, axis=1)))
+    half = len(strips) // 2
+    Image.fromarray(np.concatenate([np.concatenate(strips[:half]), np.concatenate(strips[half:])], axis=1)).save(
+        output / "strip.png"
+    )
+    Image.fromarray(np.concatenate(slices)).save(output / "slices.png")
+    table = to_table(means)
+    (output / "table.md").write_text(table)
+    print(f"\n{table}\nSee {output}: strip.png, slices.png, table.md, a side-by-side video of each task")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and turn a wrong call into one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="demo", help="demo, or a folder that scripts/train_demo.py wrote")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
+    try:
+        return run(parser.parse_args(arguments))
+    except (ValueError, OSError) as error:
+        print(f"demo.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from svfr.components import Components
 from svfr.data.alignment import five_points
@@ -90,9 +91,20 @@ class Detail(FrameMeans):
         )
 
 
-def build_quality(model: Path) -> list[VideoMetric]:
-    """The metrics of the bundled model, identity by the ID network of the model folder itself."""
-    return [PSNR(), SSIM(), Detail(), Identity(IResNetRecognizer(model / "id_encoder")), WarpingError()]
+def build_quality(model: Path, untrained: bool = False) -> list[VideoMetric]:
+    """The metrics of the bundled model, identity by the ID network of the model folder itself.
+
+    SSIM is left out where scikit-image isn't installed, identity where the model is untrained.
+    """
+    metrics: list[VideoMetric] = [PSNR()]
+    try:
+        metrics.append(SSIM())
+    except ValueError as error:
+        tqdm.write(f"SSIM is left out: {error}")
+    metrics.append(Detail())
+    if not untrained:
+        metrics.append(Identity(IResNetRecognizer(model / "id_encoder")))
+    return [*metrics, WarpingError()]
 
 
 def measure(metrics: Sequence[VideoMetric], restored: np.ndarray, clip: DegradedClip) -> Row:
