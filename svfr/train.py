@@ -71,7 +71,7 @@ def train(config: TrainConfig) -> bool:
         components.model.unet.enable_gradient_checkpointing()
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.max_steps)
+    schedule = make_schedule(config, optimizer)
     model, prepared = accelerator.prepare(model, optimizer)
     state = TrainState(accelerator, model, prepared, schedule, config.ema_decay)
     progress = resume(state, run, accelerator)
@@ -190,6 +190,12 @@ def make_components(config: TrainConfig) -> Components:
     SVFRPipeline(components).resolve_size(config.data.size)
     use_for(components, config.data.size, config.data.num_frames)
     return components
+
+
+def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate: a linear rise over the warm-up, then constant or half a cosine down to 0 at `max_steps`."""
+    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+    return get_scheduler(name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.max_steps)
 
 
 def make_objective(config: TrainConfig) -> Objective:

@@ -11,9 +11,9 @@ import torch
 import train as script  # scripts/train.py
 
 import svfr.train
-from svfr.config import ConfigError
+from svfr.config import ConfigError, TrainConfig
 from svfr.pipeline import SVFRPipeline
-from svfr.train import TrainingError, train
+from svfr.train import TrainingError, make_schedule, train
 from tests import tiny
 from tests.training import config, metrics, overrides, weights
 
@@ -181,3 +181,17 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert len(list((tmp_path / "run" / "checkpoints").glob("step_*"))) == 1
+
+
+@pytest.mark.parametrize(("name", "expected"), [("constant", 1.0), ("cosine", 0.5)])
+def test_learning_rate_warms_up_and_then_follows_the_schedule(name: str, expected: float) -> None:
+    config = TrainConfig(schedule=name, warmup_steps=10, max_steps=110)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make_schedule(config, optimizer)
+    rates = []
+    for _ in range(110):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([step / 10 for step in range(10)])
+    assert rates[60] == pytest.approx(expected, abs=1e-3)
