@@ -134,6 +134,9 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert truth_row["metrics"]["vidd"] > 0
     assert evaluate.aggregate()["metrics"]["lpips"] is None
     assert evaluate.aggregate("ground_truth")["metrics"]["fvd"] == 0
+    clips = evaluate.aggregate()["clips"]
+    assert clips == [{"video": name, "starts": list(range(FRAMES))} for name in "abc"]
+    assert evaluate.aggregate()["notes"] == []
     assert results["not_computed"] == {"lpips": "network 'lpips_vgg' is missing"}
     assert results["protocol"]["settings"]["chunk_size"] == 16
 

@@ -30,6 +30,8 @@ class EvalConfig:
     """auto | insightface | yunet; finds the faces of the ground truth, which align both videos."""
     recognizer: str = "auto"
     """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
+    landmarker: str = "auto"
+    """Network of the landmark error: auto | face_alignment | onnx."""
     download: bool = True
     """Download missing networks of metrics; else they are reported as not computed."""
     chunk_size: int = 16

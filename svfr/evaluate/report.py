@@ -18,6 +18,7 @@ from svfr.evaluate.table import (
     is_missing,
     methods_of,
     name_of,
+    notes_of,
     show_cell,
     show_number,
     task_title,
@@ -102,6 +103,8 @@ def _tables(results: Results, tasks: list[str]) -> list[str]:
             for start in range(0, len(shown), 7):
                 parts.append(_table(results, task, shown[start : start + 7], quoted=False))
             parts.append("</details>")
+    if notes := notes_of(results):
+        parts.append('<ul class="lines">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
     rows = "".join(
         f'<tr class="quoted"><td>{task}</td><td>{without:.3f}</td><td>{prior:.3f}</td></tr>'
         for task, without, prior in paper.TABLE_1
@@ -133,6 +136,9 @@ def _table(results: Results, task: str, columns: list[str], quoted: bool) -> str
                 continue
             marked = ' class="best"' if kind == "method" and value == best[column] else ""
             spread = f' <span class="std">± {show_number(column, std)}</span>' if std is not None else ""
+            ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
+            if all(end is not None for end in ends):
+                spread = f' <span class="std">{" to ".join(show_number(column, end) for end in ends)}</span>'
             cells.append(f"<td{marked}>{text}{spread}</td>")
         count = count_of(aggregate, len(results.names))
         rows.append(

@@ -14,6 +14,7 @@ from svfr.evaluate.matching import Matches, Pair, Problem
 from svfr.evaluate.records import Record, load_features, record_folder
 from svfr.evaluate.run import Evaluator
 from svfr.metrics import COLUMNS, BuiltMetrics
+from svfr.metrics.fvd import clip_manifest
 from svfr.networks import describe
 
 RESULTS = "results.json"
@@ -32,6 +33,8 @@ class Aggregate:
         std: standard deviation over videos.
         num_defined: videos for which the column has a number.
         why_none: reason by column.
+        clips: videos and first frames of what a set metric took.
+        notes: what a reader should know, one line each.
     """
 
     method: str
@@ -42,6 +45,8 @@ class Aggregate:
     std: dict[str, float | None] = field(default_factory=dict)
     num_defined: dict[str, int] = field(default_factory=dict)
     why_none: dict[str, str] = field(default_factory=dict)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,18 @@ def _aggregate(
                     (record.why_none[column] for _, record in done if column in record.why_none), "no video"
                 )
     for index, set_metric in enumerate(built.sets):
-        features = [load_features(record_folder(output, pair), index, pair.name) for pair, _ in done]
-        row = set_metric.compute([kept for kept in features if kept is not None])
+        kept = [load_features(record_folder(output, pair), index, pair.name) for pair, _ in done]
+        features = [each for each in kept if each is not None and each.starts]
+        row = set_metric.compute(features)
         result.metrics.update(row)
+        result.clips.extend(clip_manifest(features))
+        num_clips = sum(len(each.starts) for each in features)
+        dimensions = features[0].truth.shape[1] if features else 0
+        if 0 < num_clips < dimensions:
+            result.notes.append(
+                f"{COLUMNS[set_metric.columns[0]].title} of {num_clips} clips in {dimensions} dimensions: its bias "
+                "dominates, compare it only with that of as many clips"
+            )
         for column in set_metric.columns:
             if row.get(column) is None:
                 result.why_none[column] = "no video is long enough"

@@ -7,7 +7,15 @@ from svfr.evaluate.results import Aggregate, Results, is_baseline, ordered_colum
 from svfr.metrics import COLUMNS
 
 ARROWS = {"higher": "↑", "lower": "↓", "truth": ""}
-DIGITS = {"psnr": 3, "psnr_mask": 3, "fvd": 2, "ciede2000": 2, "colourfulness": 2, "landmark_error": 2}
+DIGITS = {
+    "fvd": 2,
+    "fvd_low": 2,
+    "fvd_high": 2,
+    "fvd_clips": 0,
+    "ciede2000": 2,
+    "colourfulness": 2,
+    "landmark_error": 2,
+}
 NOT_COMPUTED, UNDEFINED = "not computed", "-"
 HEADS = {"bfr": "BFR", "colorization": "Colorization", "inpainting": "Inpainting"}
 NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic": "bicubic"}
@@ -108,6 +116,8 @@ def paper_table(results: Results) -> str:
 def _ours(results: Results) -> list[str]:
     heads = " / ".join(task_title(task) for task in tasks_of(results))
     lines = [f"## In the columns of the paper: {heads}", paper_table(results)]
+    if notes := notes_of(results):
+        lines.append("\n".join(f"- {note}" for note in notes))
     if results.missing:
         lines.append("Not computed:")
         lines.append("\n".join(f"- {name}: {reason}" for name, reason in results.missing.items()))
@@ -115,6 +125,11 @@ def _ours(results: Results) -> list[str]:
         lines.append(f"Problems ({len(results.problems)}):")
         lines.append("\n".join(f"- {problem}" for problem in results.problems))
     return lines
+
+
+def notes_of(results: Results) -> list[str]:
+    """What a reader should know of the figures, each line once."""
+    return list(dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes))
 
 
 def count_of(aggregate: Aggregate | None, total: int) -> str:
