@@ -242,7 +242,7 @@ def test_a_second_run_measures_only_what_changed(
 
 def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path: Path) -> None:
     results = tmp_path / "r"
-    for name in ("short", "long", "small", "slow", "gray", "none", "broken", "single"):
+    for name in ("short", "long", "small", "slow", "gray", "none", "broken", "single", "nan"):
         frames = 1 if name == "single" else FRAMES
         if name == "slow":
             video(tmp_path / "gt" / "slow.mp4", clip(5), fps=Fraction(30))
@@ -256,6 +256,9 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     truncated(results / "broken.mp4", video(tmp_path / "whole.mp4", clip(5), options={"movflags": "+faststart"}))
     png(results / "single", noisy(clip(5, 1), 5))
     png(results / "extra", clip(5))
+    (results / "nan").mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(results / "nan" / f"{index}.tif")
     (results / "text").mkdir()
     (results / "text" / "notes.txt").write_text("no video")
     evaluate("--restored", str(results), code=1)
@@ -269,7 +272,8 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     assert problems["extra"] == "no ground truth of this name"
     assert "truncated or corrupt" in problems["broken"]
     assert "one frame only" in problems["single"]
-    assert set(problems) == {"short", "long", "small", "slow", "gray", "none", "extra", "broken", "single"}
+    assert "floating-point pixels" in problems["nan"]
+    assert set(problems) == {"short", "long", "small", "slow", "gray", "none", "extra", "broken", "single", "nan"}
     rows = evaluate.rows()
     done = {name for name, row in rows.items() if row["status"] == "done"}
     assert done == {"a", "b", "c", "gray", "single"}
@@ -277,8 +281,8 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     assert rows["single"]["why_none"]["vidd"] == "one frame only"
     assert rows["single"]["metrics"]["psnr"] > 20
     aggregate = evaluate.aggregate()
-    assert (aggregate["num_videos"], aggregate["num_failed"]) == (5, 5)
-    assert "5 of 11" in (evaluate.output / "table.md").read_text()
+    assert (aggregate["num_videos"], aggregate["num_failed"]) == (5, 6)
+    assert "5 of 12" in (evaluate.output / "table.md").read_text()
     for name, reason in problems.items():
         assert any(name in line and reason in line for line in evaluate.err.splitlines()), name
     assert "problems" in (evaluate.output / "report.html").read_text()

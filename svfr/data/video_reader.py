@@ -354,6 +354,8 @@ def _read_image(file: Path) -> np.ndarray:
     """Decode to (h, w, 3) uint8 RGB, upright; alpha is dropped, 16 bits are cut to 8."""
     with _image_errors(file), Image.open(file) as stored:
         image = ImageOps.exif_transpose(stored)
+        if image.mode == "F":  # PIL would cut it to whole numbers: all of 0..1 to black, NaN to 0
+            raise ValueError("floating-point pixels; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         return np.array(image.convert("RGB"))
