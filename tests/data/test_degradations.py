@@ -150,8 +150,9 @@ def test_the_same_blur_for_all_frames_whatever_their_number() -> None:
 def test_small_frames_are_degraded_less_in_pixels() -> None:
     large, small = (PRESETS["vfhq"].sample(np.random.default_rng(1), size) for size in (512, 128))
     assert shrinkage(512) == shrinkage(1024) == 1
-    assert small.sigma_x == pytest.approx(large.sigma_x / 2)
-    assert (small.scale, large.scale, small.kernel_size) == (2, 4, 11)
+    assert small.sigma_x == pytest.approx(large.sigma_x * 0.25**0.75)
+    assert small.scale == pytest.approx(4 * 0.25**0.75)
+    assert (large.scale, small.kernel_size) == (4, 9)
     assert (small.crf, small.noise) == (large.crf, large.noise)
 
 
