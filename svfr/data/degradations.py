@@ -3,10 +3,11 @@
 One kernel and one set of parameters per clip; the noise differs from frame to frame. A `Preset` says what is drawn
 from, a `Degradation` is what was drawn: numbers alone, so that it can be written down (`to_json`) and applied again.
 
-What is lost, on ten sharp clips at 512 px (PSNR / SSIM / cosine of EdgeFace): keep_easy 25.5 dB / 0.73 / 0.68, dicface
-27.0 / 0.74 / 0.78, keep_train 25.8 / 0.75 / 0.68, vfhq 26.8 / 0.77 / 0.75, svfr 26.4 / 0.78 / 0.68, bicubic x4 33.2 /
-0.91 / 0.99. Of one clip, the PSNR varies by 1.7 dB from draw to draw. KEEP's training range told 25 frames/s instead of
-the 1 of its code: 24.8 / 0.77 / 0.47.
+What is lost, on ten sharp clips of 16 frames at 512 px, two draws each (PSNR / SSIM / cosine of EdgeFace): keep_easy
+25.5 dB / 0.73 / 0.68, dicface 26.2 / 0.73 / 0.76, keep_train 25.8 / 0.75 / 0.68, vfhq 26.3 / 0.75 / 0.72; bicubic x4
+33.2 / 0.91 / 0.99. The draws of one clip differ by 1.7 dB (standard deviation), so that these are good to half a dB:
+five draws of dicface gave 27.0 dB. KEEP's training range told 25 frames/s instead of the 1 of its code: 24.8 / 0.77 /
+0.47.
 """
 
 import dataclasses
