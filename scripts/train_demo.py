@@ -15,8 +15,8 @@ from pathlib import Path
 
 from svfr import checkpoint, config
 from svfr.config.demo import DemoConfig
-from svfr.demo.build import ship
-from svfr.demo.steps import GateError, check_renderer, make_identity, make_init, make_vae
+from svfr.demo.build import ship, write_card
+from svfr.demo.steps import GATED, GateError, check_renderer, make_identity, make_init, make_vae, read_gate
 from svfr.models.weights import WeightsError
 from svfr.pipeline import resolve_device
 from svfr.train import TrainingError, train
@@ -45,8 +45,13 @@ def run(options: argparse.Namespace) -> int:
     if weights is None:
         return 1
     step, newest = weights
-    size = ship(newest, folder / "model")
-    print(f"{folder / 'model'}: weights of step {step}, {size / 2**20:.1f} MiB; use them with --weights")
+    model = folder / "model"
+    size = ship(newest, model)
+    gates = [gate for name in GATED if (gate := read_gate(folder / name)) is not None]
+    facts = [f"{gate.measure}: {gate.value:.4g} (gate: {gate.least:.4g})" for gate in gates]
+    write_card(model, settings, step, size, facts)
+    config.save(settings, model / "config.yaml")
+    print(f"{model}: weights of step {step}, {size / 2**20:.1f} MiB; use them with --weights {model}")
     return 0 if finished else 1
 
 

@@ -1,6 +1,7 @@
 """From trained parts to a model folder: what training starts from, and what is shipped."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import nn
 
-from svfr.components import INDEX_NAME, VAE, Components, ModelSettings, load_folder
+from svfr.components import INDEX_NAME, VAE, ModelSettings, load_folder
 from svfr.config.demo import DemoConfig
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
@@ -91,7 +92,7 @@ def write_init(folder: Path, config: DemoConfig, vae: VAE, id_encoder: IResNet) 
 
 
 def ship(weights: Path, folder: Path) -> int:
-    """Write trained weights in half precision, without the heads that only training uses.
+    """Write trained weights in half precision.
 
     Args:
         weights: a folder of a run's weights/.
@@ -101,8 +102,45 @@ def ship(weights: Path, folder: Path) -> int:
         Size of all weight files [bytes].
     """
     components = load_folder(weights)
-    components.model.latent_transformer = components.model.landmark_predictor = None
-    Components.to(components, "cpu", SHIPPED_DTYPE)
-    nn.Module.to(components.vae, SHIPPED_DTYPE)
+    for part in components.parts.values():
+        nn.Module.to(part, SHIPPED_DTYPE)
     components.save(folder)
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def write_card(folder: Path, config: DemoConfig, step: int, size: int, facts: Sequence[str]) -> None:
+    """Write the model card of a shipped folder.
+
+    Args:
+        folder: of the model.
+        config: all settings.
+        step: of the weights.
+        size: of all weight files [bytes].
+        facts: a line each: what the steps were measured by.
+    """
+    data, vae = config.train.data, config.vae
+    kind = (
+        f"a linear autoencoder of {vae.patch_size} x {vae.patch_size} px patches, {vae.latent_channels} principal "
+        "components (a stand-in until a GPU trains SVD's kind of VAE)"
+        if vae.kind == "patch"
+        else f"SVD's kind with a temporal decoder, {vae.latent_channels} channels"
+    )
+    lines = [
+        "# A small SVFR model of rendered faces",
+        "",
+        f"Trained from nothing by `scripts/train_demo.py` on clips of `svfr.data.synthetic`: {data.size} x {data.size} "
+        f"px, {data.num_frames} frames, weights of step {step}, seed {config.seed}, {size / 2**20:.1f} MiB in half "
+        "precision.",
+        "",
+        "It is a model of rendered faces, not of yours: it exists so that everything runs everywhere. Real footage "
+        "wants the released weights, or your own training.",
+        "",
+        f"- VAE: {kind}",
+        f"- UNet: SVD's kind, channels {list(config.unet.block_out_channels)}, noise from {config.unet.sigma_min} to "
+        f"{config.unet.sigma_max}",
+        *(f"- {fact}" for fact in facts),
+        "",
+        "`config.yaml` has all settings; the same call makes the same weights on a CPU, and goes on with a larger "
+        "`train.max_steps`. Quality: `scripts/check_demo.py` and `scripts/ladder.py`.",
+    ]
+    (folder / "README.md").write_text("\n".join(lines) + "\n")

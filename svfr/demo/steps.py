@@ -25,6 +25,7 @@ from svfr.models.identity import IResNet
 from svfr.models.weights import load_part
 
 GATE_NAME = "gate.json"
+GATED = ("renderer", "vae", "id_encoder")  # folders of the steps that have a gate
 GATE_CLIPS = 12  # held-out clips of the VAE's gate
 GATE_FACES = 6  # faces of each unseen person, of the ID network's
 INSIDE_FRAME = 0.98  # of the landmarks of rendered clips, the renderer's gate
