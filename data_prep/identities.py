@@ -1,5 +1,6 @@
 """Step 6: find out which clips show the same person, and make splits that share none."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,10 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     together.join_equal(identities)
     together.join_equal([clip["source"] for clip in clips])
     shares = {"test": settings.identity.test, "val": settings.identity.val}
-    splits = assign_splits(together.labels(), shares, "train", settings.seed)
+    groups = together.labels()
+    splits = assign_splits(groups, shares, "train", settings.seed)
+    for split in [split for split, share in shares.items() if share > 0 and split not in splits]:
+        print(f"identities: split {split} is empty: the clips make only {len(set(groups))} group(s)", file=sys.stderr)
 
     step = Step("identities", settings, workers, {})
     return step.finish(

@@ -171,12 +171,11 @@ def _noted(path: Path, files: list[Path], read: Any) -> Found:
 
 def _voxceleb_track(file: Path) -> Record:
     head, _, table = file.read_text().partition("FRAME")
-    person = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
-    identity = next(value.strip() for key, value in person.items() if key.strip() == "Identity")
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in head.splitlines())}
     rows = [[float(value) for value in line.split()] for line in table.splitlines()[1:] if line.strip()]
     x0, y0 = min(row[1] for row in rows), min(row[2] for row in rows)
     x1, y1 = max(row[1] + row[3] for row in rows), max(row[2] + row[4] for row in rows)
-    return note(rows[0][0] / VOXCELEB_RATE, (rows[-1][0] + 1) / VOXCELEB_RATE, [x0, y0, x1, y1], identity)
+    return note(rows[0][0] / VOXCELEB_RATE, (rows[-1][0] + 1) / VOXCELEB_RATE, [x0, y0, x1, y1], facts["Identity"])
 
 
 def _celebv_clips(root: Path, annotations: Path | None) -> dict[str, Any]:
@@ -194,10 +193,10 @@ def _vfhq_clip(file: Path) -> Record:
     lines = {line.split()[0].rstrip(":"): line.split()[1:] for line in file.read_text().splitlines() if line.split()}
     width, height, rate = float(lines["W"][-1]), float(lines["H"][-1]), float(lines["FPS"][-1])
     x0, y0, x1, y1 = (float(value) for value in lines["CROP"][-4:])
-    video, person, _, frames = file.stem.split("+")[-4:]
+    *video, person, _, frames = file.stem.removeprefix("Clip+").split("+")  # a video's own name may have a "+"
     start, stop = frames.removeprefix("F").split("-")
     box = [x0 / width, y0 / height, x1 / width, y1 / height]
-    return note(int(start) / rate, int(stop) / rate, box, f"{video}+{person}")
+    return note(int(start) / rate, int(stop) / rate, box, "+".join([*video, person]))
 
 
 def _checked(noted: Record) -> Record:

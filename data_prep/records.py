@@ -14,7 +14,7 @@ VERSION = 1
 STEPS = ("ingest", "cut", "track", "score", "landmarks", "identities", "write")
 FOLDER = "steps"  # of the output; holds these files
 # What no other input file can mend: the disk is full, the quota used up, the file system read-only.
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM)
 
 
 class PrepareError(ValueError):

@@ -97,14 +97,15 @@ class Step:
                 for task, outcome in self.workers.run(function, self.settings, tasks):
                     if outcome.stops:
                         raise PrepareError(f"step {self.name}: {outcome.reason}")
-                    entry = {"key": task.key, "call": calls[task.key], "records": self._records(task, outcome)}
+                    records = self._records(task, outcome)
+                    entry = {"key": task.key, "call": calls[task.key], "records": records}
                     journal.add(entry)
                     done[task.key] = entry
                     bar.update()
                     if outcome.reason is not None:
                         bad += 1
                         bar.set_postfix(bad=bad)
-                        bar.write(f"{task.key}: {entry['records'][0]['rejected']['reason']}", file=sys.stderr)
+                        bar.write(f"{task.key}: {records[0]['rejected']['reason']}", file=sys.stderr)
         finally:
             bar.close()
         entries = [done[key] for key in inputs]
