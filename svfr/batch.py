@@ -108,19 +108,32 @@ def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item],
     try:
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         report = restore(item)
-    except (ValueError, OSError) as error:
-        # One line, and the file's name once: the caller puts it in front.
-        reason = " ".join(str(error).split()).removeprefix(f"{item.source}: ")
-        return Record(str(item.source), "failed", signature, reason=reason or type(error).__name__)
     except Exception as error:  # a fault of ours must not stop the batch either
-        if _is_out_of_memory(error):
-            reason = "out of memory: lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
-            return Record(str(item.source), "failed", signature, reason=reason)
-        reason = f"internal error ({type(error).__name__}: {' '.join(str(error).split())[:200]}), trace in the record"
-        return Record(str(item.source), "failed", signature, reason=reason, trace=traceback.format_exc())
+        cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
+        reason, trace = describe_failure(error, cure)
+        # The file's name once: the caller puts it in front.
+        return Record(str(item.source), "failed", signature, reason.removeprefix(f"{item.source}: "), trace)
     facts = {key: value for key, value in asdict(report).items() if key != "output"}
     placed = str(report.output.relative_to(output))
     return Record(str(item.source), "done", signature, output=placed, facts=facts)
+
+
+def describe_failure(error: Exception, cure: str) -> tuple[str, str | None]:
+    """Why one input failed, for a record.
+
+    Args:
+        error: that stopped its work; of the type being handled.
+        cure: what to do where memory ran out.
+
+    Returns:
+        One line, and the trace if the fault is ours.
+    """
+    line = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError):
+        return line or type(error).__name__, None
+    if _is_out_of_memory(error):
+        return f"out of memory: {cure}", None
+    return f"internal error ({type(error).__name__}: {line[:200]}), trace in the record", traceback.format_exc()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

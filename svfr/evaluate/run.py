@@ -1,7 +1,6 @@
 """Compare one restored video with its ground truth, streaming, and keep the numbers."""
 
 import math
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from svfr import __version__
-from svfr.batch import RECORDS, digest, fingerprint
+from svfr.batch import RECORDS, describe_failure, digest, fingerprint
 from svfr.config import EvalConfig
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
@@ -101,16 +100,9 @@ class Evaluator:
         start_record(self.output, pair)
         try:
             record = self._measure(pair, call, on_frames)
-        except (ValueError, OSError) as error:
-            record = _failed(pair, call, " ".join(str(error).split()) or type(error).__name__)
-        except torch.OutOfMemoryError:
-            record = _failed(pair, call, "out of memory: lower chunk_size")
-        except Exception as error:  # a fault of ours must not stop the rest either
-            reason = (
-                f"internal error ({type(error).__name__}: {' '.join(str(error).split())[:200]}), trace in the record"
-            )
-            record = _failed(pair, call, reason)
-            record.trace = traceback.format_exc()
+        except Exception as error:  # one pair never stops the rest
+            reason, trace = describe_failure(error, "lower chunk_size")
+            record = Record(pair.method, pair.task, pair.name, "failed", call, reason=reason, trace=trace)
         write_record(self.output, pair, record)
         return record, False
 
@@ -300,7 +292,3 @@ def _why(
     if num_frames == 1:
         return "one frame only"
     return "not defined for this video"
-
-
-def _failed(pair: Pair, call: str, reason: str) -> Record:
-    return Record(pair.method, pair.task, pair.name, "failed", call, reason=reason)
