@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
+from svfr.demo.build import set_default
 from svfr.demo.ladder import BASELINES, TASK_SETS, choose, climb, make_points, plot, summarize, to_table
 from svfr.demo.quality import build_quality
 from svfr.diffusion import SAMPLERS
@@ -46,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     sections += [f"## {', '.join(tasks)}\n\n{to_table(summarize(records, ','.join(tasks)))}" for tasks in TASK_SETS]
     (options.output / "ladder.md").write_text("\n".join(sections))
     plot(summary, options.output / "ladder.png")
+    if options.set_default:
+        point = next(point for point in points if point.name == chosen)
+        set_default(find_model(options.weights), point.steps, point.guidance, point.sampler)
     print(f"{to_table(summary)}\nCheapest that is not worse than the best: {chosen}")
     print(f"See {options.output}: ladder.md, ladder.png, records.jsonl")
     return 0
@@ -62,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0])
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--preset", default="svfr", help="degradations of bfr")
+    parser.add_argument("--set-default", action="store_true", help="write the choice into the model's settings")
     options = parser.parse_args(arguments)
     try:
         if options.clips < 1:

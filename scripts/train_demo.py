@@ -16,6 +16,7 @@ from pathlib import Path
 from svfr import checkpoint, config
 from svfr.config.demo import DemoConfig
 from svfr.demo.build import ship, write_card
+from svfr.demo.curves import draw_curves
 from svfr.demo.steps import GATED, GateError, check_renderer, make_identity, make_init, make_vae, read_gate
 from svfr.models.weights import WeightsError
 from svfr.pipeline import resolve_device
@@ -51,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
     facts = [f"{gate.measure}: {gate.value:.4g} (gate: {gate.least:.4g})" for gate in gates]
     write_card(model, settings, step, size, facts)
     config.save(settings, model / "config.yaml")
+    try:
+        draw_curves(run_folder / "metrics.jsonl", model / "curves.png")
+    except ValueError as error:
+        print(f"no curves.png: {error}")
     print(f"{model}: weights of step {step}, {size / 2**20:.1f} MiB; use them with --weights {model}")
     return 0 if finished else 1
 

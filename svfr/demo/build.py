@@ -1,6 +1,7 @@
 """From trained parts to a model folder: what training starts from, and what is shipped."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -141,6 +142,21 @@ def write_card(folder: Path, config: DemoConfig, step: int, size: int, facts: Se
         *(f"- {fact}" for fact in facts),
         "",
         "`config.yaml` has all settings; the same call makes the same weights on a CPU, and goes on with a larger "
-        "`train.max_steps`. Quality: `scripts/check_demo.py` and `scripts/ladder.py`.",
+        "`train.max_steps`. The training is in `curves.png`, the quality in `quality/`, where `scripts/ladder.py` and "
+        "`scripts/check_demo.py` were let to write.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n")
+
+
+def set_default(folder: Path, num_inference_steps: int, guidance_scale: float, sampler: str) -> None:
+    """Change the sampling that a model folder asks for, and nothing else of it."""
+    path = folder / INDEX_NAME
+    index = json.loads(path.read_text())
+    index["settings"] |= {
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "sampler": sampler,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(index, indent=2) + "\n")
+    os.replace(partial, path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from svfr.components import load_folder
 from svfr.demo.checks import Finding, judge_margins
 from svfr.demo.ladder import Point, Record, choose, make_points, read_records, scores, summarize
 from tests import tiny
@@ -92,9 +93,13 @@ def test_ladder_command_writes_its_files_and_goes_on(
     assert json.loads(lines[0])["method"] == "degraded"
     (tmp_path / "records.jsonl").write_text("\n".join([*lines[:-1], lines[-1][:20]]))
     assert len(read_records(tmp_path / "records.jsonl")) == 23
-    assert ladder.main(call) == 0
+    assert ladder.main([*call, "--set-default"]) == 0
     assert len(read_records(tmp_path / "records.jsonl")) == 24
     assert capsys.readouterr().out == printed
+    chosen = printed.split("not worse than the best: ")[1].splitlines()[0]
+    settings = load_folder(model).settings
+    assert chosen == f"{settings.sampler} {settings.num_inference_steps} x {settings.guidance_scale:g}"
+    assert settings.size == tiny.SIZE
 
 
 def test_check_command_reports_what_does_not_hold(

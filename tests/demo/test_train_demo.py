@@ -1,6 +1,7 @@
 """`scripts/train_demo.py` from nothing to a model folder, with networks and lengths as small as they go."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_from_nothing_to_a_model_and_again_at_once(
     assert "rendered faces" in card
     assert "weights of step 2" in card
     assert "dB of the round trip" in card
+    assert (folder / "model/curves.png").stat().st_size > 1000
     pipe = SVFRPipeline.from_pretrained(folder / "model", device="cpu", dtype="float32")
     assert pipe(tiny.clip(3)).shape == (3, 32, 32, 3)
     assert pipe.components.settings.clip_length == 2
@@ -64,6 +66,13 @@ def test_from_nothing_to_a_model_and_again_at_once(
     monkeypatch.setattr("svfr.demo.steps.train_identity", None)
     assert call(empty, folder) == 0
     assert before == {file: file.stat().st_mtime_ns for file in before}
+
+    again = tmp_path / "again"  # the training alone, from the same start: the same weights
+    for name in ("renderer", "vae", "id_encoder", "init"):
+        shutil.copytree(folder / name, again / name)
+    assert call(empty, again) == 0
+    weights = "svfr/weights/step_000002/unet/diffusion_pytorch_model.safetensors"
+    assert (again / weights).read_bytes() == (folder / weights).read_bytes()
 
 
 def test_steps_one_by_one_and_other_settings(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
