@@ -68,11 +68,12 @@ class Answer:
 
     def verdict(self) -> str:
         """What the seeds say."""
-        total = len(self.differences)
-        if self.wins == total:
-            return "better" if total > 1 else "better (one seed)"
-        if self.wins == 0:
-            return "not better" if total > 1 else "not better (one seed)"
+        total = sum(difference != 0 for difference in self.differences)
+        if total == 0:
+            return "equal"
+        ending = "" if len(self.differences) > 1 else " (one seed)"
+        if self.wins in (0, total):
+            return f"{'better' if self.wins else 'worse'}{ending}"
         return f"better in {self.wins} of {total}"
 
 
@@ -109,15 +110,17 @@ def sentence(question: Question, found: Sequence[Answer]) -> str:
     """One plain sentence that states what was seen, whatever it is."""
     if not found:
         return "Not answered: nothing to compare."
-    wins, total = sum(answer.wins for answer in found), sum(len(answer.differences) for answer in found)
-    new, old = WAYS[question.new], WAYS[question.old]
-    line = f"{new} is better than {old} in {wins} of {total} comparisons (task x column x seed)"
-    if total == 0 or wins in (0, total):
-        return f"{line}."
-    # Two-sided sign test; comparisons of one training are not independent, so this only tells what is clearly chance.
+    wins = sum(answer.wins for answer in found)
+    total = sum(difference != 0 for answer in found for difference in answer.differences)
+    line = (
+        f"{WAYS[question.new]} is better than {WAYS[question.old]} in {wins} of {total} comparisons "
+        "(task x column x seed, equal ones left out)"
+    )
+    # Two-sided sign test. Comparisons of one training are not independent, so it only tells what is clearly chance.
     p = min(1.0, 2 * sum(math.comb(total, k) for k in range(max(wins, total - wins), total + 1)) / 2**total)
-    chance = "no more than chance would give" if p > 0.05 else "more than chance would give"
-    return f"{line}: {chance if wins * 2 >= total else 'against the claim, ' + chance}."
+    if p > 0.05:
+        return f"{line}: chance gives as much."
+    return f"{line}: {'more' if 2 * wins > total else 'less'} than chance gives."
 
 
 def spread(values: dict[int, float], column: str) -> str:

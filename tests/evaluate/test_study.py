@@ -35,18 +35,21 @@ def test_differences_pair_the_seeds() -> None:
     assert vidd.wins == 1  # lower is better
     assert psnr.verdict() == "better in 2 of 3"
     ulr = study.answers(study.by_way(RESULTS), study.QUESTIONS[1])
-    assert [answer.verdict() for answer in ulr] == ["better", "not better"]
+    assert [answer.verdict() for answer in ulr] == ["better", "worse"]
 
 
 def test_sentences_state_what_is_seen() -> None:
     found = study.answers(study.by_way(RESULTS), study.QUESTIONS[0])
     line = study.sentence(study.QUESTIONS[0], found)
     assert line.startswith("multi is better than single task in 3 of 6 comparisons")
-    assert line.endswith("no more than chance would give.")
+    assert line.endswith("equal ones left out): chance gives as much.")
     worse = made(single=[25.0] * 10, multi=[24.0] * 9 + [26.0])
     only_psnr = [a for a in study.answers(study.by_way(worse), study.QUESTIONS[0]) if a.column == "psnr"]
     # One success of ten: 2 * 11 / 1024 = 0.021.
-    assert study.sentence(study.QUESTIONS[0], only_psnr).endswith("against the claim, more than chance would give.")
+    assert study.sentence(study.QUESTIONS[0], only_psnr).endswith("less than chance gives.")
+    same = study.answers(study.by_way(made(single=[25.0], multi=[25.0])), study.QUESTIONS[0])
+    assert [answer.verdict() for answer in same] == ["equal", "equal"]
+    assert "0 of 0 comparisons" in study.sentence(study.QUESTIONS[0], same)
     assert study.sentence(study.QUESTIONS[0], []) == "Not answered: nothing to compare."
 
 
