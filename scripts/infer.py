@@ -153,8 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options, PartialState(timeout=LONGEST_WAIT))
     except (ValueError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename
-        reason = f"{error.filename}: {error.strerror}" if named else " ".join(str(error).split())
+        reason = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
         print(f"infer.py: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -223,10 +223,10 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
 
 
-def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
-    """Batches of this process, from global batch number `start` on, without end."""
+def make_dataset(config: TrainConfig) -> ClipDataset:
+    """The samples that training draws."""
     data = config.data
-    dataset = ClipDataset(
+    return ClipDataset(
         make_source(config, "train"),
         size=data.size,
         num_frames=data.num_frames,
@@ -238,6 +238,11 @@ def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> Da
         seed=config.seed,
         max_broken_share=data.max_broken_share,
     )
+
+
+def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
+    """Batches of this process, from global batch number `start` on, without end."""
+    dataset = make_dataset(config)
     sampler = ClipBatchSampler(
         num_samples=len(dataset),
         batch_size=config.batch_size,
@@ -249,7 +254,7 @@ def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> Da
     return DataLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=data.num_workers,
+        num_workers=config.data.num_workers,
         collate_fn=collate,
         worker_init_fn=one_thread,
         pin_memory=accelerator.device.type != "cpu",

@@ -49,8 +49,8 @@ class Identity(FrameMeans):
     """IDS, the mean over frames, and VIDD in its variants, the means over pairs of frames of the restored video.
 
     `stride5` compares the frames 0, 5, 10, ... with one another, the others each frame with the next. Frames without a
-    face in the truth don't count, nor do their pairs. A restored video that stands still while the truth moves is not at
-    0, since it is cropped as the truth moves.
+    face in the truth don't count, nor do their pairs. A restored video that stands still while the truth moves is not
+    at 0, since it is cropped as the truth moves.
 
     Args:
         recognizer: embeds aligned faces.
