@@ -72,7 +72,9 @@ def test_margins_are_judged_against_the_better_of_both() -> None:
     def row(psnr: float) -> dict[str, float | None]:
         return {"psnr": psnr, "ssim": 0.5, "gmsd": 0.1, "gradient_energy": 0.5, "ids": None}
 
-    findings = judge_margins({"bfr": {"degraded": row(20.0), "trivial": row(22.0), "restored": row(24.5)}})
+    group = {"degraded": row(20.0), "trivial": row(22.0), "restored": row(24.5)}
+    assert not [f for f in judge_margins({"colorization": group}) if "gmsd" in f.what]
+    findings = judge_margins({"bfr": group})
     by_name = {finding.what: finding for finding in findings}
     assert by_name["bfr: psnr, degraded / trivial / restored"].holds
     assert not by_name["bfr: ssim, degraded / trivial / restored"].holds
