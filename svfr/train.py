@@ -24,10 +24,11 @@ from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, Rende
 from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
 from svfr.data.sampler import ClipBatchSampler
 from svfr.initialize import initialize, use_for
+from svfr.models.unet import checkpoint_blocks
 from svfr.objective import Objective, TrainedModel
 from svfr.pipeline import SVFRPipeline
 from svfr.run_folder import RunFolder
-from svfr.train_state import TrainState, load_trained
+from svfr.train_state import TrainState, load_trained, whole
 from svfr.validation import Validator
 
 RUNNING_MEAN = 0.98  # of the loss, for its explosions
@@ -68,7 +69,7 @@ def train(config: TrainConfig) -> bool:
     components.to(accelerator.device, frozen)
     model = TrainedModel(components.model.float().train().requires_grad_(True))
     if config.gradient_checkpointing:
-        components.model.unet.enable_gradient_checkpointing()
+        checkpoint_blocks(components.model.unet)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(config, optimizer)
@@ -100,7 +101,9 @@ def train(config: TrainConfig) -> bool:
             values: dict[str, Tensor] = {}
             for micro in range(config.accumulate):
                 batch = next(batches)
-                with nullcontext() if micro == config.accumulate - 1 else accelerator.no_sync(model):
+                # Split gradients are summed over the processes each time: whole ones would not fit.
+                last = micro == config.accumulate - 1 or accelerator.is_fsdp2
+                with nullcontext() if last else accelerator.no_sync(model):
                     targets = objective.prepare(components, batch)
                     with accelerator.autocast():
                         outputs = model(targets)
@@ -111,7 +114,7 @@ def train(config: TrainConfig) -> bool:
 
             # All processes have to agree on skipping and stopping: they see the same numbers.
             mean, stop = agree(accelerator, values, bool(interrupted))
-            mean["grad_norm"] = float(grad_norm)
+            mean["grad_norm"] = float(whole(grad_norm))
             if is_sound(mean, progress.mean_loss, config.explosion):
                 prepared.step()
                 schedule.step()
@@ -167,13 +170,20 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         except ImportError:
             tracker = None
             tqdm.write(f"{config.tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no" if config.precision == "fp32" else config.precision,
         cpu=config.device == "cpu",
         log_with=tracker,
         project_dir=config.output_dir,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT), DistributedDataParallelKwargs()],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # else they are there twice
+        ],
     )
+    if accelerator.is_fsdp2:
+        # Autocast alone lowers the precision, as everywhere else; FSDP's own would round the latents and the result.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    return accelerator
 
 
 def make_components(config: TrainConfig) -> Components:

@@ -75,7 +75,7 @@ class TrainState:
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The whole moving average by SVFR's parameter names, on the CPU. Every process has to call this."""
-        return dict(zip(self._trained_names(), map(_whole, self.ema.shadow_params), strict=True))
+        return dict(zip(self._trained_names(), map(whole, self.ema.shadow_params), strict=True))
 
     def save(self, folder: Path) -> None:
         """Write the state into a folder. Every process has to call this; the main one writes."""
@@ -121,7 +121,8 @@ class TrainState:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if len(state["generators"]) == self.accelerator.num_processes:
-            torch.set_rng_state(state["generators"][self.accelerator.process_index])
+            # Of a view into a larger tensor, PyTorch crashes.
+            torch.set_rng_state(state["generators"][self.accelerator.process_index].clone())
         self.progress = Progress(**state["progress"])
 
 
@@ -138,9 +139,10 @@ def _plain(optimizer: Optimizer) -> Iterable[Optimizer]:
     return (getattr(optimizer, "optimizer", optimizer),)
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return whole.detach().cpu().clone()
+def whole(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; of one that is split over processes, all of it. Every process has to call this."""
+    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return gathered.detach().cpu().clone()
 
 
 def _fill(tensor: Tensor, whole: Tensor) -> None:

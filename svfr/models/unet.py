@@ -1,15 +1,19 @@
-"""The stock SVD UNet, and the two things SVFR does around it: a wider input and cross-attention with fixed tokens.
+"""The stock SVD UNet, and what SVFR does around it: a wider input, fixed tokens, checkpointing of all its blocks.
 
 Shapes: b videos, f frames, c channels, h x w latent pixels, n tokens of d channels.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import SpatioTemporalResBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LATENTS_IN = 3  # noisy | LQ | reference
 
@@ -39,6 +43,17 @@ def widen_conv_in(unet: UNetSpatioTemporalConditionModel) -> None:
     new.bias = old.bias
     unet.conv_in = new
     unet.register_to_config(in_channels=new.in_channels)
+
+
+def checkpoint_blocks(unet: UNetSpatioTemporalConditionModel) -> None:
+    """Let every residual and every transformer block, in place, keep its input alone and compute the rest again.
+
+    `unet.enable_gradient_checkpointing()` leaves out the temporal transformer blocks, which then hold most of the
+    memory.
+    """
+    for module in unet.modules():
+        if isinstance(module, SpatioTemporalResBlock | TransformerSpatioTemporalModel):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
 class _FixedContextProcessor:
