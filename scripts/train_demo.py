@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     gates = [gate for name in GATED if (gate := read_gate(folder / name)) is not None]
     facts = [f"{gate.measure}: {gate.value:.4g} (gate: {gate.least:.4g})" for gate in gates]
     write_card(model, settings, step, size, facts)
-    config.save(settings, model / "config.yaml")
+    # What is shipped names no folder of this machine.
+    config.save(replace(settings, output_dir=DemoConfig.output_dir), model / "config.yaml")
     try:
         draw_curves(run_folder / "metrics.jsonl", model / "curves.png")
     except ValueError as error:

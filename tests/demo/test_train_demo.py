@@ -56,6 +56,8 @@ def test_from_nothing_to_a_model_and_again_at_once(
     assert "rendered faces" in card
     assert "weights of step 2" in card
     assert "dB of the round trip" in card
+    for file in (folder / "model").rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes(), file
     assert (folder / "model/curves.png").stat().st_size > 1000
     pipe = SVFRPipeline.from_pretrained(folder / "model", device="cpu", dtype="float32")
     assert pipe(tiny.clip(3)).shape == (3, 32, 32, 3)
