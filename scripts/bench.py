@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 from benchmarks import eval as evaluation
-from benchmarks import infer, prep, released
+from benchmarks import infer, prep, released, train
 
-BENCHMARKS = {"infer": infer, "eval": evaluation, "prep": prep, "released": released}
+BENCHMARKS = {"infer": infer, "eval": evaluation, "prep": prep, "train": train, "released": released}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ A branch-frame is one frame that goes through the UNet once. Their number depend
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -163,8 +163,8 @@ class Stopwatch:
     Waits at each border for the accelerator to finish, so that its work counts where it was asked for.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+    def __init__(self, device: torch.device, stages: Sequence[str] = STAGES) -> None:
+        self.seconds = dict.fromkeys(stages, 0.0)
         self._synchronize: Callable[[], None] = torch.get_device_module(device).synchronize
         self._running: list[str] = []
         self._since = 0.0

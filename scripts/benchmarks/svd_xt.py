@@ -1,6 +1,7 @@
 """A model of the released one's size with random weights, in memory and as files."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -15,7 +16,16 @@ from svfr.sources import RELEASED_FILES, RELEASED_FOLDER, SVD_FOLDER
 SVD_XT = "svd-xt"  # in the place of a name of weights
 
 
-def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
+class Networks(NamedTuple):
+    """What a model of SVD-XT's size consists of."""
+
+    unet: UNetSpatioTemporalConditionModel
+    vae: AutoencoderKLTemporalDecoder
+    id_encoder: IResNet
+    id_projector: IDProjector
+
+
+def random_networks(device: torch.device, dtype: torch.dtype) -> Networks:
     """SVD-XT's architecture and ArcFace's IResNet-100 with random weights, made where they are used.
 
     The numbers are those of the configuration files of Stable Video Diffusion img2vid-xt.
@@ -35,9 +45,14 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
                 block_out_channels=(128, 256, 512, 512),
                 layers_per_block=2,
             )
-            id_encoder, id_projector = IResNet(), IDProjector()
+            return Networks(unet, vae, IResNet(), IDProjector())
     finally:
         torch.set_default_dtype(default)
+
+
+def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
+    """`random_networks` as a model that is labelled as untrained."""
+    unet, vae, id_encoder, id_projector = random_networks(device, dtype)
     scheduler = EulerDiscreteScheduler(
         prediction_type="v_prediction",
         timestep_type="continuous",
