@@ -1,15 +1,16 @@
 """The folder of a training run: its settings, its metrics, its samples, checkpoints and weights."""
 
+import fcntl
 import json
 import os
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from svfr.config import ConfigError, TrainConfig, load, save
 
-CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.jsonl", "provenance.json"
+CONFIG, METRICS, PROVENANCE, LOCK = "config.yaml", "metrics.jsonl", "provenance.json", ".lock"
 # Settings that may differ when a run goes on: they change its length, its pace and its records, not its numbers.
 FREE = (
     "output_dir",
@@ -35,13 +36,17 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.weights = path / "weights"
         self.samples = path / "samples"
+        self._lock: IO[str] | None = None
 
     def claim(self, config: TrainConfig) -> None:
-        """Note the settings; a run that is there already has to be this one.
+        """Note the settings; a run that is there already has to be this one, and nobody else may be at it.
 
         Raises:
-            ConfigError: the folder holds a run with other settings; the first one that differs is named.
+            ConfigError: the folder holds a run with other settings, the first one that differs is named; or another
+                process is training there.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
         if (self.path / CONFIG).is_file():
             before = _flat(asdict(load(TrainConfig, self.path / CONFIG)))
             for key, value in _flat(asdict(config)).items():
@@ -50,7 +55,6 @@ class RunFolder:
                         f"{key}={value}: {self.path} holds a run with {key}={before.get(key)}; "
                         "set it to that to go on, or take another output_dir"
                     )
-        self.path.mkdir(parents=True, exist_ok=True)
         save(config, self.path / CONFIG)
         provenance = {"git_revision": git_revision(), "seed": config.seed}
         (self.path / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n")
@@ -74,6 +78,25 @@ class RunFolder:
         """Append a line to metrics.jsonl."""
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Keep other processes out of a folder as long as this file is open, at most as long as this process lives.
+
+    Processes whose launcher was killed go on for a while. A lock of this kind is not handed on to loader workers.
+    """
+    file = (folder / LOCK).open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ConfigError(
+            f"{folder}: process {file.read() or 'unknown'} is training there; end it, or take another output_dir"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def git_revision() -> str | None:

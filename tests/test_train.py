@@ -84,6 +84,19 @@ def test_a_run_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
         train(config(tmp_path, max_steps=2, learning_rate=0.5))
 
 
+def test_a_run_folder_where_another_process_trains_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match="is training there"):
+            train(config(tmp_path, max_steps=1))
+        other.communicate("\n")
+    assert train(config(tmp_path, max_steps=1))
+
+
 class _Broken:
     """An objective that gives NaN at some calls."""
 
