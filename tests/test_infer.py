@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -143,9 +145,18 @@ def test_one_video_keeps_what_it_has(infer: Infer) -> None:
     assert infer.report["detector"] == {"name": "marks", "source": "made"}
 
 
-def test_the_bundled_model_says_that_it_is_untrained(infer: Infer) -> None:
+def test_the_bundled_model_is_trained(infer: Infer) -> None:
     add(infer, "a.mp4", 1)
     outcome = infer("face=aligned", weights="demo")
+    assert outcome.code == 0
+    assert "UNTRAINED" not in outcome.err
+    assert infer.report["untrained"] is False
+
+
+def test_an_untrained_model_is_called_so(infer: Infer) -> None:
+    add(infer, "a.mp4", 1)
+    tiny.pipeline(settings=replace(tiny.SETTINGS, untrained=True)).save_pretrained(infer.folder / "untrained")
+    outcome = infer("face=aligned", weights=infer.folder / "untrained")
     assert outcome.code == 0
     assert "UNTRAINED" in outcome.err
     assert infer.report["untrained"] is True
@@ -550,7 +561,9 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 def test_interrupted_and_run_again(infer: Infer, wrapper: Path, name: str) -> None:
     first, second = add(infer, "a.mp4"), add(infer, "b.mp4", 60)
     command = [sys.executable, str(wrapper), *infer.words()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts jobs in the background with Ctrl-C ignored, and so would a test run in one.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     wait_for(lambda: any(infer.output.glob(".b.partial-*")), process)
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=START_LIMIT)
