@@ -26,6 +26,7 @@ from svfr.batch import write_json
 from svfr.config import EvalConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import VideoError, probe
+from svfr.devices import resolve_device
 from svfr.evaluate.matching import Matches, Pair, match, parse_restored
 from svfr.evaluate.records import Record, read_record
 from svfr.evaluate.report import report_html
@@ -35,7 +36,6 @@ from svfr.evaluate.run import Evaluator
 from svfr.evaluate.table import paper_table, table_markdown
 from svfr.metrics import build_metrics
 from svfr.networks import NetworkMissing
-from svfr.pipeline import resolve_device
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others

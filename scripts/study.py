@@ -27,9 +27,9 @@ from svfr.config.study import StudyConfig
 from svfr.config.train import DataConfig
 from svfr.data.synthetic import TEST_SEEDS, render_clip
 from svfr.data.testset import DEGRADED, GROUND_TRUTH, MASKS, write_clip
+from svfr.devices import resolve_device
 from svfr.evaluate.restoring import OneProcess, restore_task
 from svfr.evaluate.study import SEED_MARK, study_html, study_markdown
-from svfr.pipeline import resolve_device
 from svfr.sources import find_model
 from svfr.tasks import TASKS
 from svfr.train import TrainingError, train

@@ -18,8 +18,8 @@ from svfr.config.demo import DemoConfig
 from svfr.demo.build import ship, write_card
 from svfr.demo.curves import draw_curves
 from svfr.demo.steps import GATED, GateError, check_renderer, make_identity, make_init, make_vae, read_gate
+from svfr.devices import resolve_device
 from svfr.models.weights import WeightsError
-from svfr.pipeline import resolve_device
 from svfr.train import TrainingError, train
 
 STEPS = ("renderer", "vae", "identity", "svfr")

@@ -10,7 +10,8 @@ from torch import Tensor
 from svfr.components import ModelSettings
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
-from svfr.pipeline import SVFRPipeline, resolve_device, resolve_dtype
+from svfr.devices import resolve_device, resolve_dtype
+from svfr.pipeline import SVFRPipeline
 from svfr.sampling import frame_noise
 from tests import tiny
 

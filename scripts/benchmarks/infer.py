@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from svfr import __version__
-from svfr.pipeline import STRATEGIES, resolve_device, resolve_dtype
+from svfr.devices import resolve_device, resolve_dtype
+from svfr.pipeline import STRATEGIES
 
 from .common import MIB, describe_machine, in_new_process
 from .infer_measure import (

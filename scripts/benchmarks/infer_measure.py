@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.devices import resolve_device, resolve_dtype
 from svfr.models.identity import INPUT_SIZE
 from svfr.models.unet import FixedContext
-from svfr.pipeline import SVFRPipeline, resolve_device, resolve_dtype
+from svfr.pipeline import SVFRPipeline
 from svfr.sampling import RELEASED_OVERLAP_STEPS
 
 from .common import peak_rss

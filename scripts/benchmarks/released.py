@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svfr.pipeline import SVFRPipeline, resolve_device, resolve_dtype
+from svfr.devices import resolve_device, resolve_dtype
+from svfr.pipeline import SVFRPipeline
 from svfr.sources import find_released
 
 from .common import MIB, describe_machine, in_new_process, peak_rss

@@ -25,7 +25,7 @@ from svfr import __version__
 from svfr.components import ModelSettings, load_folder
 from svfr.config import TrainConfig
 from svfr.data.degradations import PRESETS
-from svfr.pipeline import resolve_device
+from svfr.devices import resolve_device
 from svfr.sources import find_model
 
 from .common import MIB, describe_machine, in_new_process
