@@ -241,7 +241,7 @@ def _holes(pair: Pair, info: VideoInfo) -> Iterator[np.ndarray | None]:
         hole = resize_mask(next(masks), info.width, info.height)
         yield from repeat(hole)
     count = 0
-    for count, mask in enumerate(masks, start=1):  # noqa: B007
+    for count, mask in enumerate(masks, start=1):  # noqa: B007 (told after the loop)
         yield resize_mask(mask, info.width, info.height)
     raise VideoError(f"{pair.mask}: the mask ends after {count} frames, the ground truth goes on")
 

@@ -142,6 +142,8 @@ def test_yunet_finds_the_frontal_faces_and_their_points(clips: list[RenderedClip
                 distances.append(off.mean() / np.linalg.norm(points[1] - points[0]))
     assert total > 20
     assert len(distances) >= 0.95 * total
+    # The goal is 0.06, which the renderer misses (0.087, mostly at the corners of the mouth): this bound only keeps it
+    # from getting worse.
     assert np.mean(distances) < 0.10
 
 
