@@ -13,6 +13,9 @@ from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
 
+PHOTOS = 0.5  # Assumption: share of rendered references from another scene, as a user's photo is
+PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from those of all clips
+
 
 class DataError(ValueError):
     """Training data that cannot be used; one line."""
@@ -212,22 +215,34 @@ class RenderedClips:
         return 2**31
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
-        """See `ClipSource`; with a reference, half as many frames again are rendered, as rendering costs time."""
+        """See `ClipSource`; half of the references are of the same clip, half are a photo in another scene.
+
+        For one of the same clip, half as many frames again are rendered, as rendering costs time.
+        """
         from svfr.data.synthetic import render_clip
 
         seed = self._first_seed + index
-        length = num_frames + (max(1, num_frames // 2) if reference else 0)
+        photo = bool(rng.uniform() < PHOTOS)
+        length = num_frames + (max(1, num_frames // 2) if reference and not photo else 0)
         clip = render_clip(seed, length, size)
         start = int(rng.integers(length - num_frames + 1))
         chosen = list(range(start, start + num_frames))
-        other = _other_frame(length, chosen, np.ones(length, dtype=bool), rng) if reference else None
+        key, image, points = f"{seed}:{start}/{length}", None, None
+        if reference and photo:
+            scene = PHOTO_SCENES + int(rng.integers(PHOTO_SCENES))
+            taken = render_clip(scene, 1, size, identity=seed)
+            key, image, points = f"{key}:scene {scene}", taken.frames[0], taken.landmarks[0]
+        elif reference:
+            other = _other_frame(length, chosen, np.ones(length, dtype=bool), rng)
+            if other is not None:
+                key, image, points = f"{key}:{other}", clip.frames[other], clip.landmarks[other]
         return Excerpt(
-            key=f"{seed}:{start}/{length}:{other}",
+            key=key,
             frames=clip.frames[chosen],
             landmarks=clip.landmarks[chosen],
             valid=np.ones(num_frames, dtype=bool),
-            reference=None if other is None else clip.frames[other],
-            reference_landmarks=None if other is None else clip.landmarks[other],
+            reference=image,
+            reference_landmarks=points,
         )
 
 

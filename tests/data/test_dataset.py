@@ -15,6 +15,7 @@ from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, Im
 from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
 from svfr.data.manifest import Clip, write_manifest
 from svfr.data.sampler import ClipBatchSampler
+from svfr.data.synthetic import render_clip
 from tests import clips
 
 SIZE, FRAMES = 48, 3
@@ -415,13 +416,36 @@ def test_images_are_clips_of_one_frame(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "none")
 
 
-def test_rendered_clips() -> None:
+def rendered(photo: bool) -> Excerpt:
+    """An excerpt with a reference of the same clip or a photo from another scene, whichever is wanted."""
     source = RenderedClips(2, first_seed=7)
-    excerpt = source.read(1, 2, 32, np.random.default_rng(0), True)
+    excerpts = (source.read(1, 2, 32, np.random.default_rng(seed), True) for seed in range(20))
+    return next(excerpt for excerpt in excerpts if ("scene" in excerpt.key) == photo)
+
+
+@pytest.mark.parametrize("photo", [False, True])
+def test_rendered_clips_have_a_reference_of_the_same_person(photo: bool) -> None:
+    excerpt = rendered(photo)
     assert excerpt.frames.shape == (2, 32, 32, 3)
     assert excerpt.reference is not None
     assert not (excerpt.frames == excerpt.reference).all(axis=(1, 2, 3)).any()
-    assert excerpt.landmarks is not None
+    number = int(excerpt.key.rsplit(" ", 1)[-1]) if photo else int(excerpt.key.rsplit(":", 1)[-1])
+    expected = render_clip(number, 1, 32, identity=8) if photo else render_clip(8, 3, 32)
+    at = 0 if photo else number
+    np.testing.assert_array_equal(excerpt.reference, expected.frames[at])
+    assert excerpt.reference_landmarks is not None
+    np.testing.assert_array_equal(excerpt.reference_landmarks, expected.landmarks[at])
+
+
+def test_half_of_the_references_of_rendered_clips_are_photos() -> None:
+    source = RenderedClips(2, first_seed=7)
+    keys = [source.read(0, 1, 16, np.random.default_rng(seed), True).key for seed in range(40)]
+    assert 10 <= sum("scene" in key for key in keys) <= 30
+    assert "scene" not in source.read(0, 1, 16, np.random.default_rng(0), False).key
+
+
+def test_rendered_clips() -> None:
+    source = RenderedClips(2, first_seed=7)
     assert [source.video_id(index) for index in range(2)] == [7, 8]
     sample = dataset(source, size=32, num_frames=2, reference_dropout=0)[(0, 0)]
     assert sample.landmarks_valid.all()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Triangles are tried on square windows of these sides [px], the least that holds each one.
-WINDOWS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 2048, 4096])
+LEAST_SLOPE = 1e-12  # of an edge function; less is an edge along a row of pixels
+OVERLAP = 1e-4  # [px] by which triangles reach over their edges, so that rounding leaves no gap between neighbours
 LEAST_AREA = 1e-4  # [px^2] smaller triangles are left out: they are edges or folded away
 
 
@@ -47,28 +47,26 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     top = np.ceil(np.maximum(_least(y), 0)).astype(np.int32)
     wide = np.floor(np.minimum(-_least(-x), size - 1)).astype(np.int32) - left + 1
     high = np.floor(np.minimum(-_least(-y), size - 1)).astype(np.int32) - top + 1
-    window = np.where((wide > 0) & (high > 0), np.searchsorted(WINDOWS, np.maximum(wide, high)), -1)
 
     # Edge functions, >= 0 inside: cross(edge, pixel - start) = slope_x * x + slope_y * y + offset
     slope_x, slope_y = y - y[[1, 2, 0]], x[[1, 2, 0]] - x
-    offset = slope_x * (left - x) + slope_y * (top - y)  # at the window's first pixel
-    winner = np.full(size * size, -1, dtype=np.int32)
-    for number in np.flatnonzero(np.bincount(window + 1)[1:]):
-        members = np.flatnonzero(window == number)
-        steps = np.arange(WINDOWS[number], dtype=np.float32)[:, None]
-        along_x = slope_x[:, None, members] * steps + offset[:, None, members]  # (3, k, members)
-        along_y = -slope_y[:, None, members] * steps
-        inside = along_x[0] >= along_y[0][:, None]  # (k rows, k columns, members)
-        inside &= along_x[1] >= along_y[1][:, None]
-        inside &= along_x[2] >= along_y[2][:, None]
-        hit = np.flatnonzero(inside)
-        cell, member = np.divmod(hit, len(members))
-        row, column = np.divmod(cell, len(steps))
-        rank = members[member]
-        pixel = (row + top[rank]) * size + column + left[rank]
-        # What is inside of a triangle is inside of its bounds, but for rounding at the frame's edge.
-        inner = (column < wide[rank]) & (row < high[rank])
-        np.maximum.at(winner, pixel[inner], rank[inner].astype(np.int32))
+    offset = slope_x * (left - x) + slope_y * (top - y)  # at the first pixel of the triangle's bounds
+    # Where they are 0 along each row of pixels: columns from the bounds' first one. In an edge along the row, far away.
+    level = np.where(np.abs(slope_x) < LEAST_SLOPE, np.float32(LEAST_SLOPE), slope_x)
+    start, per_row = -offset / level, -slope_y / level
+    high = np.where(wide > 0, np.maximum(high, 0), 0)
+    rank = np.repeat(np.arange(len(kept)), high)
+    row = _ranges(np.zeros_like(high), high)
+    crossing = np.take(start, rank, axis=1) + np.take(per_row, rank, axis=1) * row.astype(np.float32)
+    entered = np.take(level > 0, rank, axis=1)
+    first = np.where(entered, crossing, -np.inf).max(axis=0)
+    last = np.where(entered, np.inf, crossing).min(axis=0)
+    first = np.ceil(np.maximum(first - OVERLAP, 0)).astype(np.int32)
+    last = np.floor(np.minimum(last + OVERLAP, wide[rank] - 1)).astype(np.int32)
+    covered = np.maximum(last - first + 1, 0)
+    winner = np.full(size * size, -1)
+    pixels = _ranges((row + top[rank]) * size + left[rank] + first, covered)
+    winner[pixels] = np.repeat(rank, covered)  # of several triangles at a pixel, the last and nearest stays
     pixels = np.flatnonzero(winner >= 0)
     return Visible(pixels, triangles[:, kept], winner[pixels])
 
@@ -90,8 +88,15 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
     base = at[:, 0] - per_x * x[0] - per_y * y[0]
     row, column = np.divmod(visible.pixels.astype(np.int32), np.int32(size))
     shown = visible.shown
-    return per_x[:, shown] * column.astype(np.float32) + per_y[:, shown] * row.astype(np.float32) + base[:, shown]
+    per_x, per_y, base = (np.take(plane, shown, axis=1) for plane in (per_x, per_y, base))
+    return per_x * column.astype(np.float32) + per_y * row.astype(np.float32) + base
 
 
 def _least(corners: np.ndarray) -> np.ndarray:
     return np.minimum(np.minimum(corners[0], corners[1]), corners[2])
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Whole numbers from each of `starts` (n,), as many as `lengths` (n,) says, one after the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
