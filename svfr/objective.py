@@ -13,6 +13,7 @@ from svfr.losses import denoising_loss, facial_prior_loss, total_loss, ulr_loss
 from svfr.models.svfr import SVFR
 
 Gather = Callable[[Tensor], Tensor]  # rows of all processes, with gradients
+EncodeClean = Callable[[Sample], tuple[Tensor, Tensor]]
 
 
 class Targets(NamedTuple):
@@ -85,19 +86,28 @@ class Objective:
     denominator: str
 
     @torch.no_grad()
-    def prepare(self, components: Components, batch: Sample) -> Targets:
+    def prepare(self, components: Components, batch: Sample, encode_clean: EncodeClean | None = None) -> Targets:
         """Encode a batch by the frozen networks and draw its noise from the samples' seeds.
 
         All views of a clip share the noise level and the noise, so that their features differ by the degradation alone.
+
+        Args:
+            components: the networks.
+            batch: the clips.
+            encode_clean: latents of the clean frames (b, f, c, h, w) and of the references (b, c, h, w), not scaled;
+                None: by the VAE. See `svfr.data.latent_cache`.
         """
         device = components.device
         num_clips, num_views, num_frames = batch.lq.shape[:3]
         encode = components.encode
-        gt = encode(batch.gt.flatten(0, 1)) * components.vae.config.scaling_factor  # (b f, c, h, w)
+        if encode_clean is None:
+            gt, ref = encode(batch.gt.flatten(0, 1)).unflatten(0, (num_clips, num_frames)), encode(batch.reference)
+        else:
+            gt, ref = (latents.to(device) for latents in encode_clean(batch))
+        clean = gt * components.vae.config.scaling_factor  # (b, f, c, h, w)
         lq = encode(batch.lq.flatten(0, 2)).unflatten(0, (-1, num_frames))  # (b k, f, c, h, w)
         has_reference = batch.has_reference.to(device).float()
-        ref = encode(batch.reference) * has_reference[:, None, None, None]
-        clean = gt.unflatten(0, (num_clips, num_frames))
+        ref = ref * has_reference[:, None, None, None]
         sigma, noise = self.draw(batch.seed, tuple(clean.shape[1:]))
         noisy = clean + sigma.to(device)[:, None, None, None, None] * noise.to(device)
 

@@ -22,6 +22,7 @@ from svfr.components import Components
 from svfr.config import TrainConfig
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.latent_cache import LatentCache, fingerprint
 from svfr.data.sampler import ClipBatchSampler
 from svfr.initialize import initialize, use_for
 from svfr.models.unet import checkpoint_blocks
@@ -80,7 +81,9 @@ def train(config: TrainConfig) -> bool:
     # 2. Data: what a sample is depends on (seed, epoch, index) alone.
     if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
-    batches = iter(make_loader(config, accelerator, start=progress.step * config.accumulate))
+    dataset = make_dataset(config)
+    batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
+    encode_clean = make_latent_cache(config, components, dataset.source)
     validator = make_validator(config) if accelerator.is_main_process and config.validate_every else None
     objective = make_objective(config)
     start_trackers(accelerator, config)
@@ -104,7 +107,7 @@ def train(config: TrainConfig) -> bool:
                 # Split gradients are summed over the processes each time: whole ones would not fit.
                 last = micro == config.accumulate - 1 or accelerator.is_fsdp2
                 with nullcontext() if last else accelerator.no_sync(model):
-                    targets = objective.prepare(components, batch)
+                    targets = objective.prepare(components, batch, encode_clean)
                     with accelerator.autocast():
                         outputs = model(targets)
                     loss, parts = objective.loss(outputs, targets, batch, gather=gatherer(accelerator))
@@ -250,9 +253,16 @@ def make_dataset(config: TrainConfig) -> ClipDataset:
     )
 
 
-def make_loader(config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
+def make_latent_cache(config: TrainConfig, components: Components, source: ClipSource) -> LatentCache | None:
+    """The latents of clean frames on disk, if the settings ask for them."""
+    if config.data.latent_cache is None:
+        return None
+    folder = Path(config.data.latent_cache)
+    return LatentCache(folder, source, components.encode, fingerprint(components.vae), config.data.size)
+
+
+def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
     """Batches of this process, from global batch number `start` on, without end."""
-    dataset = make_dataset(config)
     sampler = ClipBatchSampler(
         num_samples=len(dataset),
         batch_size=config.batch_size,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import train as script  # scripts/train.py
 
 import svfr.train
 from svfr.config import ConfigError, TrainConfig
+from svfr.data.synthetic import render_clip
 from svfr.pipeline import SVFRPipeline
 from svfr.train import TrainingError, make_schedule, train
 from tests import tiny
@@ -54,6 +56,35 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
         train(config(tmp_path, max_steps=steps))
     assert metrics(tmp_path) == metrics(tmp_path, "whole")
     assert weights(tmp_path, 5) == weights(tmp_path, 5, "whole")
+
+
+def photos(folder: Path) -> Path:
+    """Six rendered photos."""
+    folder.mkdir()
+    for seed in range(6):
+        frame = render_clip(seed, 1, tiny.SIZE).frames[0]
+        assert cv2.imwrite(str(folder / f"{seed}.png"), frame[..., ::-1])
+    return folder
+
+
+def test_cached_latents_train_the_same(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "data__rendered_clips": 0,
+        "data__images": photos(tmp_path / "photos"),
+        "data__num_frames": 1,
+        "data__latent_cache": tmp_path / "latents",
+    }
+    assert train(config(tmp_path, **settings))
+    (folder,) = (tmp_path / "latents").iterdir()
+    cached = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(cached) > 6  # some are mirrored
+    assert train(config(tmp_path, **settings, output_dir=tmp_path / "again"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == cached
+    assert weights(tmp_path, 4) == weights(tmp_path, 4, "again")
+    assert train(config(tmp_path, **{**settings, "data__latent_cache": "null"}, output_dir=tmp_path / "without"))
+    losses, without = ([line["loss"] for line in metrics(tmp_path, run)] for run in ("run", "without"))
+    assert losses == pytest.approx(without, rel=1e-2)
+    assert losses != without  # they are rounded
 
 
 def test_accumulating_is_a_larger_batch(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ class DataConfig:
     """Share of samples without a reference (SVFR, Sec. 4.3)."""
     flip: bool = True
     """Mirror half of the samples."""
+    latent_cache: str | None = None
+    """Folder where the VAE's latents of clean frames are kept, in float16, 32 KiB a frame at 512 px; None encodes them
+    anew each time. After changing videos in place, remove it."""
     max_broken_share: float = 0.05
     """Training stops when more than this share of the files cannot be read."""
     num_workers: int = 4
@@ -50,6 +53,8 @@ class DataConfig:
                 raise ConfigError(f"data.{name}={getattr(self, name)}: has to be at most 1")
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
+        if self.latent_cache is not None and self.rendered_clips:
+            raise ConfigError("data.latent_cache: rendered clips are not kept; give data.manifests or data.images")
         if self.images is not None and self.num_frames != 1:
             raise ConfigError("data.num_frames: has to be 1 for data.images")
         for tasks, weight in self.task_weights.items():

@@ -34,20 +34,22 @@ class Excerpt:
     """Consecutive frames of one video, and another frame of it.
 
     Attributes:
-        key: names the source's clip, the frames and the reference.
         frames: (f, s, s, 3) uint8 RGB.
+        numbers: (f,) int64, of the frames in their clip.
         landmarks: (f, 68, 2) float32 [px of the frames, whole numbers are pixel centres]; None if there are none.
         valid: (f,) bool, whether the landmarks are reliable.
         reference: (s, s, 3) uint8; None if it was not asked for or there is no other frame.
         reference_landmarks: (68, 2) float32 [px]; None if there are none or they aren't reliable.
+        reference_number: of the reference in the clip; None if there is none, or it isn't of this clip.
     """
 
-    key: str
     frames: np.ndarray
+    numbers: np.ndarray
     landmarks: np.ndarray | None
     valid: np.ndarray
     reference: np.ndarray | None
     reference_landmarks: np.ndarray | None
+    reference_number: int | None
 
 
 class ClipSource(Protocol):
@@ -125,12 +127,13 @@ class ManifestClips:
         if points is not None:
             points = _to_square(points, clip, box, size)
         return Excerpt(
-            key=f"{clip.id}:{start}:{other}",
             frames=resized[:num_frames],
+            numbers=np.array(chosen),
             landmarks=None if points is None else points[chosen],
             valid=reliable[chosen],
             reference=None if other is None else resized[-1],
             reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
+            reference_number=other,
         )
 
     def _source(self, index: int) -> tuple[Path, str]:
@@ -175,7 +178,7 @@ class ImageFolder:
             raise ClipError(str(error)) from error
         height, width = image.shape[:2]
         frame = crop(image, _square((0, 0, width, height)), size)
-        return Excerpt(f"{self._files[index].name}", frame[None], None, np.zeros(1, dtype=bool), None, None)
+        return Excerpt(frame[None], np.zeros(1, dtype=np.int64), None, np.zeros(1, dtype=bool), None, None, None)
 
 
 class RenderedClips:
@@ -227,22 +230,23 @@ class RenderedClips:
         clip = render_clip(seed, length, size)
         start = int(rng.integers(length - num_frames + 1))
         chosen = list(range(start, start + num_frames))
-        key, image, points = f"{seed}:{start}/{length}", None, None
+        image, points, other = None, None, None
         if reference and photo:
             scene = PHOTO_SCENES + int(rng.integers(PHOTO_SCENES))
             taken = render_clip(scene, 1, size, identity=seed)
-            key, image, points = f"{key}:scene {scene}", taken.frames[0], taken.landmarks[0]
+            image, points = taken.frames[0], taken.landmarks[0]
         elif reference:
             other = _other_frame(length, chosen, np.ones(length, dtype=bool), rng)
             if other is not None:
-                key, image, points = f"{key}:{other}", clip.frames[other], clip.landmarks[other]
+                image, points = clip.frames[other], clip.landmarks[other]
         return Excerpt(
-            key=key,
             frames=clip.frames[chosen],
+            numbers=np.array(chosen),
             landmarks=clip.landmarks[chosen],
             valid=np.ones(num_frames, dtype=bool),
             reference=image,
             reference_landmarks=points,
+            reference_number=other,
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -39,6 +39,10 @@ class Sample:
         has_reference: () bool.
         id_face: (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one.
         video_id: () int64, the same for clips of one source video.
+        clip: () int64, index of the source's clip.
+        numbers: (f,) int64, of the frames in it.
+        reference_number: () int64, of the reference in it; -1 without one, or if it isn't of this clip.
+        mirrored: () bool, all of it.
         seed: () int64; sigma, noise and what else is random about this sample are drawn from it.
     """
 
@@ -51,6 +55,10 @@ class Sample:
     has_reference: Tensor
     id_face: Tensor
     video_id: Tensor
+    clip: Tensor
+    numbers: Tensor
+    reference_number: Tensor
+    mirrored: Tensor
     seed: Tensor
 
     def to(self, device: torch.device | str) -> "Sample":
@@ -175,6 +183,10 @@ class ClipDataset(Dataset[Sample]):
             has_reference=torch.tensor(excerpt.reference is not None),
             id_face=id_face,
             video_id=torch.tensor(self.source.video_id(clip)),
+            clip=torch.tensor(clip),
+            numbers=torch.from_numpy(excerpt.numbers),
+            reference_number=torch.tensor(-1 if excerpt.reference_number is None else excerpt.reference_number),
+            mirrored=torch.tensor(mirrored),
             seed=torch.tensor(seed),
         )
 
@@ -237,11 +249,10 @@ def _task_sets(weights: dict[str, float], num_views: int) -> tuple[list[tuple[st
 def _mirror(excerpt: Excerpt) -> Excerpt:
     width = excerpt.frames.shape[2]
     points, reference_points = excerpt.landmarks, excerpt.reference_landmarks
-    return Excerpt(
-        key=f"{excerpt.key}:mirrored",
+    return replace(
+        excerpt,
         frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
         landmarks=None if points is None else mirror_landmarks(points, width),
-        valid=excerpt.valid,
         reference=None if excerpt.reference is None else np.ascontiguousarray(excerpt.reference[:, ::-1]),
         reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
     )

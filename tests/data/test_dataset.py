@@ -71,12 +71,13 @@ class MadeClips:
         frames = np.stack([picture(p, shade=shade) for p, shade in zip(points, shades, strict=True)])
         other = (start + num_frames) % self.length
         return Excerpt(
-            key=f"{index}:{start}",
             frames=frames,
+            numbers=np.arange(start, start + num_frames),
             landmarks=points,
             valid=np.array([True, False, True][:num_frames]),
             reference=picture(face(), shade=10 * index + other) if reference else None,
             reference_landmarks=face() if reference else None,
+            reference_number=other if reference else None,
         )
 
 
@@ -110,6 +111,10 @@ def test_shapes_types_and_ranges() -> None:
         "has_reference": ((), torch.bool),
         "id_face": ((3, 112, 112), torch.float32),
         "video_id": ((), torch.int64),
+        "clip": ((), torch.int64),
+        "numbers": ((f,), torch.int64),
+        "reference_number": ((), torch.int64),
+        "mirrored": ((), torch.bool),
         "seed": ((), torch.int64),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in vars(sample).items()} == expected
@@ -416,32 +421,25 @@ def test_images_are_clips_of_one_frame(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "none")
 
 
-def rendered(photo: bool) -> Excerpt:
-    """An excerpt with a reference of the same clip or a photo from another scene, whichever is wanted."""
+def test_rendered_clips_have_a_reference_of_the_same_clip_or_a_photo_from_another_scene() -> None:
     source = RenderedClips(2, first_seed=7)
-    excerpts = (source.read(1, 2, 32, np.random.default_rng(seed), True) for seed in range(20))
-    return next(excerpt for excerpt in excerpts if ("scene" in excerpt.key) == photo)
-
-
-@pytest.mark.parametrize("photo", [False, True])
-def test_rendered_clips_have_a_reference_of_the_same_person(photo: bool) -> None:
-    excerpt = rendered(photo)
-    assert excerpt.frames.shape == (2, 32, 32, 3)
-    assert excerpt.reference is not None
-    assert not (excerpt.frames == excerpt.reference).all(axis=(1, 2, 3)).any()
-    number = int(excerpt.key.rsplit(" ", 1)[-1]) if photo else int(excerpt.key.rsplit(":", 1)[-1])
-    expected = render_clip(number, 1, 32, identity=8) if photo else render_clip(8, 3, 32)
-    at = 0 if photo else number
-    np.testing.assert_array_equal(excerpt.reference, expected.frames[at])
-    assert excerpt.reference_landmarks is not None
-    np.testing.assert_array_equal(excerpt.reference_landmarks, expected.landmarks[at])
-
-
-def test_half_of_the_references_of_rendered_clips_are_photos() -> None:
-    source = RenderedClips(2, first_seed=7)
-    keys = [source.read(0, 1, 16, np.random.default_rng(seed), True).key for seed in range(40)]
-    assert 10 <= sum("scene" in key for key in keys) <= 30
-    assert "scene" not in source.read(0, 1, 16, np.random.default_rng(0), False).key
+    excerpts = [source.read(1, 2, 32, np.random.default_rng(seed), True) for seed in range(24)]
+    of_clip = [excerpt for excerpt in excerpts if excerpt.reference_number is not None]
+    assert 6 <= len(of_clip) <= 18
+    clip = render_clip(8, 3, 32)
+    for excerpt in of_clip:
+        np.testing.assert_array_equal(excerpt.frames, clip.frames[excerpt.numbers])
+        assert excerpt.reference_number not in excerpt.numbers
+        np.testing.assert_array_equal(excerpt.reference, clip.frames[excerpt.reference_number])
+        np.testing.assert_array_equal(excerpt.reference_landmarks, clip.landmarks[excerpt.reference_number])
+    photos = [excerpt for excerpt in excerpts if excerpt.reference_number is None]
+    for excerpt in photos:
+        np.testing.assert_array_equal(excerpt.frames, clip.frames[:2])
+        assert excerpt.reference is not None
+        assert (excerpt.reference != clip.frames).any(axis=(1, 2, 3)).all()
+        assert excerpt.reference_landmarks is not None
+    assert len({excerpt.reference.tobytes() for excerpt in photos if excerpt.reference is not None}) == len(photos)
+    assert source.read(1, 2, 32, np.random.default_rng(0), False).reference is None
 
 
 def test_rendered_clips() -> None:
