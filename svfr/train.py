@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.nn.functional as distributed
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
@@ -26,7 +25,7 @@ from svfr.data.latent_cache import LatentCache, fingerprint
 from svfr.data.sampler import ClipBatchSampler
 from svfr.initialize import initialize, use_for
 from svfr.models.unet import checkpoint_blocks
-from svfr.objective import Objective, TrainedModel
+from svfr.objective import Gather, Objective, TrainedModel
 from svfr.pipeline import SVFRPipeline
 from svfr.run_folder import RunFolder
 from svfr.train_state import TrainState, load_trained, whole
@@ -81,7 +80,7 @@ def train(config: TrainConfig) -> bool:
     # 2. Data: what a sample is depends on (seed, epoch, index) alone.
     if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
-    dataset = make_dataset(config)
+    dataset = make_dataset(config, "train")
     batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
     encode_clean = make_latent_cache(config, components, dataset.source)
     validator = make_validator(config) if accelerator.is_main_process and config.validate_every else None
@@ -230,26 +229,27 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     if data.manifests:
         return ManifestClips([Path(path) for path in data.manifests], split)
     if data.images is not None:
-        return ImageFolder(Path(data.images))
+        return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
         return RenderedClips(*((data.rendered_clips, 0) if split == "train" else (data.val_clips, VAL_SEEDS)))
     raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
 
 
-def make_dataset(config: TrainConfig) -> ClipDataset:
-    """The samples that training draws."""
-    data = config.data
+def make_dataset(config: TrainConfig, split: str) -> ClipDataset:
+    """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored."""
+    data, weights = config.data, config.data.resolved_task_weights
+    trains = split == "train"
     return ClipDataset(
-        make_source(config, "train"),
+        make_source(config, split),
         size=data.size,
         num_frames=data.num_frames,
-        num_views=data.num_views,
-        task_weights=data.resolved_task_weights,
+        num_views=data.num_views if trains else len(weights),
+        task_weights=weights if trains else dict.fromkeys(weights, 1.0),
         preset=data.preset,
-        reference_dropout=data.reference_dropout,
-        flip=data.flip,
+        reference_dropout=data.reference_dropout if trains else 1.0,
+        flip=data.flip and trains,
         seed=config.seed,
-        max_broken_share=data.max_broken_share,
+        max_broken_share=data.max_broken_share if trains else 1.0,
     )
 
 
@@ -282,26 +282,13 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
 
 
 def make_validator(config: TrainConfig) -> Validator | None:
-    """Restores held-out clips, each under every combination of tasks that is trained."""
-    data = config.data
-    weights = data.resolved_task_weights
+    """Restores held-out clips."""
     try:
-        dataset = ClipDataset(
-            make_source(config, "val"),
-            size=data.size,
-            num_frames=data.num_frames,
-            num_views=len(weights),
-            task_weights=dict.fromkeys(weights, 1.0),
-            preset=data.preset,
-            reference_dropout=1.0,
-            flip=False,
-            seed=config.seed,
-            max_broken_share=1.0,
-        )
+        dataset = make_dataset(config, "val")
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
         return None
-    samples = [dataset[0, index] for index in range(min(data.val_clips, len(dataset)))]
+    samples = [dataset[0, index] for index in range(min(config.data.val_clips, len(dataset)))]
     return Validator(samples, config.seed) if samples else None
 
 
@@ -322,13 +309,20 @@ def start_trackers(accelerator: Accelerator, config: TrainConfig) -> None:
     accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": Path(config.output_dir).name}})
 
 
-def gatherer(accelerator: Accelerator) -> Any:
-    """Rows of all processes, with gradients; None of it where there is one process."""
-    if accelerator.num_processes == 1:
-        return lambda rows: rows
+def gatherer(accelerator: Accelerator) -> Gather:
+    """Rows of all processes, with gradients, for a loss that all of them compute alike."""
+    processes = accelerator.num_processes
 
     def gather(rows: Tensor) -> Tensor:
-        return torch.cat(distributed.all_gather(rows)) if rows.requires_grad else accelerator.gather(rows)
+        if processes == 1:
+            return rows
+        parts = list(accelerator.gather(rows.detach()).chunk(processes))
+        if rows.requires_grad:
+            own = rows.clone()
+            # Each process has the gradient of its own rows alone, and the mean over the processes is taken.
+            own.register_hook(lambda gradient: gradient * processes)
+            parts[accelerator.process_index] = own
+        return torch.cat(parts)
 
     return gather
 

@@ -35,6 +35,10 @@ def made_batch(clips: slice) -> Sample:
         "has_reference": torch.tensor([True, False]),
         "id_face": uniform(3, 112, 112),
         "video_id": torch.tensor([4, 9]),
+        "clip": torch.tensor([0, 1]),
+        "numbers": torch.arange(FRAMES).expand(2, -1),
+        "reference_number": torch.tensor([-1, -1]),
+        "mirrored": torch.tensor([False, False]),
         "seed": torch.tensor([123, 456]),
     }
     return Sample(**{name: value[clips] for name, value in batch.items()})

@@ -14,6 +14,7 @@ from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
 
 PHOTOS = 0.5  # Assumption: share of rendered references from another scene, as a user's photo is
+VAL_SHARE = 10  # of so many images, one at most is held out
 PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from those of all clips
 
 
@@ -146,14 +147,24 @@ class ImageFolder:
 
     They aren't repeated to longer clips: temporal layers would learn that nothing moves.
 
+    Args:
+        path: of the folder.
+        split: train, or val: images that are not trained on.
+        num_val: images of the split val, spread evenly over the names; a tenth of all at most.
+
     Raises:
         DataError: no image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not self._files:
+    def __init__(self, path: Path, split: str = "train", num_val: int = 0) -> None:
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
             raise DataError(f"{path}: no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
+        num_val = min(num_val, len(files) // VAL_SHARE)
+        if split == "val" and not num_val:
+            raise DataError(f"{path}: {len(files)} images, {VAL_SHARE} are needed to hold one out for validation")
+        held_out = {index * len(files) // num_val for index in range(num_val)}
+        self._files = [file for index, file in enumerate(files) if (index in held_out) == (split == "val")]
 
     def __len__(self) -> int:
         return len(self._files)

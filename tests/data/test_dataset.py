@@ -421,6 +421,23 @@ def test_images_are_clips_of_one_frame(tmp_path: Path) -> None:
         ImageFolder(tmp_path / "none")
 
 
+def test_some_images_are_held_out(tmp_path: Path) -> None:
+    for number in range(30):
+        assert cv2.imwrite(str(tmp_path / f"{number:02d}.png"), picture(face()))
+    names = [
+        [Path(source.name(index)).stem for index in range(len(source))]
+        for source in (ImageFolder(tmp_path, split, 2) for split in ("train", "val"))
+    ]
+    assert names[1] == ["00", "15"]
+    assert sorted(names[0] + names[1]) == [f"{number:02d}" for number in range(30)]
+    assert len(ImageFolder(tmp_path, "val", 100)) == 3
+    for number in range(9, 30):
+        (tmp_path / f"{number:02d}.png").unlink()
+    assert len(ImageFolder(tmp_path, "train", 2)) == 9
+    with pytest.raises(DataError, match="9 images, 10 are needed"):
+        ImageFolder(tmp_path, "val", 2)
+
+
 def test_rendered_clips_have_a_reference_of_the_same_clip_or_a_photo_from_another_scene() -> None:
     source = RenderedClips(2, first_seed=7)
     excerpts = [source.read(1, 2, 32, np.random.default_rng(seed), True) for seed in range(24)]
