@@ -11,6 +11,7 @@ from PIL import Image
 
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.metrics.temporal import temporal_slice
 
 QUALITY = 88  # of JPEG
 CLIP_CRF = 26  # Assumption: small, and still clean at the report's size
@@ -38,7 +39,7 @@ class Pictures:
         wanted = np.linspace(0, self._num_frames - 1, min(strip_frames, self._num_frames))
         self._strip_indices = {round(index) for index in wanted}
         self._strip: list[np.ndarray] = []
-        self._columns: list[np.ndarray] = []
+        self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
         self._is_truth = is_truth
         self._index = 0
@@ -55,7 +56,7 @@ class Pictures:
         self._clip.__exit__(kind, error, trace)
         if error is None:
             _save(np.concatenate(self._strip, axis=1), self._folder / "strip.jpg")
-            _save(np.stack(self._columns, axis=1), self._folder / "slice.jpg")
+            _save(np.concatenate(self._slice, axis=1), self._folder / "slice.jpg")
             for _, index, picture in self._worst:
                 _save(picture, self._folder / f"worst_{index:06d}.jpg")
 
@@ -65,7 +66,7 @@ class Pictures:
         if self._index in self._strip_indices:
             self._strip.append(small)
         if self._index < SLICE_FRAMES:
-            self._columns.append(small[:, self._size[0] // 2])
+            self._slice.append(temporal_slice([small]))
         if self._index < CLIP_FRAMES:
             self._clip.write(small, self._index, self._time_base)
         if not self._is_truth:
