@@ -81,6 +81,7 @@ class FVD:
         self._network, self._length, self._max_clips, self._seed = network, clip_length, max_clips, seed
         self.protocol: dict[str, Any] = {
             **network.protocol,
+            "clip_length": clip_length,
             "clips": f"{clip_length} frames, one after the other from a video's first, the rest left out",
             "max_clips": max_clips,
             "distance": "one Fréchet distance over all clips of the set, float64, covariance by n - 1",
@@ -107,14 +108,20 @@ class FVD:
                 self._pending = []
 
     def features(self) -> SetFeatures:
-        """The features of the video so far."""
+        """The features of the video so far.
+
+        Raises:
+            ValueError: they aren't finite.
+        """
         found = np.stack(self._features, axis=1) if self._features else np.zeros((2, 0, 0))
+        if not np.isfinite(found).all():
+            raise ValueError("FVD: the network's features of this video are not finite")
         starts = tuple(range(0, self._length * len(self._features), self._length))
         return SetFeatures(self._video, starts, found[0], found[1])
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         """FVD of a set, the ends of its interval, and the number of clips; None with fewer than two clips."""
-        videos = sorted((video for video in features if video.starts), key=lambda video: video.video)
+        videos = sorted((video for video in features if video.starts), key=_content)
         num_clips = sum(len(video.starts) for video in videos)
         row: Row = dict.fromkeys(self.columns)
         row["fvd_clips"] = num_clips
@@ -147,6 +154,11 @@ def clip_manifest(features: Iterable[SetFeatures]) -> list[dict[str, Any]]:
         {"video": video.video, "starts": list(video.starts)}
         for video in sorted(features, key=lambda video: video.video)
     ]
+
+
+def _content(video: SetFeatures) -> tuple[list[float], list[float]]:
+    """Sorts videos by what they show, so that neither names nor the order of files decide what is drawn."""
+    return video.truth.tolist(), video.restored.tolist()
 
 
 def _distance(videos: Sequence[SetFeatures]) -> float:

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,14 +143,28 @@ def test_clips_and_their_manifest() -> None:
     assert collect(FVD(network, clip_length=9, max_clips=2), videos(lambda t: t, 1, 50))[0].starts == (0, 9)
 
 
-def test_nothing_depends_on_chunks_or_order() -> None:
+def test_nothing_depends_on_chunks_names_or_order() -> None:
     metric = FVD(SmallNetwork())
     noise = videos(lambda t: noisy(t, 10))
     whole = collect(metric, noise)
     row = metric.compute(whole)
     for lengths in ([1] * 37, [20, 17], [5, 16, 16]):
-        again = metric.compute(collect(metric, noise, lengths)[::-1])
+        found = collect(metric, noise, lengths)
+        renamed = [replace(video, video=f"v{9 - at}") for at, video in enumerate(found)]
+        again = metric.compute(renamed[2:] + renamed[:2])
         assert again == {column: pytest.approx(value, rel=1e-6) for column, value in row.items()}
+
+
+class BrokenNetwork(SmallNetwork):
+    def __call__(self, clips: Tensor) -> Tensor:
+        return super().__call__(clips) * torch.nan
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    metric = FVD(BrokenNetwork())
+    metric.update(videos(lambda t: t, 1)["v0"])
+    with pytest.raises(ValueError, match="features of this video are not finite"):
+        metric.features()
 
 
 def test_interval(caplog: pytest.LogCaptureFixture) -> None:
