@@ -17,10 +17,13 @@ from PIL import Image
 
 from svfr.config import EvalConfig
 from svfr.config.eval import ALL_METRICS
-from svfr.metrics import METRICS
+from svfr.metrics import METRICS, BuiltMetrics
+from svfr.metrics.fvd import FVD
+from svfr.metrics.temporal import WarpingError
 from tests import tiny
 from tests.clips import MarkDetector, scene, truncated, video
-from tests.evaluate.stand_in import built
+from tests.evaluate.stand_in import Psnr, built
+from tests.metrics.test_fvd import SmallNetwork
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "eval.py"
 FRAMES = 7
@@ -209,6 +212,67 @@ def test_numbers_do_not_depend_on_chunks_processes_or_containers(evaluate: Eval,
         evaluate.script.PartialState = lambda process=process, **_: Split(process, 3)  # type: ignore[attr-defined]
         evaluate("--restored", str(tmp_path / "r"))
     assert numbers(evaluate.results) == pytest.approx(first, abs=1e-6)
+
+
+def test_numbers_do_not_depend_on_names_or_the_order_of_files(
+    evaluate: Eval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = BuiltMetrics([Psnr(), WarpingError()], [FVD(SmallNetwork(), clip_length=4)], {})
+    evaluate.script.build_metrics = lambda *_, **__: metrics  # type: ignore[attr-defined]
+    for seed, name in enumerate("de", start=3):
+        png(tmp_path / "gt" / name, clip(seed, 9 + seed))
+        png(tmp_path / "r" / name, noisy(clip(seed, 9 + seed), 5 + seed))
+        png(tmp_path / "lq" / name, noisy(clip(seed, 9 + seed), 20))
+    words = ["--restored", f"x={tmp_path / 'r'}", "--restored", f"y={tmp_path / 'lq'}"]
+    evaluate(*words)
+    methods = ("ground_truth", "bicubic", "x", "y")
+    rows = {method: evaluate.rows(method) for method in methods}
+    sets = {method: evaluate.aggregate(method)["metrics"] for method in methods}
+    assert sets["x"]["fvd_clips"] == 9
+    assert sets["x"]["fvd_low"] < sets["x"]["fvd"] < sets["x"]["fvd_high"]
+
+    renamed = {"a": "z", "b": "m/k", "c": "m/a", "d": "0", "e": "c"}
+    for kind in ("gt", "r", "lq"):
+        for name, other in renamed.items():
+            shutil.copytree(tmp_path / kind / name, tmp_path / "renamed" / kind / other)
+    match, listing = evaluate.script.match, Path.iterdir
+
+    def backwards(*arguments: Any, **more: Any) -> Any:
+        matches = match(*arguments, **more)
+        matches.names.reverse()
+        matches.pairs.reverse()
+        return matches
+
+    evaluate.script.match = backwards  # type: ignore[attr-defined]
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(sorted(listing(folder), reverse=True)))
+    evaluate.output = tmp_path / "again"
+    words = [f"y={tmp_path / 'renamed' / 'lq'}", "--restored", f"x={tmp_path / 'renamed' / 'r'}"]
+    evaluate("--restored", *words, truth=tmp_path / "renamed" / "gt")
+    for method in methods:
+        again = evaluate.rows(method)
+        for name, row in rows[method].items():
+            assert again[renamed[name]]["metrics"] == pytest.approx(row["metrics"], abs=1e-6), (method, name)
+        assert evaluate.aggregate(method)["metrics"] == pytest.approx(sets[method], abs=1e-6), method
+
+
+def test_the_clips_of_fvd_are_written_down(evaluate: Eval, tmp_path: Path) -> None:
+    metrics = BuiltMetrics([Psnr()], [FVD(SmallNetwork(), clip_length=4)], {})
+    evaluate.script.build_metrics = lambda *_, **__: metrics  # type: ignore[attr-defined]
+    png(tmp_path / "gt" / "long", clip(3, 13))
+    png(tmp_path / "r" / "long", noisy(clip(3, 13), 5))
+    png(tmp_path / "gt" / "short", clip(4, 3))
+    png(tmp_path / "r" / "short", noisy(clip(4, 3), 5))
+    evaluate("--restored", str(tmp_path / "r"))
+    aggregate = evaluate.aggregate()
+    starts = {entry["video"]: entry["starts"] for entry in aggregate["clips"]}
+    assert starts == {"a": [0], "b": [0], "c": [0], "long": [0, 4, 8], "short": []}
+    assert aggregate["metrics"]["fvd_clips"] == 6
+    assert evaluate.results["protocol"]["metrics"][1]["clip_length"] == 4
+    few, short = aggregate["notes"]
+    assert few.startswith("FVD of 6 clips in 12 dimensions: its bias dominates")
+    assert short == "FVD leaves out 1 of 5 videos, which are shorter than its clips"
+    assert short in (evaluate.output / "table.md").read_text()
+    assert short in (evaluate.output / "report.html").read_text()
 
 
 def test_a_second_run_measures_only_what_changed(

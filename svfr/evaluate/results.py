@@ -33,7 +33,7 @@ class Aggregate:
         std: standard deviation over videos.
         num_defined: videos for which the column has a number.
         why_none: reason by column.
-        clips: videos and first frames of what a set metric took.
+        clips: first frames of the clips that a set metric took, by video; none of a video that is too short.
         notes: what a reader should know, one line each.
     """
 
@@ -138,18 +138,23 @@ def _aggregate(
                     (record.why_none[column] for _, record in done if column in record.why_none), "no video"
                 )
     for index, set_metric in enumerate(built.sets):
-        kept = [load_features(record_folder(output, pair), index, pair.name) for pair, _ in done]
-        features = [each for each in kept if each is not None and each.starts]
+        loaded = [load_features(record_folder(output, pair), index, pair.name) for pair, _ in done]
+        kept = [each for each in loaded if each is not None]
+        features = [each for each in kept if each.starts]
         row = set_metric.compute(features)
         result.metrics.update(row)
-        result.clips.extend(clip_manifest(features))
+        result.clips.extend(clip_manifest(kept))
+        title = COLUMNS[set_metric.columns[0]].title
         num_clips = sum(len(each.starts) for each in features)
         dimensions = features[0].truth.shape[1] if features else 0
         if 0 < num_clips < dimensions:
             result.notes.append(
-                f"{COLUMNS[set_metric.columns[0]].title} of {num_clips} clips in {dimensions} dimensions: its bias "
-                "dominates, compare it only with that of as many clips"
+                f"{title} of {num_clips} clips in {dimensions} dimensions: its bias dominates, compare it only with "
+                "that of as many clips"
             )
+        if features and len(features) < len(kept):
+            short = len(kept) - len(features)
+            result.notes.append(f"{title} leaves out {short} of {len(kept)} videos, which are shorter than its clips")
         for column in set_metric.columns:
             if row.get(column) is None:
                 result.why_none[column] = "no video is long enough"
