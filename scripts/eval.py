@@ -27,7 +27,7 @@ from svfr.config import EvalConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import VideoError, probe
 from svfr.devices import resolve_device
-from svfr.evaluate.matching import Matches, Pair, match, parse_restored
+from svfr.evaluate.matching import Matches, Pair, Problem, match, parse_restored
 from svfr.evaluate.records import Record, read_record
 from svfr.evaluate.report import report_html
 from svfr.evaluate.restoring import parse_weights, restore_set
@@ -128,21 +128,20 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
             raise ValueError(f"{path}: no such file or folder")
     device = str(state.device) if settings.device == "auto" else str(resolve_device(settings.device))
     options.output.mkdir(parents=True, exist_ok=True)
+    failed: list[Problem] = []
     if options.run:
         weights = parse_weights(options.weights or ["demo"], methods)
-        methods.update(
-            restore_set(
-                options.degraded,
-                options.masks,
-                options.output,
-                weights,
-                settings=settings,
-                networks=options.networks,
-                device=device,
-                split=state,
-            )
+        restored, failed = restore_set(
+            options.degraded,
+            options.masks,
+            options.output,
+            weights,
+            settings=settings,
+            networks=options.networks,
+            device=device,
+            split=state,
         )
-        state.wait_for_everyone()
+        methods.update(restored)
     elif options.weights:
         raise ValueError("--weights is for --run")
 
@@ -154,6 +153,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output=options.output,
         task=settings.task,
         baselines=settings.baselines,
+        failed=failed,
     )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
         raise ValueError(
@@ -161,7 +161,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         )
     evaluator, missing = prepare(options, settings, device)
     if state.is_main_process:
-        for line in (*map(str, matches.problems), *(f"{name}: not computed: {why}" for name, why in missing.items())):
+        unmatched = [problem for problem in matches.problems if problem not in failed]  # those were told at once
+        for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
             print(line, file=sys.stderr)
     interrupted = False
     try:

@@ -153,16 +153,22 @@ def collect(items: Iterable[Item], output: Path, call: Callable[[Item], str], ab
     Returns:
         What was written: `about`, counts, and `videos`, a list of the records.
     """
-    videos = []
-    for item in items:
-        record = _read_record(output, item)
-        if record.get("call") != _signature(item, call):
-            record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
-        videos.append(record)
+    videos = read_records(items, output, call)
     failed = sum(video["status"] != "done" for video in videos)
     report = {**about, "done": len(videos) - failed, "failed": failed, "videos": videos}
     write_json(output / REPORT, report)
     return report
+
+
+def read_records(items: Iterable[Item], output: Path, call: Callable[[Item], str]) -> list[dict[str, Any]]:
+    """The records of inputs, failed and "not finished" where there is none of this call; arguments as of `collect`."""
+    records = []
+    for item in items:
+        record = _read_record(output, item)
+        if record.get("call") != _signature(item, call):
+            record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
+        records.append(record)
+    return records
 
 
 def record_path(output: Path, item: Item) -> Path:

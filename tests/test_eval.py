@@ -91,6 +91,11 @@ class Eval:
         assert len(found) == 1
         return found[0]
 
+    def reason(self, method: str, task: str, name: str = "") -> str:
+        place = (method, task, name)
+        [reason] = [p["reason"] for p in self.results["problems"] if (p["method"], p["task"], p["name"]) == place]
+        return reason
+
     @property
     def problems(self) -> dict[str, str]:
         return {problem["name"]: problem["reason"] for problem in self.results["problems"]}
@@ -391,12 +396,18 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
         Image.fromarray(hole).save(tmp_path / "masks" / f"{name}.png")
     shutil.rmtree(tmp_path / "set" / "bfr" / "b")
     (tmp_path / "set" / "bfr" / "b.mp4").write_bytes(b"broken")
+    (tmp_path / "set" / "colorization").mkdir()
     words = ["--run", "--weights", f"tiny={tmp_path / 'weights'}", "--degraded", str(tmp_path / "set")]
     words += ["--masks", str(tmp_path / "masks"), "restore.num_inference_steps=1", "--restored", f"x={tmp_path / 'r'}"]
     evaluate(*words, code=1)
     assert set(evaluate.rows("tiny", "inpainting")) == {"a", "b", "c"}
     assert set(evaluate.rows("tiny", "bfr")) == {"a", "c"}
-    assert "tiny/bfr/b: no result of this name" in evaluate.err
+    line = f"{tmp_path / 'set' / 'bfr' / 'b.mp4'}: {evaluate.reason('tiny', 'bfr', 'b')}"
+    assert evaluate.err.splitlines().count(line) == 1
+    assert "tiny/bfr/b" not in evaluate.err
+    assert "damaged, cut off, or no video at all" in evaluate.reason("tiny", "bfr", "b")
+    assert evaluate.reason("tiny", "bfr", "b") in (evaluate.output / "report.html").read_text()
+    assert evaluate.reason("tiny", "colorization").endswith("no videos, images or frame folders in it")
     restored = evaluate.output / "restored" / "tiny" / "inpainting" / "a"
     frame = np.asarray(Image.open(restored / "000000.png"))
     given = np.asarray(Image.open(tmp_path / "lq" / "a" / "000000.png"))
@@ -405,6 +416,10 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
     times = {file: file.stat().st_mtime_ns for file in restored.parent.rglob("*.png")}
     evaluate(*words, code=1)
     assert {file: file.stat().st_mtime_ns for file in times} == times
+    (tmp_path / "set" / "bfr" / "a" / "000001.png").write_bytes(b"broken")
+    evaluate(*words, code=1)  # the older result is there still, and is no result of this input
+    assert set(evaluate.rows("tiny", "bfr")) == {"c"}
+    assert "000001.png" in evaluate.reason("tiny", "bfr", "a")
     evaluate("--run", "--degraded", str(tmp_path / "set"), "--weights", "tiny=a", "--weights", "tiny=b", code=2)
     assert "'tiny' is taken" in evaluate.err
 

@@ -110,6 +110,7 @@ def match(
     output: Path,
     task: str,
     baselines: Sequence[str],
+    failed: Sequence[Problem] = (),
 ) -> Matches:
     """Match folders of results with the ground truth.
 
@@ -121,14 +122,16 @@ def match(
         output: folder of this evaluation; what lies in it is no input.
         task: of folders without task subfolders.
         baselines: from `BASELINES`; "degraded" needs its folder.
+        failed: restorations of this call; what lies in the place of their results is older, and not compared.
 
     Raises:
         ValueError: no ground truth.
     """
-    truths = {_key(item): item for item in find_items(truth, output, "png")}
+    truths = {item_name(item): item for item in find_items(truth, output, "png")}
     mask_by_name = _find_masks(truths, truth, masks)
     lone = next(iter(truths)) if len(truths) == 1 and next(iter(truths.values())).source == truth else None
-    result = Matches(names=list(truths))
+    result = Matches(problems=list(failed), names=list(truths))
+    not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
     found: dict[str, list[Pair]] = {name: [] for name in truths}
     for baseline in baselines:
         if baseline != "degraded":
@@ -150,6 +153,8 @@ def match(
             for name in results.keys() - truths.keys():
                 result.problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():
+                if (method, task_name, name) in not_restored:
+                    continue
                 if name not in results:
                     if results:  # else the folder has been named
                         result.problems.append(Problem(method, task_name, name, "no result of this name"))
@@ -168,7 +173,8 @@ def match(
     return result
 
 
-def _key(item: Item) -> str:
+def item_name(item: Item) -> str:
+    """Relative name of a video without its suffix; the item is of `find_items` for the format png."""
     target = item.target
     is_image = not item.source.is_dir() and item.source.suffix.lower() in IMAGE_SUFFIXES
     return (target.with_suffix("") if is_image else target).as_posix()
@@ -198,7 +204,7 @@ def _find(
         return {}
     if lone is not None and len(items) == 1:  # one video against one video, whatever their names
         return {lone: items[0].source}
-    return {_key(item): item.source for item in items}
+    return {item_name(item): item.source for item in items}
 
 
 def _without_inner_folders(results: dict[str, Path], names: Collection[str]) -> dict[str, Path]:

@@ -1,18 +1,21 @@
 """Restore a test set through the pipeline before it is evaluated (`scripts/eval.py --run`)."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
 from svfr import SVFRPipeline, __version__
-from svfr.batch import Item, digest, find_items, fingerprint, mask_of, run_items
+from svfr.batch import Item, digest, find_items, fingerprint, mask_of, read_records, run_items
 from svfr.config import EvalConfig
 from svfr.config.eval import BASELINES
 from svfr.data.detectors import load_detector
-from svfr.evaluate.matching import task_folders
+from svfr.data.video import VideoError
+from svfr.evaluate.matching import Problem, item_name, task_folders
 from svfr.networks import NetworkMissing
 from svfr.restore import VideoReport
 
@@ -27,11 +30,18 @@ class Split(Protocol):
     num_processes: int
     is_main_process: bool
 
+    def wait_for_everyone(self) -> None:
+        """Until all processes are here."""
+        ...
+
 
 class OneProcess:
     """All of the work is this process's."""
 
     process_index, num_processes, is_main_process = 0, 1, True
+
+    def wait_for_everyone(self) -> None:
+        """Nobody else to wait for."""
 
 
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str, str]:
@@ -60,7 +70,7 @@ def restore_set(
     networks: Path | None,
     device: str,
     split: Split,
-) -> dict[str, Path]:
+) -> tuple[dict[str, Path], list[Problem]]:
     """Restore the degraded inputs of every task with each of the weights; finished ones are skipped.
 
     Args:
@@ -74,7 +84,7 @@ def restore_set(
         split: the share of this process.
 
     Returns:
-        Folder of results by name of method.
+        Folder of results by name of method, and what could not be restored.
 
     Raises:
         ValueError: no degraded inputs, or weights that cannot be used.
@@ -82,13 +92,20 @@ def restore_set(
     if degraded is None:
         raise ValueError("--run restores the degraded inputs: give --degraded DIR")
     tasks = task_folders(degraded, settings.task)[0]
-    folders = {}
+    folders: dict[str, Path] = {}
+    problems: list[Problem] = []
     for method, source in weights.items():
         pipe = _load(source, settings, networks, device)
         folders[method] = output / RESTORED / method
         for task, folder in tasks.items():
-            restore_task(pipe, source, settings, task, folder, masks, folders[method] / task, split)
-    return folders
+            try:
+                failed = restore_task(pipe, source, settings, task, folder, masks, folders[method] / task, split)
+            except VideoError as error:  # nothing there
+                failed = {"": str(error)}
+                if split.is_main_process:
+                    print(error, file=sys.stderr)
+            problems += [Problem(method, task, name, reason) for name, reason in failed.items()]
+    return folders, problems
 
 
 def _load(source: str, settings: EvalConfig, networks: Path | None, device: str) -> SVFRPipeline:
@@ -113,7 +130,7 @@ def restore_task(
     masks: Path | None,
     output: Path,
     split: Split,
-) -> None:
+) -> dict[str, str]:
     """Restore the inputs of one task; finished ones are skipped.
 
     Args:
@@ -126,8 +143,12 @@ def restore_task(
         output: folder of the results.
         split: the share of this process.
 
+    Returns:
+        Why an input could not be restored, in one line, by its name; whichever process it was that tried.
+
     Raises:
-        ValueError: no inputs, or no masks for inpainting.
+        VideoError: no inputs.
+        ValueError: no masks for inpainting.
     """
     tasks = tuple(task.split("+"))
     if "inpainting" in tasks and masks is None:
@@ -148,4 +169,9 @@ def restore_task(
 
     with tqdm(total=len(items), desc=f"restore {task}", unit="video", disable=not split.is_main_process) as bar:
         mine = items[split.process_index :: split.num_processes]
-        run_items(mine, output, call, restore, tell=bar.write, on_done=lambda _: bar.update())
+        tell = partial(bar.write, file=sys.stderr)
+        run_items(mine, output, call, restore, tell, on_done=lambda _: bar.update())
+    split.wait_for_everyone()
+    names = [item_name(item) for item in find_items(folder, output, "png")]
+    records = zip(names, read_records(items, output, call), strict=True)
+    return {name: record["reason"] for name, record in records if record["status"] != "done"}

@@ -1,12 +1,13 @@
 """Results and ground truth find each other by relative name, and nothing is lost without a line."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.evaluate.matching import Matches, canonical_task, match, parse_restored
+from svfr.evaluate.matching import Matches, Problem, canonical_task, match, parse_restored
 
 
 def add(folder: Path, *names: str, frames: int = 1) -> Path:
@@ -29,15 +30,22 @@ def truth(tmp_path: Path) -> Path:
     return add(tmp_path / "gt", "a", "b.mp4", "deep/c.mkv")
 
 
-def run(truth: Path, methods: dict[str, Path], **more: Path | None) -> Matches:
-    options = {"degraded": None, "masks": None, **more}
+def run(
+    truth: Path,
+    methods: dict[str, Path],
+    degraded: Path | None = None,
+    masks: Path | None = None,
+    failed: Sequence[Problem] = (),
+) -> Matches:
     return match(
         truth,
         methods,
-        **options,
+        degraded,
+        masks,
         output=truth.parent / "out",
         task="bfr",
         baselines=["ground_truth", "degraded", "bicubic"],
+        failed=failed,
     )
 
 
@@ -123,6 +131,13 @@ def test_results_inside_the_ground_truths_folder_are_no_ground_truth(truth: Path
     add(truth / "out", "a")
     matches = match(truth, {}, None, None, output=truth / "out", task="bfr", baselines=[])
     assert matches.names == ["a", "b", "deep/c"]
+
+
+def test_a_failed_restoration_has_its_own_reason_and_no_older_result(tmp_path: Path, truth: Path) -> None:
+    failed = [Problem("x", "bfr", "a", "damaged"), Problem("x", "bfr", "b", "too small")]
+    matches = run(truth, {"x": add(tmp_path / "r", "a", "deep/c")}, failed=failed)
+    assert found(matches, "x") == [("bfr", "deep/c")]
+    assert matches.problems == failed
 
 
 @pytest.mark.parametrize(
