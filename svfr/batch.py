@@ -52,6 +52,8 @@ class Record:
 def find_items(source: Path, output: Path, format: str) -> list[Item]:
     """The inputs at a path: a video, an image, a folder of frames, or a folder of such (recursively).
 
+    A folder of images is one video, unless as many folders of clips are beside them.
+
     Args:
         source: what the user gave.
         output: folder of the results; what lies in it is no input.
@@ -250,10 +252,22 @@ def _done_before(output: Path, item: Item, signature: str) -> bool:
 
 
 def _is_frame_folder(path: Path) -> bool:
+    """Whether a folder is one video: images alone, or more of them than folders that hold clips.
+
+    One or two images beside many clips are a thumbnail or a contact sheet.
+    """
     if not path.is_dir():
         return False
-    suffixes = {child.suffix.lower() for child in path.iterdir() if child.is_file() and child.name[0] != "."}
-    return bool(suffixes & IMAGE_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
+    children = [child for child in path.iterdir() if child.name[0] != "."]
+    suffixes = [child.suffix.lower() for child in children if child.is_file()]
+    images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
+    if not images or not VIDEO_SUFFIXES.isdisjoint(suffixes):
+        return False
+    return images > sum(_holds_media(child) for child in children if child.is_dir())
+
+
+def _holds_media(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES for file in folder.rglob("[!.]*"))
 
 
 def _search(folder: Path, output: Path) -> list[Path]:

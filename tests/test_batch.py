@@ -91,6 +91,18 @@ def test_results_keep_the_tree(tmp_path: Path) -> None:
     assert targets(tmp_path, tmp_path / "out", "png")["a.mp4"] == "a"
 
 
+def test_an_image_beside_clips_does_not_make_them_one(tmp_path: Path) -> None:
+    touch(tmp_path, "sheet.jpg", "a/0.png", "a/1.png", "b/deep/c.mp4", "notes/todo.txt")
+    assert targets(tmp_path, tmp_path / "out", "png") == {
+        "a": "a",
+        "b/deep/c.mp4": "b/deep/c",
+        "sheet.jpg": "sheet.png",
+    }
+    touch(tmp_path, "one/0.png", "one/1.png", "one/crops/0.png", "one/.cache/x/0.png", "one/text/a.txt")
+    assert targets(tmp_path / "one", tmp_path / "out", "png") == {".": "one"}
+    assert targets(tmp_path, tmp_path / "out", "png")["one"] == "one"
+
+
 def test_same_names_stay_apart(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "a.mov", "a/1.png", "b.png", "b.jpg")
     for format in ("mp4", "png"):

@@ -127,10 +127,14 @@ def match(
     Raises:
         ValueError: no ground truth.
     """
-    truths = {item_name(item): item for item in find_items(truth, output, "png")}
+    problems = list(failed)
+    truths = {
+        item_name(item): item
+        for item in _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
+    }
     mask_by_name = _find_masks(truths, truth, masks)
     lone = next(iter(truths)) if len(truths) == 1 and next(iter(truths.values())).source == truth else None
-    result = Matches(problems=list(failed), names=list(truths))
+    result = Matches(problems=problems, names=list(truths))
     not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
     found: dict[str, list[Pair]] = {name: [] for name in truths}
     for baseline in baselines:
@@ -175,9 +179,11 @@ def match(
 
 def item_name(item: Item) -> str:
     """Relative name of a video without its suffix; the item is of `find_items` for the format png."""
-    target = item.target
-    is_image = not item.source.is_dir() and item.source.suffix.lower() in IMAGE_SUFFIXES
-    return (target.with_suffix("") if is_image else target).as_posix()
+    return (item.target.with_suffix("") if _is_image(item) else item.target).as_posix()
+
+
+def _is_image(item: Item) -> bool:
+    return not item.source.is_dir() and item.source.suffix.lower() in IMAGE_SUFFIXES
 
 
 def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
@@ -204,7 +210,20 @@ def _find(
         return {}
     if lone is not None and len(items) == 1:  # one video against one video, whatever their names
         return {lone: items[0].source}
-    return {item_name(item): item.source for item in items}
+    return {item_name(item): item.source for item in _without_strays(items, method, task, problems)}
+
+
+def _without_strays(items: list[Item], method: str, task: str, problems: list[Problem]) -> list[Item]:
+    """The clips alone where single images are beside them, such as a thumbnail; these are named."""
+    clips = [item for item in items if not _is_image(item)]
+    if not clips:
+        return items
+    problems += [
+        Problem(method, task, item_name(item), f"{item.source.name}: an image beside the clips, not compared")
+        for item in items
+        if _is_image(item)
+    ]
+    return clips
 
 
 def _without_inner_folders(results: dict[str, Path], names: Collection[str]) -> dict[str, Path]:

@@ -133,6 +133,18 @@ def test_results_inside_the_ground_truths_folder_are_no_ground_truth(truth: Path
     assert matches.names == ["a", "b", "deep/c"]
 
 
+def test_images_beside_clips_are_named_and_the_clips_compared(tmp_path: Path, truth: Path) -> None:
+    add(truth, "sheet.jpg")
+    results = add(tmp_path / "r", "bfr/a", "bfr/b", "bfr/deep/c", "bfr/sheet.png")
+    matches = run(truth, {"x": results})
+    assert matches.names == ["a", "b", "deep/c"]
+    assert found(matches, "x") == [("bfr", "a"), ("bfr", "b"), ("bfr", "deep/c")]
+    assert [str(problem) for problem in matches.problems] == [
+        "ground_truth/sheet: sheet.jpg: an image beside the clips, not compared",
+        "x/bfr/sheet: sheet.png: an image beside the clips, not compared",
+    ]
+
+
 def test_a_failed_restoration_has_its_own_reason_and_no_older_result(tmp_path: Path, truth: Path) -> None:
     failed = [Problem("x", "bfr", "a", "damaged"), Problem("x", "bfr", "b", "too small")]
     matches = run(truth, {"x": add(tmp_path / "r", "a", "deep/c")}, failed=failed)
