@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Evaluate folders of restored videos against their ground truth.
 
-    python scripts/eval.py --restored [NAME=]DIR [--restored NAME=DIR ...] --ground-truth DIR [--degraded DIR] \
+    python scripts/eval.py --restored [NAME=]DIR [--restored NAME=DIR ...] --ground-truth DIR [--degraded DIR] \\
         --output DIR [key=value ...]
-    python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR --output DIR
+    python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR \\
+        --output DIR
 
 A restored folder holds results by the names of the ground truth, with or without a subfolder for each task (bfr,
 colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md and report.html.
@@ -52,7 +53,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--run", action="store_true", help="restore --degraded first")
     parser.add_argument(
-        "--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run: demo, released, a folder"
+        "--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run: demo (default), released, a folder"
     )
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
@@ -72,7 +73,14 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
         except NetworkMissing as error:
             missing = dict.fromkeys(faces, str(error))
             wanted = [name for name in wanted if name not in faces]
-    built = build_metrics(wanted, options.networks, device, recognizer=settings.recognizer, download=settings.download)
+    built = build_metrics(
+        wanted,
+        options.networks,
+        device,
+        recognizer=settings.recognizer,
+        landmarker=settings.landmarker,
+        download=settings.download,
+    )
     missing.update(built.missing)
     return Evaluator(built, detector, settings, options.output), missing
 
@@ -178,7 +186,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     results = collect(evaluator, matches, missing)
     done = sum(record.status == "done" for record in results.rows)
     print(paper_table(results))
-    print(f"{done} rows, {len(results.problems)} problems: {options.output / 'report.html'}")
+    count = len(results.problems)
+    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {options.output / 'report.html'}")
     return 1 if results.problems else 0
 
 

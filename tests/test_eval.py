@@ -188,6 +188,32 @@ def test_tasks_and_methods(evaluate: Eval, tmp_path: Path) -> None:
     ]
 
 
+def test_a_method_that_misses_videos_is_not_the_best(evaluate: Eval, tmp_path: Path) -> None:
+    png(tmp_path / "best" / "a", noisy(clip(0), 1))
+    shutil.copytree(tmp_path / "lq" / "b", tmp_path / "best" / "b")
+    words = ["--restored", f"x={tmp_path / 'r'}", "--restored", f"y={tmp_path / 'best'}"]
+    evaluate(*words, "--restored", f"z={tmp_path / 'lq'}", code=1)
+    psnr = {method: evaluate.aggregate(method)["metrics"]["psnr"] for method in "xyz"}
+    assert psnr["y"] > psnr["x"] > psnr["z"]
+    page = (evaluate.output / "report.html").read_text()
+    assert f'<td class="best">{psnr["x"]:.3f}' in page
+    assert f"<td>{psnr['y']:.3f}" in page
+    assert page.count("<li>y: no result of this name</li>") == 1  # in the card of video c
+    assert evaluate.out.rstrip().endswith(f"14 rows, 1 problem: {evaluate.output / 'report.html'}")
+
+
+def test_networks_are_those_of_the_settings(evaluate: Eval, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def build(*_: Any, **more: Any) -> BuiltMetrics:
+        asked.update(more)
+        return built()
+
+    evaluate.script.build_metrics = build  # type: ignore[attr-defined]
+    evaluate("--restored", str(tmp_path / "r"), "recognizer=a.onnx", "landmarker=onnx", "download=false")
+    assert asked == {"recognizer": "a.onnx", "landmarker": "onnx", "download": False}
+
+
 def numbers(results: dict[str, Any]) -> list[float | None]:
     rows = [*results["videos"], *results["aggregates"]]
     return [value for row in rows for _, value in sorted(row["metrics"].items())]

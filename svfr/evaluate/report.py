@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from svfr.evaluate import paper
-from svfr.evaluate.matching import Pair
+from svfr.evaluate.matching import Pair, Problem
 from svfr.evaluate.plots import colour_of, dot_plot
 from svfr.evaluate.records import PICTURES, Record, load_frames, picture_files, record_folder
 from svfr.evaluate.results import Aggregate, Results, is_baseline, ordered_columns
@@ -88,8 +88,8 @@ def _missing(results: Results) -> list[str]:
 def _tables(results: Results, tasks: list[str]) -> list[str]:
     parts = [
         '<h2 id="tables">Tables</h2>',
-        '<p class="hint">Means over videos. The best of our rows is marked. Rows in italics are quoted from the paper; '
-        "its protocol is not published, so compare across the line with care.</p>",
+        '<p class="hint">Means over videos. The best of our rows is marked, among those with the most videos. Rows in '
+        "italics are quoted from the paper; its protocol is not published, so compare across the line with care.</p>",
     ]
     columns = ordered_columns(results)
     first = [column for column in paper.COLUMNS if column in columns]
@@ -240,7 +240,9 @@ def _videos(results: Results, records: dict[Pair, Record], evaluator: Evaluator,
             parts.append(f"<h3>{escape(task_title(task) + more)}</h3>")
         for name in shown:
             pairs = [pair for pair in records if pair.name == name and pair.task in (task, "")]
-            parts.append(_video(name, {pair: records[pair] for pair in pairs}, evaluator.output, methods_of(results)))
+            problems = [problem for problem in results.problems if problem.name == name and problem.task in (task, "")]
+            shown_records = {pair: records[pair] for pair in pairs}
+            parts.append(_video(name, shown_records, problems, evaluator.output, methods_of(results)))
     return parts
 
 
@@ -257,7 +259,7 @@ def _worst_first(results: Results, task: str) -> list[str]:
     return sorted(scores, key=lambda name: (sum(scores[name]) / len(scores[name]) if scores[name] else 0.0, name))
 
 
-def _video(name: str, records: dict[Pair, Record], output: Path, methods: list[str]) -> str:
+def _video(name: str, records: dict[Pair, Record], problems: list[Problem], output: Path, methods: list[str]) -> str:
     clips, rows = [], []
     size = ""
     for pair, record in records.items():
@@ -286,10 +288,12 @@ def _video(name: str, records: dict[Pair, Record], output: Path, methods: list[s
         f'<div class="video-head"><h3>{escape(name)}</h3><p class="facts">{size}</p>'
         '<button data-play type="button">play together</button></div>'
     )
+    lines = "".join(f"<li>{escape(f'{name_of(p.method)}: {p.reason}')}</li>" for p in problems)
+    missing = f'<ul class="lines">{lines}</ul>' if lines else ""
     heads = '<div class="head"></div><div class="head">frames</div><div class="head">slice over time</div>'
     return (
         f'<section class="card">{head}<div class="clips">{"".join(clips)}</div>'
-        f'<div class="rows">{heads}{"".join(rows)}</div></section>'
+        f'<div class="rows">{heads}{"".join(rows)}</div>{missing}</section>'
     )
 
 

@@ -72,13 +72,14 @@ def methods_of(results: Results) -> list[str]:
 
 
 def best_values(results: Results, task: str, column: str) -> float | None:
-    """The best figure of the methods that restore; None if there is no choice."""
+    """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
     better = COLUMNS[column].better
+    restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
+    most = max((aggregate.num_videos for aggregate in restoring), default=0)
     values = [
         value
-        for aggregate in results.aggregates
-        if aggregate.task == task and not is_baseline(aggregate.method)
-        if (value := aggregate.metrics.get(column)) is not None
+        for aggregate in restoring
+        if aggregate.num_videos == most and (value := aggregate.metrics.get(column)) is not None
     ]
     if len(values) < 2 or better not in ("higher", "lower"):
         return None
