@@ -135,7 +135,10 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     device = str(state.device) if settings.device == "auto" else str(resolve_device(settings.device))
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{options.output}: no folder for the report can be made here ({error.strerror})") from error
     failed: list[Problem] = []
     if options.run:
         weights = parse_weights(options.weights or ["demo"], methods)

@@ -154,6 +154,13 @@ def match(
                 result.tasks.append(task_name)
             results = _find(method, task_name, task_folder, output, lone, result.problems)
             results = _without_inner_folders(results, truths.keys())
+            if results and results.keys().isdisjoint(truths):
+                reason = (
+                    f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
+                    f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
+                )
+                result.problems.append(Problem(method, task_name, "", reason))
+                continue
             for name in results.keys() - truths.keys():
                 result.problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():

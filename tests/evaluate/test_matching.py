@@ -133,6 +133,13 @@ def test_results_inside_the_ground_truths_folder_are_no_ground_truth(truth: Path
     assert matches.names == ["a", "b", "deep/c"]
 
 
+def test_a_folder_of_other_names_is_one_line(tmp_path: Path, truth: Path) -> None:
+    matches = run(truth, {"x": add(tmp_path / "r", "deblur/a", "deblur/b")})
+    [line] = map(str, matches.problems)
+    assert line.startswith(f"x/bfr: {tmp_path / 'r'}: none of its results is named like a ground truth")
+    assert "'deblur/a'; subfolders of tasks are called bfr, colorization, inpainting" in line
+
+
 def test_images_beside_clips_are_named_and_the_clips_compared(tmp_path: Path, truth: Path) -> None:
     add(truth, "sheet.jpg")
     results = add(tmp_path / "r", "bfr/a", "bfr/b", "bfr/deep/c", "bfr/sheet.png")
