@@ -218,9 +218,10 @@ def run(options: argparse.Namespace) -> int:
     code = call("eval.py", *words, *networks, metrics, "report_videos=2", f"device={settings.device}")
     results = json.loads((output / "report" / "results.json").read_text())
     about = (
-        f"{settings.seeds} seeds, {settings.max_steps} steps of {settings.batch_size} rendered clips of "
-        f"{settings.num_frames} frames at {settings.size} px each; tested on {settings.test_clips} held-out rendered "
-        f"clips of {settings.test_frames} frames. A study of rendered faces at this length says nothing of real ones."
+        f"Seeds: {settings.seeds}. Every training takes {settings.max_steps} steps of {settings.batch_size} rendered "
+        f"clips of {settings.num_frames} frames at {settings.size} px; one that starts from another task's weights "
+        f"takes as many on top of that task's. Tested on {settings.test_clips} held-out rendered clips of "
+        f"{settings.test_frames} frames. A study of rendered faces at this length says nothing of real ones."
     )
     (output / "study.md").write_text(study_markdown(results, about))
     (output / "study.html").write_text(study_html(results, about, "report/report.html"))
