@@ -20,7 +20,7 @@ from svfr import checkpoint
 from svfr.components import Components
 from svfr.config import TrainConfig
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.data.latent_cache import LatentCache, fingerprint
 from svfr.data.sampler import ClipBatchSampler
 from svfr.initialize import initialize, use_for
@@ -276,7 +276,7 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
         collate_fn=collate,
-        worker_init_fn=one_thread,
+        worker_init_fn=set_up_worker,
         pin_memory=accelerator.device.type != "cpu",
     )
 

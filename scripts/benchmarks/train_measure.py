@@ -15,7 +15,7 @@ from svfr.config import TrainConfig
 from svfr.data import dataset as dataset_module
 from svfr.data import degradations
 from svfr.data.clip_sources import ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.initialize import initialize
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.unet import checkpoint_blocks
@@ -107,7 +107,7 @@ def make_dataset(setup: Setup, rendered: bool) -> ClipDataset:
 
 def measure_data(setup: Setup, rendered: bool, num_samples: int) -> DataPath:
     """Make samples as one loader worker does, in one thread, after one that warms up."""
-    one_thread(0)
+    set_up_worker(0)
     data = make_dataset(setup, rendered)
     data[0, 0]
     watch = Stopwatch(torch.device("cpu"), DATA_STAGES)

@@ -1,6 +1,8 @@
 """Training samples: a clip, its degraded views under different task prompts, landmarks, a reference."""
 
+import ctypes
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 MOVING_MASKS = 0.5  # Assumption: share of masks that follow the face; the paper's example has fixed and moving ones
 FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 px
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
 CHOICES, READING, VIEWS = range(3)
 
@@ -75,10 +79,25 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return Sample(*(torch.stack([getattr(sample, field.name) for sample in samples]) for field in fields(Sample)))
 
 
-def one_thread(worker: int) -> None:
-    """`worker_init_fn` of a DataLoader: workers are parallel enough, and OpenCV's threads don't survive a fork."""
-    cv2.setNumThreads(0)
+def set_up_worker(worker: int) -> None:
+    """`worker_init_fn` of a DataLoader: one thread, and memory that is freed is kept for the next sample."""
+    cv2.setNumThreads(0)  # workers are parallel enough, and OpenCV's threads don't survive a fork
     torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep up to `KEPT_MEMORY` of freed memory.
+
+    Giving every large array back to the system and having it filled with zeros again costs a third of a worker's time.
+
+    Returns:
+        Whether it could be told; glibc alone can.
+    """
+    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
+    if mallopt is None:
+        return False
+    return all(mallopt(option, KEPT_MEMORY) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 
 class ClipDataset(Dataset[Sample]):

@@ -1,4 +1,7 @@
 import logging
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, ImageFolder, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, one_thread
+from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.data.manifest import Clip, write_manifest
 from svfr.data.sampler import ClipBatchSampler
 from svfr.data.synthetic import render_clip
@@ -143,7 +146,7 @@ def test_what_a_sample_is_depends_on_seed_epoch_and_index_alone() -> None:
 def loader(source: ClipDataset, workers: int, start: int = 0) -> Iterator[Sample]:
     sampler = ClipBatchSampler(len(source), 2, 0, 1, seed=1, start=start)
     return iter(
-        DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=one_thread)
+        DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=set_up_worker)
     )
 
 
@@ -457,6 +460,26 @@ def test_rendered_clips_have_a_reference_of_the_same_clip_or_a_photo_from_anothe
         assert excerpt.reference_landmarks is not None
     assert len({excerpt.reference.tobytes() for excerpt in photos if excerpt.reference is not None}) == len(photos)
     assert source.read(1, 2, 32, np.random.default_rng(0), False).reference is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_kept() -> None:
+    # In a process of its own: page faults of ten times 8 MiB, when freed memory is kept and when it is not.
+    code = """
+import resource, sys, numpy as np
+from svfr.data.dataset import keep_freed_memory
+assert sys.argv[1] == "no" or keep_freed_memory()
+np.ones(2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(2**22), np.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        keep: int(subprocess.run([sys.executable, "-c", code, keep], capture_output=True, check=True, text=True).stdout)
+        for keep in ("yes", "no")
+    }
+    assert faults["yes"] < faults["no"] / 3
 
 
 def test_rendered_clips() -> None:
