@@ -14,7 +14,7 @@ from svfr.components import Components
 from svfr.config import TrainConfig
 from svfr.data import dataset as dataset_module
 from svfr.data import degradations
-from svfr.data.clip_sources import ManifestClips, RenderedClips
+from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.initialize import initialize
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
@@ -91,10 +91,13 @@ class Step:
 
 def make_dataset(setup: Setup, rendered: bool) -> ClipDataset:
     """Rendered clips, or those of the manifest."""
-    assert rendered or setup.manifest is not None
+    source: ClipSource = RenderedClips(1000, 0)
+    if not rendered:
+        assert setup.manifest is not None
+        source = ManifestClips(setup.manifest, "train")
     config = TrainConfig().data
     return ClipDataset(
-        RenderedClips(1000, 0) if rendered else ManifestClips(setup.manifest, "train"),  # type: ignore[arg-type]
+        source,
         size=setup.size,
         num_frames=setup.num_frames,
         num_views=setup.num_views,
