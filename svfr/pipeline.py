@@ -12,7 +12,8 @@ from torch import Tensor
 
 from svfr.components import Components, Reference, load_folder, load_released
 from svfr.data.detectors import FaceDetector
-from svfr.data.frames import KeepRules, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.keep import KeepRules
 from svfr.devices import resolve_device, resolve_dtype
 from svfr.reference import ReferenceFinder
 from svfr.restore import OnProgress, VideoReport, restore_video
@@ -121,6 +122,7 @@ class SVFRPipeline:
         reference_frame: str = "best",
         keep_known: bool | None = None,
         keep_luminance: bool | None = None,
+        keep_tone: bool | None = None,
         initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
         reference_landmarks: np.ndarray | None = None,
         output_type: Literal["np", "pt"] = "np",
@@ -145,6 +147,7 @@ class SVFRPipeline:
             reference_frame: "best", "last" or "none", of the first clip.
             keep_known: copy what is outside the mask from the input, when inpainting alone.
             keep_luminance: keep the input's luma outside the mask, when colorizing without bfr.
+            keep_tone: keep the input's slow changes of light and colour (light alone when colorizing), with bfr.
             initial_noise: (f, c, size / s, size / s) standard normal (`released`: one for each pass).
             reference_landmarks: (5, 2) of the reference, photo or chosen, at `size` [px]; instead of the detector.
             output_type: "np" or "pt".
@@ -183,10 +186,10 @@ class SVFRPipeline:
             on_step=on_step,
         )
         unit = to_unit(torch.cat(list(restored))).cpu()
-        keep = KeepRules.resolve(tasks, strategy, keep_known, keep_luminance)
-        if keep.known or keep.luminance:
+        keep = KeepRules.resolve(tasks, strategy, keep_known, keep_luminance, keep_tone)
+        if keep.anything:
             kept = [
-                keep.apply(result, image, hole)
+                keep.apply(result, image, hole, size)
                 for result, image, hole in zip(to_uint8(unit), images, holes, strict=True)
             ]
             return np.stack(kept) if output_type == "np" else torch.stack([to_unit(to_tensor(k)) for k in kept])
@@ -211,6 +214,7 @@ class SVFRPipeline:
         reference_frame: str = "best",
         keep_known: bool | None = None,
         keep_luminance: bool | None = None,
+        keep_tone: bool | None = None,
         face: str = "auto",
         format: str = "mp4",
         crf: int = 18,
@@ -224,7 +228,7 @@ class SVFRPipeline:
             tasks: of `svfr.tasks.TASKS`, in any combination.
             mask: image, video or folder of images of any size, white is a hole; one image serves all frames.
             reference: (h, w, 3) uint8 photo of the person.
-            num_inference_steps: see `__call__`, as all down to `keep_luminance`.
+            num_inference_steps: see `__call__`, as all down to `keep_tone`.
             guidance_scale: see `__call__`.
             sampler: see `__call__`.
             strategy: see `__call__`.
@@ -236,6 +240,7 @@ class SVFRPipeline:
             reference_frame: see `__call__`.
             keep_known: see `__call__`.
             keep_luminance: see `__call__`.
+            keep_tone: see `__call__`.
             face: "auto" (the largest face's crop, pasted back) or "aligned" (the whole frame is the crop).
             format: "mp4" or "png".
             crf: H.264 quality, 0 to 51.
@@ -274,7 +279,7 @@ class SVFRPipeline:
             Path(source),
             Path(target),
             tasks,
-            KeepRules.resolve(tasks, strategy, keep_known, keep_luminance),
+            KeepRules.resolve(tasks, strategy, keep_known, keep_luminance, keep_tone),
             size=size,
             mask=None if mask is None else Path(mask),
             detector=self.detector,

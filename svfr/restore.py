@@ -13,7 +13,8 @@ from torch import Tensor
 
 from svfr.data.detectors import Face, FaceDetector
 from svfr.data.faces import FaceTrack, crop, feather, fit, region, track_largest_face
-from svfr.data.frames import KeepRules, resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.keep import KeepRules
 from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
 
 OnProgress = Callable[[float, str], None]  # told the frames that the work just done amounts to, and the stage
@@ -209,12 +210,13 @@ def _put_back(
     """A restored crop at its place in the frame, at the frame's size."""
     height, width = image.shape[:2]
     if box is None:
-        return keep.apply(resize(restored, width, height), image, hole)
+        return keep.apply(resize(restored, width, height), image, hole, min(width, height))
     x0, y0, x1, y1 = inside = region(box, width, height)
     if x0 == x1 or y0 == y1:
         return image
     below = image[y0:y1, x0:x1]
-    patch = keep.apply(fit(restored, box, inside), below, None if hole is None else hole[y0:y1, x0:x1])
+    cut_hole = None if hole is None else hole[y0:y1, x0:x1]
+    patch = keep.apply(fit(restored, box, inside), below, cut_hole, box[2] - box[0])
     alpha = feather(box, inside)
     result = image.copy()
     result[y0:y1, x0:x1] = np.rint(below + alpha * (patch.astype(np.float32) - below)).astype(np.uint8)

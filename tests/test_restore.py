@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from svfr.data.detectors import load_detector
-from svfr.data.frames import KeepRules, to_gray
+from svfr.data.frames import to_gray
+from svfr.data.keep import KeepRules
 from svfr.data.video import VideoError, probe
 from svfr.pipeline import SVFRPipeline
 from svfr.restore import VideoReport, find_tracks, restore_video
@@ -22,7 +23,7 @@ from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, video
 
 FACE = (40, 30, 30)  # x, y, side [px]
-NOTHING_KEPT = KeepRules(known=False, luminance=False)
+NOTHING_KEPT = KeepRules()
 CODEC_LEVELS = 12  # how far H.264 at crf 4 moves a pixel of these scenes
 
 
@@ -241,7 +242,7 @@ MASKS = [
 def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
     source = video(tmp_path / "in.mp4", scene(4, [None]))
     mask = write_mask(tmp_path, kind, 4)
-    keep = KeepRules(known=True, luminance=False)
+    keep = KeepRules(known=True)
     report = run(source, tmp_path / "out", tasks=("inpainting",), mask=mask, keep=keep, format="png", face="aligned")
     differs = changed(source, report.output)
     assert not differs[:, :, :64].any()

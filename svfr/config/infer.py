@@ -41,6 +41,8 @@ class InferConfig:
     """Copy the pixels outside the mask from the input, when inpainting is the only task. Default: in `chained`."""
     keep_luminance: bool | None = None
     """Keep the input's luminance, when colorizing without bfr. Default: in `chained`."""
+    keep_tone: bool | None = None
+    """Keep slow changes of light and colour (of light alone when colorizing), with bfr. Default: in `chained`."""
     format: str = "mp4"
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
     crf: int = 18

@@ -1,4 +1,4 @@
-"""Frames as arrays and tensors: resizing, the input of each task, what is kept of the input.
+"""Frames as arrays and tensors: resizing, the input of each task.
 
 `size` is the side of a square [px]; arrays are uint8 RGB (h, w, 3); tensors are float in [-1, 1], (3, h, w).
 """
@@ -62,48 +62,3 @@ def to_unit(frames: Tensor) -> Tensor:
 def to_uint8(unit: Tensor) -> np.ndarray:
     """(..., 3, h, w) in [0, 1] -> (..., h, w, 3) uint8, rounded half up."""
     return (unit * 255 + 0.5).floor().to(torch.uint8).movedim(-3, -1).cpu().numpy()
-
-
-def keep_luma(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Colours of `restored` with the luma of `source`; both (h, w, 3) uint8.
-
-    A colour that the luma leaves no room for is moved towards gray until it fits, so that the luma is kept to the
-    rounding and the hue stays.
-    """
-    luma = to_gray(source).astype(np.float32)
-    chroma = restored.astype(np.float32) - to_gray(restored)
-    room = np.where(chroma > 0, 255 - luma, luma)
-    fit = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
-    return np.rint(luma + np.minimum(fit, 1) * chroma).astype(np.uint8)
-
-
-class KeepRules:
-    """What a result keeps of its input: known pixels, known luminance."""
-
-    def __init__(self, known: bool, luminance: bool) -> None:
-        self.known = known
-        self.luminance = luminance
-
-    @classmethod
-    def resolve(
-        cls, tasks: tuple[str, ...], strategy: str, keep_known: bool | None, keep_luminance: bool | None
-    ) -> "KeepRules":
-        """The rules that the tasks allow; by default, all of them in `chained` and none in `released`."""
-        by_default = strategy == "chained"
-        known = by_default if keep_known is None else keep_known
-        luminance = by_default if keep_luminance is None else keep_luminance
-        return cls(
-            known=known and tasks == ("inpainting",),
-            luminance=luminance and "colorization" in tasks and "bfr" not in tasks,
-        )
-
-    def apply(self, restored: np.ndarray, source: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
-        """Put what is kept of `source` into `restored`.
-
-        Args:
-            restored: (h, w, 3) uint8.
-            source: (h, w, 3) uint8, the input before it was made gray or painted.
-            hole: (h, w) bool, True where nothing is known.
-        """
-        kept = source if self.known else keep_luma(restored, source) if self.luminance else restored
-        return kept if hole is None else np.where(hole[..., None], restored, kept)

@@ -3,7 +3,6 @@ import pytest
 from PIL import Image
 
 from svfr.data.frames import (
-    keep_luma,
     resize,
     resize_mask,
     task_input,
@@ -17,10 +16,6 @@ from svfr.data.frames import (
 @pytest.fixture
 def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-
-
-def luma(image: np.ndarray) -> np.ndarray:
-    return to_gray(image)[..., 0].astype(int)
 
 
 def test_resize_is_pils_bicubic_and_takes_width_first(image: np.ndarray) -> None:
@@ -71,30 +66,3 @@ def test_unit_is_clamped(image: np.ndarray) -> None:
     unit = to_unit(to_tensor(image) * 3)
     assert unit.min() == 0
     assert unit.max() == 1
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_luma_is_kept_within_one_level_for_any_colours(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    levels = np.array([0, 1, 127, 254, 255]) if seed % 2 else np.arange(256)
-    restored, source = random.choice(levels, (2, 64, 64, 3)).astype(np.uint8)
-    kept = keep_luma(restored, source)
-    assert np.abs(luma(kept) - luma(source)).max() <= 1
-
-
-def test_luma_of_the_extreme_colours_is_kept_within_one_level() -> None:
-    corners = np.stack(np.meshgrid(*[[0, 255]] * 3), axis=-1).reshape(-1, 3)
-    grays = np.arange(256).repeat(3).reshape(-1, 3)
-    restored = np.broadcast_to(corners[:, None], (8, 256, 3)).astype(np.uint8)
-    source = np.broadcast_to(grays[None], (8, 256, 3)).astype(np.uint8)
-    kept = keep_luma(restored, source)
-    assert np.abs(luma(kept) - luma(source)).max() <= 1
-
-
-def test_colours_that_fit_are_kept(image: np.ndarray) -> None:
-    source = np.full_like(image, 128)
-    mild = (image // 4 + 96).astype(np.uint8)
-    chroma = mild.astype(int) - luma(mild)[..., None]
-    kept = keep_luma(mild, source)
-    assert np.abs(kept.astype(int) - 128 - chroma).max() <= 1
-    np.testing.assert_array_equal(keep_luma(image, image), image)
