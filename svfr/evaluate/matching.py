@@ -9,7 +9,7 @@ from pathlib import Path
 
 from svfr.batch import Item, find_items, mask_of
 from svfr.config.eval import BASELINES
-from svfr.data.video import IMAGE_SUFFIXES, VideoError
+from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
 from svfr.tasks import TASKS, parse_tasks
 
 TASK_SEPARATORS = re.compile(r"[+,&]")
@@ -146,9 +146,7 @@ def match(
     for method, folder in folders.items():
         result.methods.append(method)
         folders_by_task, ignored = task_folders(folder, task)
-        result.problems += [
-            Problem(method, "", name, "a folder beside task folders, not looked into") for name in ignored
-        ]
+        result.problems += [Problem(method, "", name, "beside task folders, not looked at") for name in ignored]
         for task_name, task_folder in folders_by_task.items():
             if task_name not in result.tasks:
                 result.tasks.append(task_name)
@@ -197,14 +195,15 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     """The task subfolders of a folder of results by canonical task, or the folder itself under the default task.
 
     Returns:
-        The folders, and the names of other folders beside them.
+        The folders, and the names of other folders and of videos beside them.
     """
-    children = [child for child in sorted(folder.iterdir()) if child.is_dir()] if folder.is_dir() else []
+    children = sorted(folder.iterdir()) if folder.is_dir() else []
     children = [child for child in children if not child.name.startswith(".")]
-    tasks = {name: child for child in children if (name := canonical_task(child.name)) is not None}
+    tasks = {name: child for child in children if child.is_dir() and (name := canonical_task(child.name)) is not None}
     if not tasks:
         return {task: folder}, []
-    return tasks, [child.name for child in children if canonical_task(child.name) is None]
+    others = [child for child in children if child not in tasks.values()]
+    return tasks, [child.name for child in others if child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def _find(
