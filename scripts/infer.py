@@ -24,6 +24,7 @@ from svfr.config import InferConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import probe, read_frames
 from svfr.networks import NetworkMissing
+from svfr.options import SamplingOptions
 from svfr.pipeline import check_mask_needed
 from svfr.restore import VideoReport
 from svfr.tasks import TASKS, parse_tasks
@@ -80,8 +81,12 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     pipe = SVFRPipeline.from_pretrained(options.weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
     size = pipe.resolve_size(settings.size)
-    pipe.resolve_options(
-        settings.strategy, clip_length=settings.clip_length, overlap=settings.overlap, sampler=settings.sampler
+    SamplingOptions.resolve(
+        pipe.components.settings,
+        settings.strategy,
+        clip_length=settings.clip_length,
+        overlap=settings.overlap,
+        sampler=settings.sampler,
     )
     photo = next(read_frames(options.reference)).image if options.reference else None
     if photo is not None:

@@ -15,21 +15,13 @@ from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.keep import KeepRules
 from svfr.devices import resolve_device, resolve_dtype
+from svfr.options import SamplingOptions
 from svfr.reference import ReferenceFinder
 from svfr.restore import OnProgress, VideoReport, restore_video
-from svfr.sampling import (
-    RELEASED_OVERLAP,
-    RELEASED_STEPS,
-    ChooseReference,
-    OnStep,
-    SamplingOptions,
-    restore_chained,
-    restore_released,
-)
+from svfr.sampling import ChooseReference, OnStep, restore_chained, restore_released
 from svfr.sources import find_model, find_released
 from svfr.tasks import parse_tasks, task_prompt
 
-STRATEGIES = ("chained", "released")
 REFERENCE_FRAMES = ("best", "last", "none")
 
 
@@ -176,8 +168,16 @@ class SVFRPipeline:
             (to_tensor(image) for image in inputs),
             tasks,
             photo,
-            self.resolve_options(
-                strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed, sampler
+            SamplingOptions.resolve(
+                self.components.settings,
+                strategy,
+                num_inference_steps,
+                guidance_scale,
+                clip_length,
+                overlap,
+                decode_chunk_size,
+                seed,
+                sampler,
             ),
             strategy=strategy,
             reference_frame=reference_frame,
@@ -253,8 +253,16 @@ class SVFRPipeline:
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
         size = self.resolve_size(size)
-        options = self.resolve_options(
-            strategy, num_inference_steps, guidance_scale, clip_length, overlap, decode_chunk_size, seed, sampler
+        options = SamplingOptions.resolve(
+            self.components.settings,
+            strategy,
+            num_inference_steps,
+            guidance_scale,
+            clip_length,
+            overlap,
+            decode_chunk_size,
+            seed,
+            sampler,
         )
         photo = (
             None
@@ -308,7 +316,7 @@ class SVFRPipeline:
             frames: (3, s, s) float in [-1, 1], the degraded input of the tasks.
             tasks: asked for.
             reference: of a photo.
-            options: see `resolve_options`.
+            options: see `SamplingOptions.resolve`.
             strategy: "chained" streams; "released" holds everything.
             reference_frame: "best", "last" or "none".
             first_frame: index of the first frame in its video.
@@ -355,50 +363,6 @@ class SVFRPipeline:
         if size < multiple or size % multiple:
             raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
         return size
-
-    def resolve_options(
-        self,
-        strategy: str = "chained",
-        num_inference_steps: int | tuple[int, int] | None = None,
-        guidance_scale: float | None = None,
-        clip_length: int | None = None,
-        overlap: int | None = None,
-        decode_chunk_size: int | None = None,
-        seed: int = 0,
-        sampler: str | None = None,
-    ) -> SamplingOptions:
-        """Fill in what is None: from the weights' settings, or the released code's constants.
-
-        Raises:
-            ValueError: values that cannot be.
-        """
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy '{strategy}': choose from {', '.join(STRATEGIES)}")
-        settings = self.components.settings
-        if num_inference_steps is None:
-            num_inference_steps = RELEASED_STEPS if strategy == "released" else settings.num_inference_steps
-        if isinstance(num_inference_steps, int):
-            num_inference_steps = (num_inference_steps, num_inference_steps)
-        if min(num_inference_steps) < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}: it has to be at least 1")
-        if strategy == "released" and sampler not in (None, "euler"):
-            raise ValueError(f"sampler '{sampler}': the strategy 'released' samples by Euler's method alone")
-        if sampler is None:
-            sampler = "euler" if strategy == "released" else settings.sampler
-        length = settings.clip_length if clip_length is None else clip_length
-        if length < 1:
-            raise ValueError(f"clip_length is {length}: it has to be at least 1")
-        if overlap is None:
-            overlap = min(RELEASED_OVERLAP if strategy == "released" else 1, length - 1)
-        return SamplingOptions(
-            num_inference_steps=num_inference_steps,
-            guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
-            clip_length=length,
-            overlap=overlap,
-            decode_chunk_size=length if decode_chunk_size is None else decode_chunk_size,
-            seed=seed,
-            sampler=sampler,
-        )
 
     @staticmethod
     def _check_mask(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None) -> Iterable[np.ndarray | None]:

@@ -4,7 +4,6 @@ Frames are (3, H, W) float tensors in [-1, 1]; latents (f, c, h, w) carry no bat
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -13,35 +12,12 @@ from torch import Tensor
 
 from svfr.components import Components, Condition, Reference
 from svfr.diffusion import SAMPLERS, Denoiser, euler_step, guide, karras_sigmas
+from svfr.options import SamplingOptions
 
-# The released code's constants (its inference script and pipeline).
-RELEASED_STEPS = (50, 30)
-RELEASED_OVERLAP = 3
-RELEASED_OVERLAP_STEPS = 3  # only these first steps overlap
+RELEASED_OVERLAP_STEPS = 3  # only these first steps of the released pipeline overlap
 
 OnStep = Callable[[float], None]  # told the number of output frames that a step's work amounts to
 ChooseReference = Callable[[Tensor], Reference | None]  # from (f, 3, H, W), decoded and not clamped
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """The numbers of one restoration, all resolved."""
-
-    num_inference_steps: tuple[int, int]  # of the pass without and the pass with a reference
-    guidance_scale: float
-    clip_length: int
-    overlap: int
-    decode_chunk_size: int
-    seed: int
-    sampler: str = "euler"  # of svfr.diffusion.SAMPLERS; the released code's own algorithm is Euler's whatever is here
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
-        if not 0 <= self.overlap < self.clip_length:
-            raise ValueError(f"overlap is {self.overlap}: it has to be less than clip_length ({self.clip_length})")
-        if self.decode_chunk_size < 1:
-            raise ValueError(f"decode_chunk_size is {self.decode_chunk_size}: it has to be at least 1")
 
 
 def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -> Tensor:

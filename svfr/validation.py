@@ -12,6 +12,7 @@ from svfr.components import Components
 from svfr.data.dataset import Sample
 from svfr.data.frames import to_uint8, to_unit
 from svfr.metrics import Chunk, build_metrics
+from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 from svfr.tasks import TASKS
 
@@ -76,7 +77,7 @@ class Validator:
 
 @torch.no_grad()
 def _restore(pipe: SVFRPipeline, lq: Tensor, tasks: tuple[str, ...], seed: int) -> Tensor:
-    options = pipe.resolve_options(seed=seed)
+    options = SamplingOptions.resolve(pipe.components.settings, seed=seed)
     return torch.cat(list(pipe.stream(iter(lq), tasks, None, options, reference_frame="none")))
 
 

@@ -18,6 +18,7 @@ from svfr.models.heads import IDProjector
 from svfr.models.patch_vae import fit_patch_autoencoder
 from svfr.models.svfr import SVFR
 from svfr.objective import TrainedModel
+from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 from svfr.train import make_dataset, make_objective, train
 from tests import tiny
@@ -91,7 +92,11 @@ def test_two_clips_are_learned_by_heart(tmp_path: Path) -> None:
         restored = torch.cat(
             list(
                 pipe.stream(
-                    iter(batch.lq[clip, 0]), ("inpainting",), None, pipe.resolve_options(), reference_frame="none"
+                    iter(batch.lq[clip, 0]),
+                    ("inpainting",),
+                    None,
+                    SamplingOptions.resolve(pipe.components.settings),
+                    reference_frame="none",
                 )
             )
         )

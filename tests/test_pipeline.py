@@ -11,6 +11,7 @@ from svfr.components import ModelSettings
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.devices import resolve_device, resolve_dtype
+from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 from svfr.sampling import frame_noise
 from tests import tiny
@@ -216,7 +217,7 @@ def test_stream_reads_no_further_than_it_has_to(pipe: SVFRPipeline, clip: np.nda
             read.append(index)
             yield to_tensor(resize(clip[index % 12], SIZE, SIZE))
 
-    restored = pipe.stream(endless(), ("bfr",), None, pipe.resolve_options())
+    restored = pipe.stream(endless(), ("bfr",), None, SamplingOptions.resolve(pipe.components.settings))
     assert not read
     lengths = [len(frames) for frames in islice(restored, 2)]
     assert lengths == [4, 3]
@@ -381,17 +382,17 @@ def test_list_of_frames(pipe: SVFRPipeline, clip: np.ndarray) -> None:
 
 
 def test_options_come_from_the_weights(pipe: SVFRPipeline) -> None:
-    options = pipe.resolve_options()
+    options = SamplingOptions.resolve(pipe.components.settings)
     assert options.num_inference_steps == (tiny.STEPS, tiny.STEPS)
     assert (options.clip_length, options.overlap, options.decode_chunk_size) == (tiny.CLIP, 1, tiny.CLIP)
     assert options.guidance_scale == 2.0
-    assert pipe.resolve_options(clip_length=1).overlap == 0
+    assert SamplingOptions.resolve(pipe.components.settings, clip_length=1).overlap == 0
     assert pipe.resolve_size(None) == SIZE
 
 
 def test_released_options_are_the_released_scripts() -> None:
     pipe = tiny.pipeline(heads=False, settings=ModelSettings())
-    options = pipe.resolve_options("released")
+    options = SamplingOptions.resolve(pipe.components.settings, "released")
     assert options.num_inference_steps == (50, 30)
     assert (options.clip_length, options.overlap, options.guidance_scale) == (16, 3, 2.0)
     assert pipe.resolve_size(None) == 512

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from svfr.components import Components, Reference
+from svfr.options import SamplingOptions
 from svfr.sampling import (
-    SamplingOptions,
     frame_noise,
     needed_conditions,
     released_windows,

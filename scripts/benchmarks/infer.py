@@ -22,7 +22,7 @@ from typing import Any
 
 from svfr import __version__
 from svfr.devices import resolve_device, resolve_dtype
-from svfr.pipeline import STRATEGIES
+from svfr.options import STRATEGIES
 
 from .common import MIB, describe_machine, in_new_process
 from .infer_measure import (

@@ -23,6 +23,7 @@ from svfr.data.video import VideoInfo, VideoWriter
 from svfr.devices import resolve_device, resolve_dtype
 from svfr.models.identity import INPUT_SIZE
 from svfr.models.unet import FixedContext
+from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 from svfr.sampling import RELEASED_OVERLAP_STEPS
 
@@ -220,7 +221,7 @@ def measure_run(setup: Setup, strategy: str, video: Path, num_frames: int) -> Ru
     memory = torch.get_device_module(components.device)
     on_accelerator = components.device.type != "cpu"
     loaded_rss, loaded_device = peak_rss(), memory.memory_allocated() if on_accelerator else 0
-    options = pipe.resolve_options(strategy, clip_length=setup.clip_length)
+    options = SamplingOptions.resolve(pipe.components.settings, strategy, clip_length=setup.clip_length)
     clip_length, overlap = options.clip_length, options.overlap
 
     size = pipe.resolve_size(setup.size)
@@ -288,7 +289,7 @@ def measure_key_values(setup: Setup) -> KeyValues:
     model, device = pipe.components.model, pipe.components.device
     size = pipe.resolve_size(setup.size)
     side = size // pipe.components.downscale
-    num_frames = pipe.resolve_options(clip_length=setup.clip_length).clip_length
+    num_frames = SamplingOptions.resolve(pipe.components.settings, clip_length=setup.clip_length).clip_length
     latents = torch.randn(1, num_frames, pipe.components.latent_channels, side, side, device=device)
     sigma, gamma = torch.ones(1, device=device), torch.tensor([[1.0, 0, 0]], device=device)
     tokens = pipe.components.id_tokens(torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE))  # (1, 49, d)

@@ -18,6 +18,7 @@ from svfr.demo.ladder import TASK_SETS, restore
 from svfr.demo.quality import mean_row, measure
 from svfr.metrics.base import Row, VideoMetric
 from svfr.metrics.identity import ids
+from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 
 OTHER_SCENE = 500_000  # added to a held-out seed: another scene of the same person
@@ -192,7 +193,9 @@ def restore_as_seen(
 ) -> np.ndarray:
     """Restore what the network sees of a clip under any prompt, keeping nothing of it; (f, s, s, 3) uint8."""
     frames = (to_tensor(frame) for frame in clip.degraded)
-    steps = pipe.stream(frames, prompt, reference, pipe.resolve_options(), reference_frame=reference_frame)
+    steps = pipe.stream(
+        frames, prompt, reference, SamplingOptions.resolve(pipe.components.settings), reference_frame=reference_frame
+    )
     return to_uint8(to_unit(torch.cat(list(steps))))
 
 
