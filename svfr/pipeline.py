@@ -129,7 +129,7 @@ class SVFRPipeline:
             reference: (h, w, 3) uint8, an aligned photo of the person, used from the first clip on.
             num_inference_steps: per clip; a pair sets the two passes of `released`.
             guidance_scale: between no reference and the reference.
-            sampler: "euler" or "dpmpp_2m"; `released` knows Euler's alone.
+            sampler: "euler", "dpmpp_2m" or "antithetic" (see `svfr.diffusion`); `released` knows Euler's alone.
             strategy: "chained" or "released".
             seed: of all noise.
             size: side of the square that is restored [px].

@@ -227,7 +227,7 @@ def test_part_missing(folder: Path, removed: str, word: str) -> None:
         (None, "not a model of SVFR"),
         ({"sizes": 3}, "unknown setting 'sizes'"),
         ({"id_crop": "mine"}, "id_crop 'mine': choose from arcface, official"),
-        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m"),
+        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m, antithetic"),
     ],
 )
 def test_settings_of_another_model(folder: Path, settings: object, word: str) -> None:

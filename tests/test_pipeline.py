@@ -11,6 +11,7 @@ from svfr.components import ModelSettings
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.devices import resolve_device, resolve_dtype
+from svfr.diffusion import SAMPLERS
 from svfr.options import SamplingOptions
 from svfr.pipeline import SVFRPipeline
 from svfr.sampling import frame_noise
@@ -66,8 +67,9 @@ def test_seed(pipe: SVFRPipeline, clip: np.ndarray, strategy: str) -> None:
 
 def test_sampler(pipe: SVFRPipeline, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: dict[str, Any] = {"num_inference_steps": 3, "overlap": 1}
-    euler, dpmpp_2m = (pipe(clip[:6], sampler=name, **arguments) for name in ("euler", "dpmpp_2m"))
+    euler, dpmpp_2m, antithetic = (pipe(clip[:6], sampler=name, **arguments) for name in SAMPLERS)
     assert levels(euler, dpmpp_2m) > 0
+    assert levels(euler, antithetic) > 0
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), euler)
     released = pipe(clip[:6], strategy="released", **arguments)
     monkeypatch.setattr(pipe.components, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
@@ -353,7 +355,7 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"size": 36}, "size is 36: it has to be a multiple of 8"),
         ({"size": 4}, "size is 4"),
         ({"size": 0}, "size is 0"),
-        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m"),
+        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m, antithetic"),
         ({"sampler": "dpmpp_2m", "strategy": "released"}, "'released' samples by Euler's method alone"),
         ({"strategy": "windows"}, "strategy 'windows': choose from chained, released"),
         ({"reference_frame": "first"}, "reference_frame 'first'"),

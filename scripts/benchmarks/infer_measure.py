@@ -258,6 +258,7 @@ def measure_run(setup: Setup, strategy: str, video: Path, num_frames: int) -> Ru
             video.with_name(f"{video.stem}-{strategy}.mp4"),
             num_inference_steps=setup.num_steps,
             guidance_scale=GUIDANCE,
+            sampler="euler",  # one run of the UNet a step and branch, as the formulas have it
             strategy=strategy,
             size=size,
             clip_length=clip_length,

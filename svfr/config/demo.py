@@ -105,7 +105,7 @@ class UNetConfig:
     """Default of sampling; chosen by scripts/ladder.py."""
 
     def __post_init__(self) -> None:
-        check_choice("unet.sampler", self.sampler, ("euler", "dpmpp_2m"))
+        check_choice("unet.sampler", self.sampler, ("euler", "dpmpp_2m", "antithetic"))
         if not self.block_out_channels or any(channels % 32 for channels in self.block_out_channels):
             raise ConfigError(f"unet.block_out_channels={self.block_out_channels}: have to be multiples of 32")
         if len(self.attention) != len(self.block_out_channels):

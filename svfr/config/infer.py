@@ -14,7 +14,8 @@ class InferConfig:
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
-    """euler | dpmpp_2m (second order: fewer steps for the same result). `released` is Euler's."""
+    """euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic (Euler's, its first estimate the
+    mean over a noise and its opposite: less flicker where steps are few). `released` is Euler's."""
     strategy: str = "chained"
     """chained (the paper's self-referred refinement, streaming) | released (the released code, for comparison)."""
     seed: int = 0
@@ -51,7 +52,7 @@ class InferConfig:
     def __post_init__(self) -> None:
         check_choice("strategy", self.strategy, ("chained", "released"))
         if self.sampler is not None:
-            check_choice("sampler", self.sampler, ("euler", "dpmpp_2m"))
+            check_choice("sampler", self.sampler, ("euler", "dpmpp_2m", "antithetic"))
         check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         check_choice("reference_frame", self.reference_frame, ("best", "last", "none"))
         check_choice("face", self.face, ("auto", "aligned"))

@@ -60,9 +60,13 @@ def make_points(steps: Sequence[int], guidances: Sequence[float], samplers: Sequ
     found = [
         Point(number, guidance, sampler)
         for number, guidance, sampler in product(sorted(steps), sorted(guidances), samplers)
-        if sampler == "euler" or number > 2 or "euler" not in samplers
+        if sampler != "dpmpp_2m" or number > 2 or "euler" not in samplers
     ]
-    return sorted(found, key=lambda point: point.steps * (1 if point.guidance == 1 else 2))
+
+    def calls(point: Point) -> int:
+        return (point.steps + (point.sampler == "antithetic")) * (1 if point.guidance == 1 else 2)
+
+    return sorted(found, key=calls)
 
 
 def restore(pipe: SVFRPipeline, clip: DegradedClip, **options: Any) -> np.ndarray:

@@ -43,6 +43,8 @@ def test_points_leave_out_what_is_the_same() -> None:
     assert "dpmpp_2m 4 x 2" in names
     assert "dpmpp_2m 2 x 1" not in names
     assert len(names) == 8
+    both = make_points([2, 1], [1.0], ["antithetic", "euler"])
+    assert [p.name for p in both] == ["euler 1 x 1", "antithetic 1 x 1", "euler 2 x 1", "antithetic 2 x 1"]
     assert [p.name for p in make_points([1], [1.0], ["dpmpp_2m"])] == ["dpmpp_2m 1 x 1"]
 
 
