@@ -19,7 +19,8 @@ def five(points: np.ndarray) -> np.ndarray:
 
 
 def frontal(seed: int, index: int) -> bool:
-    return bool(abs(sample_motion(seed, index + 1).pose[index, 0]) < np.radians(20))
+    yaw, pitch, _ = np.degrees(np.abs(sample_motion(seed, index + 1).pose[index]))
+    return bool(yaw < 15 and pitch < 10)
 
 
 def test_equal_arguments_give_equal_clips_and_the_first_frames_do_not_depend_on_the_number() -> None:
@@ -130,21 +131,19 @@ def clips() -> list[RenderedClip]:
 
 @needs_assets
 @pytest.mark.slow
-def test_yunet_finds_the_frontal_faces_and_their_points(clips: list[RenderedClip]) -> None:
+def test_yunet_finds_the_frontal_faces_and_their_points() -> None:
     detector = YuNet(REAL_NETWORKS / NETWORKS["yunet"].file)
-    distances, total = [], 0
-    for seed, clip in enumerate(clips):
-        if frontal(TEST_SEEDS + seed, 0):
-            total += 1
-            points = five(clip.landmarks[0])
-            if faces := detector(clip.frames[0]):
-                off = np.linalg.norm(faces[0].landmarks - points, axis=1)
-                distances.append(off.mean() / np.linalg.norm(points[1] - points[0]))
-    assert total > 20
-    assert len(distances) >= 0.95 * total
-    # The goal is 0.06, which the renderer misses (0.087, mostly at the corners of the mouth): this bound only keeps it
-    # from getting worse.
-    assert np.mean(distances) < 0.10
+    seeds = [seed for seed in range(TEST_SEEDS, TEST_SEEDS + 100) if frontal(seed, 0)]
+    assert len(seeds) > 40
+    distances = []
+    for seed in seeds:
+        clip = render_clip(seed, 1, 320)
+        points = five(clip.landmarks[0])
+        if faces := detector(clip.frames[0]):
+            off = np.linalg.norm(faces[0].landmarks - points, axis=1)
+            distances.append(off.mean() / np.linalg.norm(points[1] - points[0]))
+    assert len(distances) >= 0.95 * len(seeds)
+    assert np.mean(distances) < 0.06
 
 
 @needs_assets

@@ -17,8 +17,9 @@ JAW_JOINT_Y, JAW_JOINT_Z = 0.9, -2.0
 JAW_ANGLE = 0.22  # [rad] at the widest
 INNER_ROWS = 5  # rows of the grid inside the mouth
 
-# Assumption: an average head, after anthropometry (face 13.5 cm wide, eyes 6.3 cm apart) and by eye. Rows: height,
-# half width, front, centre and back (z) of a horizontal section.
+# Assumption: an average head, after anthropometry (face 13.5 cm wide, eyes 6.3 cm apart) and by eye; its front (z),
+# like the nose in `relief`, measured with YuNet, so that it reads the face without offset. Rows: height, half width,
+# front, centre and back (z) of a horizontal section.
 SECTIONS = np.array(
     [
         [-3.75, 0.05, -2.1, -2.4, -2.7],
@@ -27,16 +28,16 @@ SECTIONS = np.array(
         [-2.6, 2.1, -0.12, -2.4, -5.0],
         [-1.9, 2.32, 0.17, -2.4, -5.3],
         [-1.2, 2.38, 0.34, -2.4, -5.4],
-        [-0.5, 2.38, 0.40, -2.3, -5.3],
-        [0.2, 2.34, 0.33, -2.3, -5.0],
-        [0.8, 2.24, 0.34, -2.2, -4.6],
-        [1.5, 2.06, 0.42, -2.1, -4.2],
-        [2.1, 1.84, 0.42, -1.9, -3.8],
-        [2.6, 1.58, 0.33, -1.6, -3.0],
-        [3.0, 1.28, 0.30, -1.3, -2.4],
-        [3.35, 0.92, 0.18, -1.0, -1.8],
-        [3.6, 0.52, -0.1, -0.9, -1.5],
-        [3.72, 0.08, -0.7, -0.9, -1.1],
+        [-0.5, 2.38, 0.45, -2.3, -5.3],
+        [0.2, 2.34, 0.55, -2.3, -5.0],
+        [0.8, 2.24, 0.08, -2.2, -4.6],
+        [1.5, 2.06, 0.19, -2.1, -4.2],
+        [2.1, 1.84, 0.11, -1.9, -3.8],
+        [2.6, 1.58, 0.01, -1.6, -3.0],
+        [3.0, 1.28, 0.01, -1.3, -2.4],
+        [3.35, 0.92, -0.02, -1.0, -1.8],
+        [3.6, 0.52, -0.22, -0.9, -1.5],
+        [3.72, 0.08, -0.75, -0.9, -1.1],
     ]
 )
 # The body: height, half width, front, centre, back
@@ -300,20 +301,20 @@ def relief(identity: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     z += 0.06 * bump(x, y, 0, -0.5, 0.4, 0.3)
     height = np.interp(
         y,
-        [-0.5, 0.0, 0.35, 0.8, 1.1, 1.28, 1.42, 1.55, 1.68],
-        np.array([0.0, 0.15, 0.30, 0.53, 0.74, 0.80, 0.69, 0.36, 0.0])
+        [-0.5, 0.0, 0.35, 0.8, 1.1, 1.23, 1.42, 1.55, 1.68],
+        np.array([0.0, 0.15, 0.30, 0.53, 0.60, 0.63, 0.52, 0.29, 0.0])
         + np.array([0, 1, 1, 0.6, 0.2, 0, 0, 0, 0]) * i.nose_bridge
         + np.array([0, 0, 0.2, 0.6, 1, 1, 1, 0.5, 0]) * i.nose_depth,
     )
     wide = i.nose_width
-    width = np.interp(y, [-0.3, 0.3, 0.9, 1.25, 1.6], [0.3, 0.27, 0.29, 0.36 + i.nose_tip, 0.4]) * (0.55 + 1.25 * wide)
+    width = np.interp(y, [-0.3, 0.3, 0.9, 1.25, 1.6], [0.3, 0.27, 0.29, 0.36 + i.nose_tip, 0.4]) * (0.45 + 1.0 * wide)
     z += height * np.exp(-((side / width) ** 2))
     z += 0.30 * bump(side, y, wide, 1.36, 0.17, 0.19)
     z += (0.13 + i.mouth_depth) * bump(x, y, 0, 2.0, 0.75, 0.32)
     z += 0.10 * bump(x, y, 0, MOUTH_Y - 0.1, i.mouth_width * 0.62, 0.10)
     z += 0.14 * bump(x, y, 0, MOUTH_Y + 0.14, i.mouth_width * 0.55, 0.12)
-    z -= 0.05 * bump(side, y, i.mouth_width + 0.05, MOUTH_Y, 0.16, 0.16)
-    z -= 0.12 * bump(x, y, 0, 2.62, 0.6, 0.16)
+    z -= 0.13 * bump(side, y, i.mouth_width + 0.05, MOUTH_Y, 0.16, 0.16)
+    z -= 0.20 * bump(x, y, 0, 2.62, 0.6, 0.16)
     z += (0.16 + i.chin_depth) * bump(x, y, 0, 3.1, 0.5, 0.34)
     z += (0.16 + i.cheekbones) * bump(side, y, 1.4, 0.85, 0.5, 0.42)
     z += (i.cheek_fat - 0.08) * bump(side, y, 1.25, 1.75, 0.45, 0.5)

@@ -86,7 +86,7 @@ class Paint:
         light -= 0.16 * bump(side, y, i.mouth_width + 0.03, MOUTH_Y, 0.09, 0.10)
         fold_x = 0.42 + i.nose_width * 0.3 + 0.42 * np.clip((y - 1.3) / 0.8, -0.2, 1.2)
         fold = np.exp(-(((side - fold_x) / 0.07) ** 2)) * smoothstep(1.2, 1.5, y) * smoothstep(2.3, 1.9, y)
-        light -= (0.05 + 0.14 * i.age) * fold
+        light -= (0.14 + 0.14 * i.age) * fold
         wrinkled = max(0.0, i.age - 0.4)
         lines = np.sin(y * 26 + 0.6 * noise(rng, shape, (3, 8))) ** 8
         light -= 0.16 * wrinkled * lines * bump(x, y, 0, -1.25, 1.1, 0.35)
