@@ -41,12 +41,11 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     x, y = points[0][triangles], points[1][triangles]  # (3, t)
     area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
     kept = np.flatnonzero(area > 2 * LEAST_AREA)
-    kept = kept[np.argsort(depth[triangles[:, kept]].sum(axis=0), kind="stable")]  # far ones first
+    kept = kept[np.argsort(_levels(depth[triangles[:, kept]].sum(axis=0)), kind="stable")]  # far ones first
     x, y = x[:, kept], y[:, kept]
-    left = np.ceil(np.maximum(_least(x), 0)).astype(np.int32)
-    top = np.ceil(np.maximum(_least(y), 0)).astype(np.int32)
-    wide = np.floor(np.minimum(-_least(-x), size - 1)).astype(np.int32) - left + 1
-    high = np.floor(np.minimum(-_least(-y), size - 1)).astype(np.int32) - top + 1
+    left, top = np.ceil(np.maximum(_least(x), 0)), np.ceil(np.maximum(_least(y), 0))
+    wide = np.floor(np.minimum(_most(x), size - 1)) - left + 1
+    high = np.floor(np.minimum(_most(y), size - 1)) - top + 1
 
     # Edge functions, >= 0 inside: cross(edge, pixel - start) = slope_x * x + slope_y * y + offset
     slope_x, slope_y = y - y[[1, 2, 0]], x[[1, 2, 0]] - x
@@ -54,7 +53,7 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     # Where they are 0 along each row of pixels: columns from the bounds' first one. In an edge along the row, far away.
     level = np.where(np.abs(slope_x) < LEAST_SLOPE, np.float32(LEAST_SLOPE), slope_x)
     start, per_row = -offset / level, -slope_y / level
-    high = np.where(wide > 0, np.maximum(high, 0), 0)
+    high = np.where(wide > 0, np.maximum(high, 0), 0).astype(np.intp)
     rank = np.repeat(np.arange(len(kept)), high)
     row = _ranges(np.zeros_like(high), high)
     crossing = np.take(start, rank, axis=1) + np.take(per_row, rank, axis=1) * row.astype(np.float32)
@@ -62,10 +61,11 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     first = np.where(entered, crossing, -np.inf).max(axis=0)
     last = np.where(entered, np.inf, crossing).min(axis=0)
     first = np.ceil(np.maximum(first - OVERLAP, 0)).astype(np.int32)
-    last = np.floor(np.minimum(last + OVERLAP, wide[rank] - 1)).astype(np.int32)
+    last = np.floor(np.minimum(last + OVERLAP, (wide - 1)[rank])).astype(np.int32)
     covered = np.maximum(last - first + 1, 0)
     winner = np.full(size * size, -1)
-    pixels = _ranges((row + top[rank]) * size + left[rank] + first, covered)
+    corner = (top * size + left).astype(np.int32)
+    pixels = _ranges(row * size + corner[rank] + first, covered)
     winner[pixels] = np.repeat(rank, covered)  # of several triangles at a pixel, the last and nearest stays
     pixels = np.flatnonzero(winner >= 0)
     return Visible(pixels, triangles[:, kept], winner[pixels])
@@ -92,8 +92,20 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
     return per_x * column.astype(np.float32) + per_y * row.astype(np.float32) + base
 
 
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Values as integers of 16 bits in the same order, which numpy sorts several times as fast."""
+    if not len(values):
+        return values.astype(np.uint16)
+    low, high = values.min(), values.max()
+    return ((values - low) * (np.iinfo(np.uint16).max / max(high - low, 1e-9))).astype(np.uint16)
+
+
 def _least(corners: np.ndarray) -> np.ndarray:
     return np.minimum(np.minimum(corners[0], corners[1]), corners[2])
+
+
+def _most(corners: np.ndarray) -> np.ndarray:
+    return np.maximum(np.maximum(corners[0], corners[1]), corners[2])
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
