@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
+from svfr.data.degradations import PRESETS
 from svfr.demo.checks import METHODS, drift, judge_margins, margins, person_matters, prompt_matters
 from svfr.demo.ladder import TASK_SETS
 from svfr.demo.quality import SHOWN, build_quality
@@ -65,13 +66,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--clips", type=int, default=20, help="held-out clips of each task")
     parser.add_argument("--frames", type=int, help="of a clip; default: two of the model's clips")
-    parser.add_argument("--long-clips", type=int, default=4, help="clips of the drift; 0 leaves it out")
+    parser.add_argument("--long-clips", type=int, default=16, help="clips of the drift; 0 leaves it out")
     parser.add_argument("--long-frames", type=int, default=96, help="their frames")
-    parser.add_argument("--preset", default="svfr", help="degradations of bfr")
+    parser.add_argument("--preset", choices=PRESETS, default="svfr", help="degradations of bfr")
     options = parser.parse_args(arguments)
     try:
-        if options.clips < 1:
-            raise ValueError(f"--clips {options.clips}: has to be at least 1")
+        for name, value in (("clips", options.clips), ("frames", options.frames), ("long-frames", options.long_frames)):
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value}: has to be at least 1")
         return run(options)
     except (ValueError, OSError) as error:
         print(f"check_demo.py: {' '.join(str(error).split())}", file=sys.stderr)

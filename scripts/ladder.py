@@ -9,12 +9,14 @@ and ladder.png, and names the cheapest setting that is not worse than the best.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
+from svfr.data.degradations import PRESETS
 from svfr.demo.build import set_default
 from svfr.demo.ladder import BASELINES, TASK_SETS, choose, climb, make_points, plot, summarize, to_table
 from svfr.demo.quality import build_quality
@@ -65,12 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 15, 30])
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0])
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--preset", default="svfr", help="degradations of bfr")
+    parser.add_argument("--preset", choices=PRESETS, default="svfr", help="degradations of bfr")
     parser.add_argument("--set-default", action="store_true", help="write the choice into the model's settings")
     options = parser.parse_args(arguments)
     try:
         if options.clips < 1:
             raise ValueError(f"--clips {options.clips}: has to be at least 1")
+        if options.frames is not None and options.frames < 1:
+            raise ValueError(f"--frames {options.frames}: has to be at least 1")
+        for guidance in options.guidance:
+            if not 0 <= guidance < math.inf:
+                raise ValueError(f"--guidance {guidance}: has to be a number from 0")
         return run(options)
     except (ValueError, OSError) as error:
         print(f"ladder.py: {' '.join(str(error).split())}", file=sys.stderr)

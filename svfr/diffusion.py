@@ -108,9 +108,13 @@ def sample_antithetic(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoi
     on its noise by in odd order cancels out. With one or two steps that noise is most of what flickers.
     """
 
+    is_first = True
+
     def estimate(x: Tensor, sigma: Tensor) -> Tensor:
-        if sigma != sigmas[0]:
+        nonlocal is_first
+        if not is_first:
             return denoise(x, sigma)
+        is_first = False
         middle = torch.zeros_like(x) if known is None else known(torch.zeros_like(x), torch.zeros_like(sigma))
         return (denoise(x, sigma) + denoise(2 * middle - x, sigma)) / 2
 

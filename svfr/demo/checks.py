@@ -176,7 +176,7 @@ def drift(
     means = {how: np.mean(values, axis=0) for how, values in found.items()}
     return [
         Finding(
-            f"drift over {num_frames} frames with / without self-reference, {what}",
+            f"drift over {num_frames} frames ({num_clips} clips) with / without self-reference, {what}",
             f"{means['best'][at]:.4g} / {means['none'][at]:.4g}",
             bool(means["best"][at] < means["none"][at]),
         )

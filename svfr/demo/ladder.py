@@ -59,7 +59,7 @@ def make_points(steps: Sequence[int], guidances: Sequence[float], samplers: Sequ
     """All settings, cheapest first; with one or two steps, DPM++ 2M is Euler's method, and is left out."""
     found = [
         Point(number, guidance, sampler)
-        for number, guidance, sampler in product(sorted(steps), sorted(guidances), samplers)
+        for number, guidance, sampler in product(sorted(set(steps)), sorted(set(guidances)), dict.fromkeys(samplers))
         if sampler != "dpmpp_2m" or number > 2 or "euler" not in samplers
     ]
 

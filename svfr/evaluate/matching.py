@@ -146,7 +146,9 @@ def match(
     for method, folder in folders.items():
         result.methods.append(method)
         folders_by_task, ignored = task_folders(folder, task)
-        result.problems += [Problem(method, "", name, "beside task folders, not looked at") for name in ignored]
+        for name in ignored:
+            place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
+            result.problems.append(Problem(method, "", name, f"{place}, not looked at"))
         for task_name, task_folder in folders_by_task.items():
             if task_name not in result.tasks:
                 result.tasks.append(task_name)
@@ -195,7 +197,7 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     """The task subfolders of a folder of results by canonical task, or the folder itself under the default task.
 
     Returns:
-        The folders, and the names of other folders and of videos beside them.
+        The folders, and the names of other folders, such as the same task's in another spelling, and of videos.
     """
     children = sorted(folder.iterdir()) if folder.is_dir() else []
     children = [child for child in children if not child.name.startswith(".")]

@@ -18,9 +18,9 @@ def five(points: np.ndarray) -> np.ndarray:
     return np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]])
 
 
-def frontal(seed: int, index: int) -> bool:
+def frontal(seed: int, index: int, max_yaw: float = 15, max_pitch: float = 10) -> bool:
     yaw, pitch, _ = np.degrees(np.abs(sample_motion(seed, index + 1).pose[index]))
-    return bool(yaw < 15 and pitch < 10)
+    return bool(yaw < max_yaw and pitch < max_pitch)
 
 
 def test_equal_arguments_give_equal_clips_and_the_first_frames_do_not_depend_on_the_number() -> None:
@@ -49,7 +49,7 @@ def test_another_size_is_the_same_scene() -> None:
     assert np.abs(halved - small.frames[0]).mean() < 4
 
 
-@pytest.mark.parametrize("seed", [seed for seed in range(12) if frontal(seed, 0)])
+@pytest.mark.parametrize("seed", [seed for seed in range(12) if frontal(seed, 0, max_yaw=20, max_pitch=90)])
 def test_landmarks_are_in_order_and_in_the_frame(seed: int) -> None:
     points = render_clip(seed, 1, 100).landmarks[0]
     assert np.isfinite(points).all()
@@ -143,6 +143,7 @@ def test_yunet_finds_the_frontal_faces_and_their_points() -> None:
             off = np.linalg.norm(faces[0].landmarks - points, axis=1)
             distances.append(off.mean() / np.linalg.norm(points[1] - points[0]))
     assert len(distances) >= 0.95 * len(seeds)
+    # 0.059 here. The nose, which YuNet sees turn by half as much as it does, adds up: 0.061 up to a yaw of 20 degrees.
     assert np.mean(distances) < 0.06
 
 

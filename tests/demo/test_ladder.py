@@ -123,8 +123,10 @@ def test_wrong_calls(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture
     call = ["--weights", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
     assert command.main(call) == 2
     assert command.main([*call, "--clips", "0"]) == 2
+    assert command.main([*call, "--frames", "0"]) == 2
     error = capsys.readouterr().err
     assert "none" in error
+    assert "--frames 0" in error
     assert "has to be at least 1" in error
 
 

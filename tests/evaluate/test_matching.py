@@ -66,17 +66,19 @@ def test_names_match_whatever_the_container(tmp_path: Path, truth: Path) -> None
 def test_task_subfolders_in_any_spelling(tmp_path: Path, truth: Path) -> None:
     results = add(tmp_path / "r", "inpainting,bfr/a", "bfr/a", "bfr/b", "notes/a", "colorization/deep/c", "b.mp4")
     (results / "report.json").write_text("{}")
+    add(results, "bfr+inpainting/b")
     matches = run(truth, {"x": results})
     expected = [("bfr", "a"), ("bfr+inpainting", "a"), ("bfr", "b"), ("colorization", "deep/c")]
     assert found(matches, "x") == expected
     assert matches.tasks == ["bfr", "colorization", "bfr+inpainting"]
     lines = [str(problem) for problem in matches.problems]
-    assert "x/notes: beside task folders, not looked at" in lines
-    assert "x/b.mp4: beside task folders, not looked at" in lines
+    assert "x/notes: beside the task folders, not looked at" in lines
+    assert "x/b.mp4: beside the task folders, not looked at" in lines
+    assert "x/bfr+inpainting: another folder of the same task, not looked at" in lines
     assert not any("report" in line for line in lines)
     assert "x/bfr/deep/c: no result of this name" in lines
     assert "x/bfr+inpainting/b: no result of this name" in lines
-    assert len(lines) == 7
+    assert len(lines) == 8
 
 
 def test_unmatched_results_and_empty_folders_are_named(tmp_path: Path, truth: Path) -> None:

@@ -43,7 +43,7 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     kept = np.flatnonzero(area > 2 * LEAST_AREA)
     kept = kept[np.argsort(_levels(depth[triangles[:, kept]].sum(axis=0)), kind="stable")]  # far ones first
     x, y = x[:, kept], y[:, kept]
-    left, top = np.ceil(np.maximum(_least(x), 0)), np.ceil(np.maximum(_least(y), 0))
+    left, top = np.ceil(np.maximum(_least(x), 0)), np.ceil(np.maximum(_least(y), 0))  # whole numbers as float32
     wide = np.floor(np.minimum(_most(x), size - 1)) - left + 1
     high = np.floor(np.minimum(_most(y), size - 1)) - top + 1
 
@@ -64,7 +64,7 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     last = np.floor(np.minimum(last + OVERLAP, (wide - 1)[rank])).astype(np.int32)
     covered = np.maximum(last - first + 1, 0)
     winner = np.full(size * size, -1)
-    corner = (top * size + left).astype(np.int32)
+    corner = top.astype(np.int32) * size + left.astype(np.int32)
     pixels = _ranges(row * size + corner[rank] + first, covered)
     winner[pixels] = np.repeat(rank, covered)  # of several triangles at a pixel, the last and nearest stays
     pixels = np.flatnonzero(winner >= 0)
@@ -93,7 +93,7 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
-    """Values as integers of 16 bits in the same order, which numpy sorts several times as fast."""
+    """Values as integers of 16 bits, which numpy sorts several times as fast; what is nearer than that is equal."""
     if not len(values):
         return values.astype(np.uint16)
     low, high = values.min(), values.max()
