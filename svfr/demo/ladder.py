@@ -237,15 +237,24 @@ def plot(summary: dict[str, Record], path: Path) -> None:
         raise ValueError("matplotlib is not installed: pip install 'svfr[eval]'") from error
     shown = [column for column in SHOWN if any(r.metrics.get(column[0]) is not None for r in summary.values())]
     figure, grid = pyplot.subplots(3, -(-len(shown) // 3), figsize=(14, 10), squeeze=False)
-    lines: dict[str, list[Record]] = {}
+    lines: dict[tuple[str, str], list[Record]] = {}
     for method, record in summary.items():
         if method not in BASELINES:
             sampler, _, _, guidance = method.split()
-            lines.setdefault(f"{sampler}, guidance {guidance}", []).append(record)
+            lines.setdefault((sampler, guidance), []).append(record)
+    samplers, guidances = (list(dict.fromkeys(names)) for names in zip(*lines, strict=True))
     for axes, (column, title, _) in zip(grid.flat, shown, strict=False):
-        for name, records in lines.items():
+        for (sampler, guidance), records in sorted(lines.items()):
             known = sorted((r.calls, v) for r in records if (v := r.metrics.get(column)) is not None)
-            axes.plot([c for c, _ in known], [v for _, v in known], marker="o", markersize=3, label=name)
+            axes.plot(
+                [c for c, _ in known],
+                [v for _, v in known],
+                color=f"C{samplers.index(sampler)}",
+                alpha=1 - 0.75 * guidances.index(guidance) / len(guidances),
+                marker="o^svDP*"[guidances.index(guidance) % 7],
+                markersize=4,
+                label=f"{sampler}, guidance {guidance}",
+            )
         for method, style in zip(BASELINES, ("--", ":"), strict=True):
             value = summary[method].metrics.get(column) if method in summary else None
             if value is not None:
@@ -253,7 +262,8 @@ def plot(summary: dict[str, Record], path: Path) -> None:
         axes.set(xscale="log", title=title, xlabel="UNet runs per frame")
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_axis_off()
-    grid.flat[0].legend(fontsize=7)
-    figure.tight_layout()
+    names = grid.flat[0].get_legend_handles_labels()
+    figure.legend(*names, loc="lower center", ncols=5, fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
