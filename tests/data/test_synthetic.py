@@ -143,7 +143,8 @@ def test_yunet_finds_the_frontal_faces_and_their_points() -> None:
             off = np.linalg.norm(faces[0].landmarks - points, axis=1)
             distances.append(off.mean() / np.linalg.norm(points[1] - points[0]))
     assert len(distances) >= 0.95 * len(seeds)
-    # 0.059 here. The nose, which YuNet sees turn by half as much as it does, adds up: 0.061 up to a yaw of 20 degrees.
+    # The goal's 0.06, reached for these poses at this size: 0.059. Up to a yaw of 20 degrees, whatever the pitch, it is
+    # 0.061; at 192, 256 and 512 px these poses have 0.082, 0.063 and 0.066.
     assert np.mean(distances) < 0.06
 
 
