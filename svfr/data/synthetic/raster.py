@@ -38,11 +38,13 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
         triangles: (3, t) vertex indices.
         size: side of the picture [px].
     """
-    x, y = points[0][triangles], points[1][triangles]  # (3, t)
+    x, y = np.take(points, triangles, axis=1)  # (3, t) each
     area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
     kept = np.flatnonzero(area > 2 * LEAST_AREA)
-    kept = kept[np.argsort(_levels(depth[triangles[:, kept]].sum(axis=0)), kind="stable")]  # far ones first
-    x, y = x[:, kept], y[:, kept]
+    corners = np.take(triangles, kept, axis=1)
+    order = np.argsort(_levels(np.take(depth, corners).sum(axis=0)), kind="stable")  # far ones first
+    corners = np.take(corners, order, axis=1)
+    x, y = np.take(points, corners, axis=1)
     left, top = np.ceil(np.maximum(_least(x), 0)), np.ceil(np.maximum(_least(y), 0))  # whole numbers as float32
     wide = np.floor(np.minimum(_most(x), size - 1)) - left + 1
     high = np.floor(np.minimum(_most(y), size - 1)) - top + 1
@@ -53,22 +55,22 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     # Where they are 0 along each row of pixels: columns from the bounds' first one. In an edge along the row, far away.
     level = np.where(np.abs(slope_x) < LEAST_SLOPE, np.float32(LEAST_SLOPE), slope_x)
     start, per_row = -offset / level, -slope_y / level
-    high = np.where(wide > 0, np.maximum(high, 0), 0).astype(np.intp)
-    rank = np.repeat(np.arange(len(kept)), high)
-    row = _ranges(np.zeros_like(high), high)
+    high = np.where(wide > 0, np.maximum(high, 0), 0).astype(np.int32)
+    rank = np.repeat(np.arange(len(order)), high)
+    row = np.arange(len(rank), dtype=np.int32) - np.take(np.cumsum(high, dtype=np.int32) - high, rank)
     crossing = np.take(start, rank, axis=1) + np.take(per_row, rank, axis=1) * row.astype(np.float32)
     entered = np.take(level > 0, rank, axis=1)
     first = np.where(entered, crossing, -np.inf).max(axis=0)
     last = np.where(entered, np.inf, crossing).min(axis=0)
     first = np.ceil(np.maximum(first - OVERLAP, 0)).astype(np.int32)
-    last = np.floor(np.minimum(last + OVERLAP, (wide - 1)[rank])).astype(np.int32)
+    last = np.floor(np.minimum(last + OVERLAP, np.take(wide - 1, rank))).astype(np.int32)
     covered = np.maximum(last - first + 1, 0)
-    winner = np.full(size * size, -1)
+    winner = np.full(size * size, -1, dtype=np.int32)
     corner = top.astype(np.int32) * size + left.astype(np.int32)
-    pixels = _ranges(row * size + corner[rank] + first, covered)
-    winner[pixels] = np.repeat(rank, covered)  # of several triangles at a pixel, the last and nearest stays
+    pixels = _ranges(row * size + np.take(corner, rank) + first, covered)
+    winner[pixels] = np.repeat(rank.astype(np.int32), covered)  # of several triangles at a pixel, the nearest stays
     pixels = np.flatnonzero(winner >= 0)
-    return Visible(pixels, triangles[:, kept], winner[pixels])
+    return Visible(pixels, corners, np.take(winner, pixels))
 
 
 def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
@@ -78,8 +80,8 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
         visible: what `rasterize` returned for `points` (2, v) and `size`.
     """
     corners = visible.corners
-    x, y = points[0][corners], points[1][corners]  # (3, m)
-    at = values[:, corners]  # (k, 3, m)
+    x, y = np.take(points, corners, axis=1)  # (3, m) each
+    at = np.take(values, corners, axis=1)  # (k, 3, m)
     bx, by, cx, cy = x[1] - x[0], y[1] - y[0], x[2] - x[0], y[2] - y[0]
     to_b, to_c = at[:, 1] - at[:, 0], at[:, 2] - at[:, 0]
     area = bx * cy - by * cx
@@ -87,7 +89,7 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
     per_y = (to_c * bx - to_b * cx) / area
     base = at[:, 0] - per_x * x[0] - per_y * y[0]
     row, column = np.divmod(visible.pixels.astype(np.int32), np.int32(size))
-    shown = visible.shown
+    shown = visible.shown.astype(np.intp)
     per_x, per_y, base = (np.take(plane, shown, axis=1) for plane in (per_x, per_y, base))
     return per_x * column.astype(np.float32) + per_y * row.astype(np.float32) + base
 
@@ -110,5 +112,5 @@ def _most(corners: np.ndarray) -> np.ndarray:
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Whole numbers from each of `starts` (n,), as many as `lengths` (n,) says, one after the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
+    ends = np.cumsum(lengths, dtype=np.int32)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum(), dtype=np.int32)

@@ -9,7 +9,7 @@ from svfr.data.synthetic.background import Background
 from svfr.data.synthetic.identity import Identity, sample_identity
 from svfr.data.synthetic.motion import Motion, sample_motion
 from svfr.data.synthetic.raster import interpolate, rasterize
-from svfr.data.synthetic.shape import PIVOT, Shape, glasses
+from svfr.data.synthetic.shape import PIVOT, Shape, glasses, power
 from svfr.data.synthetic.texture import Paint
 
 SUPERSAMPLING = 2
@@ -134,7 +134,7 @@ class _Scene:
         half /= np.linalg.norm(half)
         wrapped = np.maximum((light @ normal + 0.25) / 1.25, 0)
         amount = motion.ambient[index] * (0.8 - 0.2 * normal[1]) + motion.key[index] * wrapped
-        shine = motion.key[index] * np.maximum(half @ normal, 0) ** SHININESS
+        shine = motion.key[index] * power(np.maximum(half @ normal, 0), SHININESS)
         # Light adds up linearly, pictures are stored about as its square root.
         return np.sqrt(amount), 0.09 * 255 * shine
 

@@ -13,6 +13,7 @@ from svfr.data.synthetic.shape import (
     hairline,
     lids,
     lower_lip,
+    power,
     smoothstep,
     template_x,
     upper_lip,
@@ -88,9 +89,9 @@ class Paint:
         fold = np.exp(-(((side - fold_x) / 0.07) ** 2)) * smoothstep(1.2, 1.5, y) * smoothstep(2.3, 1.9, y)
         light -= (0.14 + 0.14 * i.age) * fold
         wrinkled = max(0.0, i.age - 0.4)
-        lines = np.sin(y * 26 + 0.6 * noise(rng, shape, (3, 8))) ** 8
+        lines = power(np.sin(y * 26 + 0.6 * noise(rng, shape, (3, 8))), 8)
         light -= 0.16 * wrinkled * lines * bump(x, y, 0, -1.25, 1.1, 0.35)
-        crow = np.sin((y + 0.3 * (side - eye_x)) * 30) ** 6
+        crow = power(np.sin((y + 0.3 * (side - eye_x)) * 30), 6)
         light -= 0.14 * wrinkled * crow * bump(side, y, eye_x + 0.62, 0.08, 0.14, 0.25)
         light -= 0.25 * smoothstep(3.3, 3.72, y)  # under the chin
         colour = _planes(i.skin) * light
