@@ -4,7 +4,7 @@ import pytest
 
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import to_gray
-from svfr.data.keep import TONE_SIGMA, KeepRules, fill_smoothly, keep_luma, keep_tone
+from svfr.data.keep import TONE_SIGMA, KeepRules, blur, fill_smoothly, keep_luma, keep_tone
 from tests.assets import ASSETS, frames, needs_assets
 
 
@@ -50,11 +50,26 @@ def test_colours_that_fit_are_kept(image: np.ndarray) -> None:
 def test_tone_is_the_blur_of_the_source_and_detail_that_of_the_result(image: np.ndarray) -> None:
     source = np.roll(image, 5, axis=1) // 2
 
-    def blur(x: np.ndarray) -> np.ndarray:
+    def gaussian(x: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(x.astype(np.float32), (0, 0), 2)
 
-    np.testing.assert_allclose(keep_tone(image, source, None, 2, False), image - blur(image) + blur(source), atol=1e-3)
+    expected = image - gaussian(image) + gaussian(source)
+    np.testing.assert_allclose(keep_tone(image, source, None, 2, False), expected, atol=1e-3)
     np.testing.assert_array_equal(keep_tone(image, image, None, 2, False), image)
+
+
+@pytest.mark.parametrize("size", [512, 500, 768])
+def test_a_wide_blur_is_a_gaussian_one(size: int) -> None:
+    # An error as a restoration has it: fine grain, structure of some px, and a slow change of light.
+    rng = np.random.default_rng(0)
+    error = rng.normal(0, 10, (size, size, 3)) + np.linspace(-20, 20, size)[:, None, None]
+    error[size // 3 : size // 2, size // 5 : size // 4] += 30
+    error = error.astype(np.float32)
+    off = np.abs(blur(error, TONE_SIGMA * size) - cv2.GaussianBlur(error, (0, 0), TONE_SIGMA * size))
+    assert off.mean() < 0.012
+    assert off.max() < 0.25
+    flat = blur(np.full((size, size), 7, dtype=np.float32), TONE_SIGMA * size)
+    np.testing.assert_allclose(flat, 7, atol=1e-4)
 
 
 def test_colours_stay_where_the_source_has_none(image: np.ndarray) -> None:
