@@ -1,7 +1,7 @@
 """Measure training: the data path, a step, and the memory that SVD-XT's size needs, counted.
 
 data    samples per second of one loader worker (one thread), of rendered clips and, with --manifest, of prepared
-        videos, and the share of each stage.
+        videos, and the share of each stage; frames per second of the renderer alone.
 step    seconds and peak memory of an optimizer step with and without gradient checkpointing, model FLOPs, and how
         much of the GPU's published peak they come to.
 memory  parameters, gradients, optimizer, moving average and activations at 512 px and 16 frames per setting, counted
@@ -30,7 +30,16 @@ from svfr.sources import find_model
 
 from .common import MIB, describe_machine, in_new_process
 from .svd_xt import SVD_XT
-from .train_measure import DATA_STAGES, STEP_STAGES, DataPath, Setup, Step, measure_data, measure_step
+from .train_measure import (
+    DATA_STAGES,
+    STEP_STAGES,
+    DataPath,
+    Setup,
+    Step,
+    measure_data,
+    measure_rendering,
+    measure_step,
+)
 from .train_memory import Counted, Row, count, rows
 
 SECTIONS = ("data", "step", "memory")
@@ -82,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
         results["setup"] = asdict(setup) | {"manifest": options.manifest and str(options.manifest)}
         if "data" in sections:
             results["data"] = bench_data(setup, options.samples)
+            results["rendered_frames_per_second"] = bench_rendering(setup, options.samples)
         if "step" in sections:
             peak_tflops = options.peak_tflops or published_tflops(machine["device"])
             results["step"] = bench_step(setup, options.steps, peak_tflops)
@@ -130,6 +140,13 @@ def bench_data(setup: Setup, num_samples: int) -> list[dict[str, Any]]:
         print_data(result, setup.num_frames)
         results.append(asdict(result))
     return results
+
+
+def bench_rendering(setup: Setup, num_clips: int) -> float:
+    """Measure and print the renderer alone."""
+    rate = in_new_process(measure_rendering, setup, num_clips)
+    print(f"renderer alone: {rate:.1f} frames/s, {num_clips} clips of {setup.num_frames} frames at {setup.size} px")
+    return rate
 
 
 def print_data(result: DataPath, num_frames: int) -> None:

@@ -1,5 +1,6 @@
 """Measuring training on this machine: the data path by stage, and a step by stage, with its peak memory."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from svfr.data import dataset as dataset_module
 from svfr.data import degradations
 from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
+from svfr.data.synthetic import render_clip
 from svfr.initialize import initialize
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.unet import checkpoint_blocks
@@ -106,6 +108,16 @@ def make_dataset(setup: Setup, rendered: bool) -> ClipDataset:
         seed=SEED,
         max_broken_share=1.0,
     )
+
+
+def measure_rendering(setup: Setup, num_clips: int) -> float:
+    """Frames per second that one loader worker renders, in one thread, after a clip that warms up."""
+    set_up_worker(0)
+    render_clip(num_clips, setup.num_frames, setup.size)
+    started = time.perf_counter()
+    for seed in range(num_clips):
+        render_clip(seed, setup.num_frames, setup.size)
+    return num_clips * setup.num_frames / (time.perf_counter() - started)
 
 
 def measure_data(setup: Setup, rendered: bool, num_samples: int) -> DataPath:
