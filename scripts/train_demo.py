@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train the bundled model from nothing, on rendered faces: VAE, ID network, SVFR.
 
-    python scripts/train_demo.py --config configs/demo_64.yaml [key=value ...]      (a CPU, hours)
-    python scripts/train_demo.py --config configs/demo_128.yaml [key=value ...]     (a GPU)
+    python scripts/train_demo.py --config configs/demo_64.yaml [key=value ...]      (the bundled model)
+    python scripts/train_demo.py --config configs/demo_128.yaml [key=value ...]     (a larger one, never run)
 
 Each step has a gate before the next. Run again, it goes on where it was stopped; the model is in OUTPUT_DIR/model.
 Exit code: 0 all steps done, 1 stopped before or a gate not passed, 2 the call itself was wrong.

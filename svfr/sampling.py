@@ -93,7 +93,7 @@ def restore_chained(
     result at that noise level, and they are decoded again before the new ones.
 
     Sampling starts from noise alone. The released code puts the input's latents under it; where the noise ends at 20
-    instead of SVD's 700, white holes shine through (the bundled model: 1 dB less in holes, elsewhere the same).
+    instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
 
     Args:
         components: the networks.

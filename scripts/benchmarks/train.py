@@ -1,7 +1,8 @@
 """Measure training: the data path, a step, and the memory that SVD-XT's size needs, counted.
 
 data    samples per second of one loader worker (one thread), of rendered clips and, with --manifest, of prepared
-        videos, and the share of each stage; frames per second of the renderer alone.
+        videos, and the share of each stage; frames per second of the renderer alone (to read a rendered clip is
+        also to render its reference, more frames or a photo).
 step    seconds and peak memory of an optimizer step with and without gradient checkpointing, model FLOPs, and how
         much of the GPU's published peak they come to.
 memory  parameters, gradients, optimizer, moving average and activations at 512 px and 16 frames per setting, counted
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         results["setup"] = asdict(setup) | {"manifest": options.manifest and str(options.manifest)}
         if "data" in sections:
             results["data"] = bench_data(setup, options.samples)
-            results["rendered_frames_per_second"] = bench_rendering(setup, options.samples)
+            results["rendering"] = bench_rendering(setup, options.samples)
         if "step" in sections:
             peak_tflops = options.peak_tflops or published_tflops(machine["device"])
             results["step"] = bench_step(setup, options.steps, peak_tflops)
@@ -142,11 +143,14 @@ def bench_data(setup: Setup, num_samples: int) -> list[dict[str, Any]]:
     return results
 
 
-def bench_rendering(setup: Setup, num_clips: int) -> float:
+def bench_rendering(setup: Setup, num_clips: int) -> dict[str, float]:
     """Measure and print the renderer alone."""
     rate = in_new_process(measure_rendering, setup, num_clips)
-    print(f"renderer alone: {rate:.1f} frames/s, {num_clips} clips of {setup.num_frames} frames at {setup.size} px")
-    return rate
+    print(
+        f"renderer alone: {rate:.1f} frames/s, {num_clips} clips of {setup.num_frames} frames at {setup.size} px",
+        flush=True,
+    )
+    return {"frames_per_second": rate}
 
 
 def print_data(result: DataPath, num_frames: int) -> None:

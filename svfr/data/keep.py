@@ -126,9 +126,9 @@ def keep_tone(
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of a float32 image (h, w) or (h, w, c); a wide one is made at a smaller size, many times faster.
+    """Gaussian blur of a float32 image (h, w) or (h, w, 3); a wide one is made at a smaller size, many times faster.
 
-    To shrink and to grow an image blur it too, here by less than a hundredth of the variance that is asked for.
+    Shrinking and growing an image blur it too, here by less than a hundredth of the variance that is asked for.
 
     Args:
         image: to blur, mirrored at its borders.
@@ -140,7 +140,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     height, width = image.shape[:2]
     size = max(1, round(width / shrinkage)), max(1, round(height / shrinkage))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), sigma / shrinkage)
+    small = cv2.GaussianBlur(small, (0, 0), sigma * size[0] / width, sigmaY=sigma * size[1] / height)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 

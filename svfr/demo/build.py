@@ -141,9 +141,9 @@ def write_card(folder: Path, config: DemoConfig, step: int, size: int, facts: Se
         f"{config.unet.sigma_max}",
         *(f"- {fact}" for fact in facts),
         "",
-        "`config.yaml` has all settings; the same call makes the same weights each time on a CPU (a GPU rounds "
-        "otherwise), and goes on with a larger `train.max_steps`. The training is in `curves.png`, the quality in "
-        "`quality/`, where `scripts/ladder.py` and `scripts/check_demo.py` were let to write.",
+        "`config.yaml` has all settings; the same call makes the same weights each time on a CPU (on a GPU "
+        "they differ by rounding), and goes on with a larger `train.max_steps`. The training is in `curves.png`, the "
+        "quality in `quality/`, where `scripts/ladder.py` and `scripts/check_demo.py` were let to write.",
     ]
     (folder / "README.md").write_text("\n".join(lines) + "\n")
 

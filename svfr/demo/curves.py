@@ -29,7 +29,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     left.legend()
     tasks = sorted({key.split("/")[1] for line in lines for key in line if key.startswith("val_psnr/")})
     for number, name in enumerate(tasks):
-        for kind, style in (("val_psnr", "o-"), ("val_psnr_degraded", "x:")):  # seen also where there is one only
+        for kind, style in (("val_psnr", "o-"), ("val_psnr_degraded", "x:")):
             points = [(line["step"], line[f"{kind}/{name}"]) for line in lines if f"{kind}/{name}" in line]
             label = name if kind == "val_psnr" else None
             right.plot([s for s, _ in points], [v for _, v in points], style, color=f"C{number}", label=label)

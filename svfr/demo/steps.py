@@ -106,7 +106,7 @@ def make_vae(config: DemoConfig, folder: Path, device: torch.device) -> VAE:
         return float(np.mean(gains))
 
     relevant = [
-        *(settings.kind, settings.latent_channels, settings.patch_size, settings.whitening),
+        *(settings.kind, settings.latent_channels, settings.patch_size, settings.whitening, settings.fit_clips),
         *(settings.block_out_channels, data.size, config.seed),
     ]
     _run(target, "dB of the round trip above the degraded input", settings.least_margin, relevant, make, measure)
@@ -141,7 +141,8 @@ def make_identity(config: DemoConfig, folder: Path, device: torch.device) -> IRe
         crops = unseen_crops(settings.unseen_people, GATE_FACES, size)
         return verification_accuracy(embed(encoder, crops.reshape(-1, *crops.shape[2:])), settings.unseen_people)
 
-    relevant = [settings.block_out_channels, settings.embedding_dim, size, config.seed]
+    people = (settings.people, settings.faces_per_person)
+    relevant = [settings.block_out_channels, settings.embedding_dim, *people, size, config.seed]
     _run(target, "accuracy on pairs of unseen people", settings.least_accuracy, relevant, make, measure)
     return load_part(IResNet, target / "weights", torch.float32)
 

@@ -1,4 +1,4 @@
-"""A linear autoencoder of patches behind the VAE's interface: fitted in seconds where no GPU trains the real one."""
+"""A linear autoencoder of patches behind the VAE's interface: fitted in seconds, where a real one takes too long."""
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config

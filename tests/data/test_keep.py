@@ -58,7 +58,7 @@ def test_tone_is_the_blur_of_the_source_and_detail_that_of_the_result(image: np.
     np.testing.assert_array_equal(keep_tone(image, image, None, 2, False), image)
 
 
-@pytest.mark.parametrize("size", [512, 500, 768])
+@pytest.mark.parametrize("size", [384, 512, 500, 768])  # 384: shrunk the most for its width
 def test_a_wide_blur_is_a_gaussian_one(size: int) -> None:
     # An error as a restoration has it: fine grain, structure of some px, and a slow change of light.
     rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_a_wide_blur_is_a_gaussian_one(size: int) -> None:
     error[size // 3 : size // 2, size // 5 : size // 4] += 30
     error = error.astype(np.float32)
     off = np.abs(blur(error, TONE_SIGMA * size) - cv2.GaussianBlur(error, (0, 0), TONE_SIGMA * size))
-    assert off.mean() < 0.012
+    assert off.mean() < 0.015
     assert off.max() < 0.25
     flat = blur(np.full((size, size), 7, dtype=np.float32), TONE_SIGMA * size)
     np.testing.assert_allclose(flat, 7, atol=1e-4)
@@ -79,12 +79,13 @@ def test_colours_stay_where_the_source_has_none(image: np.ndarray) -> None:
     assert change.max() < -10
 
 
-def test_holes_of_the_source_do_not_count(image: np.ndarray) -> None:
+@pytest.mark.parametrize("sigma", [2, 16])  # 16: blurred at a smaller size
+def test_holes_of_the_source_do_not_count(image: np.ndarray, sigma: float) -> None:
     hole = np.zeros(image.shape[:2], dtype=bool)
     hole[5:15, 8:20] = True
     light = np.full_like(image, 100)
     painted = np.where(hole[..., None], np.uint8(255), light)
-    kept = keep_tone(np.full_like(image, 60), painted, hole, 2, False)
+    kept = keep_tone(np.full_like(image, 60), painted, hole, sigma, False)
     np.testing.assert_allclose(kept, 100, atol=1e-3)
 
 

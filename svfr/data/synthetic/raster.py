@@ -68,7 +68,7 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     winner = np.full(size * size, -1, dtype=np.int32)
     corner = top.astype(np.int32) * size + left.astype(np.int32)
     pixels = _ranges(row * size + np.take(corner, rank) + first, covered)
-    winner[pixels] = np.repeat(rank.astype(np.int32), covered)  # of several triangles at a pixel, the nearest stays
+    winner[pixels] = np.repeat(rank.astype(np.int32), covered)  # of several at a pixel, the last and nearest stays
     pixels = np.flatnonzero(winner >= 0)
     return Visible(pixels, corners, np.take(winner, pixels))
 

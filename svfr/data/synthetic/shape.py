@@ -77,14 +77,12 @@ def smoothstep(low: float | np.ndarray, high: float | np.ndarray, x: np.ndarray)
 
 
 def power(x: np.ndarray, exponent: int) -> np.ndarray:
-    """x ** exponent, for a whole exponent >= 1, by multiplications: numpy's own takes up to four times as long."""
-    result = None
-    while exponent:
-        if exponent & 1:
-            result = x if result is None else result * x
-        x, exponent = x * x, exponent >> 1
-    assert result is not None
-    return result
+    """x ** exponent for a whole exponent >= 1, by multiplications: numpy's own is very slow where x is negative."""
+    assert exponent >= 1
+    if exponent == 1:
+        return x
+    half = power(x, exponent // 2)
+    return half * half * x if exponent % 2 else half * half
 
 
 def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
