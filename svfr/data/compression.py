@@ -51,6 +51,7 @@ def h264_round_trip(frames: np.ndarray, crf: int, rate: int = USUAL_RATE) -> np.
             dst_colorspace=MATRIX,
             dst_color_range=ColorRange.MPEG,
             interpolation=EXACT,
+            threads=1,
         )
         frame.pts, frame.time_base = index, encoder.time_base
         packets += encoder.encode(frame)
@@ -59,6 +60,9 @@ def h264_round_trip(frames: np.ndarray, crf: int, rate: int = USUAL_RATE) -> np.
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     decoded = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
-    images = [frame.to_ndarray(format="rgb24", src_colorspace=MATRIX, interpolation=EXACT) for frame in decoded]
+    images = [
+        scaler.reformat(frame, format="rgb24", src_colorspace=MATRIX, interpolation=EXACT, threads=1).to_ndarray()
+        for frame in decoded
+    ]
     assert len(images) == len(frames), f"{len(frames)} frames became {len(images)}"
     return np.stack(images)[:, :height, :width]

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from svfr.data.compression import h264_round_trip
 from svfr.data.degradations import PRESETS, Degradation, blur_kernel, degrade, shrinkage
 
+TASKS = Path("/proc/self/task")  # a folder for each thread
 CLEAN = Degradation(
     preset="none",
     kernel_size=1,
@@ -187,6 +190,28 @@ def test_compression_is_the_same_every_time() -> None:
     for length in np.random.default_rng(0).integers(10**3, 2 * 10**5, size=40):
         litter.append(np.random.default_rng(length).bytes(length))  # other addresses and other old contents
         np.testing.assert_array_equal(h264_round_trip(frames, 21), first)
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="threads are counted in /proc")
+def test_h264_starts_no_threads() -> None:
+    # Loader workers share the cores; the scaler's own choice was as many threads as cores, anew for each frame.
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.is_set():
+            most = max(most, len(list(TASKS.iterdir())))
+
+    frames = clip(8)
+    h264_round_trip(frames, 28)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before = len(list(TASKS.iterdir()))
+    for _ in range(10):
+        h264_round_trip(frames, 28)
+    done.set()
+    watcher.join()
+    assert 0 < most <= before
 
 
 def test_compression_keeps_colours() -> None:
