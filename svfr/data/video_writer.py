@@ -305,7 +305,9 @@ class _H264:
         encoder.time_base = self._time_base
         # veryfast: some 200 frames/s of 512x512 on two cores; slower ones mostly save space. bf=0: MP4 stores
         # steps of decoding times, which B-frames shift; with a variable rate the length would come out wrong.
-        encoder.options = {"preset": "veryfast", "bf": "0", **x264}
+        # mbtree=0: on processors with AVX-512, the macroblock tree gives other files from run to run; without it they
+        # are larger, and better at the same CRF (three clips: by 3 to 38%, 0.0 to 1.2 dB).
+        encoder.options = {"preset": "veryfast", "bf": "0", "mbtree": "0", **x264}
         self._matrix = _copy_look(template, encoder, source, height)
         self._scaler = VideoReformatter()
         self._held: av.VideoFrame | None = None  # until the next one tells how long it lasts
