@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
 # fmt: off
@@ -239,7 +239,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
         step = max(1, round(1 / (info.fps * time_base)))
         origin = time_origin(container)
         shift = round(origin / time_base)
-        demuxed = _Demuxed()
+        demuxed, scaler = _Demuxed(), VideoReformatter()
         index, start, pts, end = 0, None, -1, Fraction(0)
         for frame in _decode(container, stream, demuxed):
             # Some files (AVI, bare streams) have no timestamps, broken ones repeat them.
@@ -247,7 +247,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
             pts = stamp if start is None else max(stamp, pts + 1)
             start = pts if start is None else start
             end = (pts + (frame.duration or step)) * time_base
-            yield Frame(index, _to_rgb(frame, info), pts, time_base)
+            yield Frame(index, _to_rgb(frame, info, scaler), pts, time_base)
             index += 1
         span = max(end, end - (start or 0) * time_base)  # durations count from 0 or from the first frame
         if demuxed.damaged or _ends_early(container, stream, demuxed, span, origin, 1 / info.fps):
@@ -313,18 +313,21 @@ def _is_broadcast(container: InputContainer) -> bool:
     return bool(container.format.flags & TS_DISCONT)
 
 
-def _to_rgb(frame: av.VideoFrame, info: VideoInfo) -> np.ndarray:
+def _to_rgb(frame: av.VideoFrame, info: VideoInfo, scaler: VideoReformatter) -> np.ndarray:
+    """(h, w, 3) uint8 as it is to be shown. A frame's own scaler would start a thread on each core, for each frame."""
     a, b, c, d = _display_matrix(frame)
     width, height = (info.height, info.width) if a == 0 else (info.width, info.height)
     # Untagged video is taken for what players take it for.
     matrix = MATRICES.get(frame.colorspace, MATRICES[BT709 if frame.height >= 720 else BT601])
-    image = frame.to_ndarray(
+    rgb = scaler.reformat(
+        frame,
         format="rgb24",
         width=width,  # of the first frame: a stream may change its size
         height=height,
         src_colorspace=None if frame.format.is_rgb else matrix,
         interpolation=EXACT,
     )
+    image = rgb.to_ndarray()
     if a == 0:
         image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
     else:
