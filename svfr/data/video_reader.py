@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 # fmt: off
@@ -31,11 +31,14 @@ IMAGE_RATE = Fraction(25)  # [1/s] of images and frame folders, which have no ra
 
 # FFmpeg's AVColorSpace of a file -> SWS_CS_* of its scaler. What is not listed counts as untagged.
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+if int(av.__version__.split(".")[0]) < 18:  # on Python 3.10: this PyAV would take BT.2020 for another matrix
+    del MATRICES[9]
 BT709, BT601 = 1, 6
 TS_DISCONT, NO_TIMESTAMPS = 0x0200, 0x0080  # AVFMT_... flags of formats (FFmpeg's avformat.h)
 # The scaler's fast path darkens by 1.2 levels on average and is off by 1.8; with these flags 0.0 and 0.4
-# (measured: a smooth 640x480 image, RGB -> yuv420p -> RGB).
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+# (measured: a smooth 640x480 image, RGB -> yuv420p -> RGB). Of FFmpeg's swscale.h, as PyAV names them from 18 on only:
+# SWS_BICUBIC, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP.
+EXACT = 1 << 2 | 1 << 18 | 1 << 13 | 1 << 14
 # Assumption: frames, and share of all, that may be missing; whole files can be off by a frame or two.
 MISSING_FRAMES, MISSING_SHARE = 2, Fraction(2, 100)
 
