@@ -140,11 +140,19 @@ class Components:
         """Smallest and largest noise level of sampling."""
         return self.scheduler.config.sigma_min, self.scheduler.config.sigma_max
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Components":
-        """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
+    def to(
+        self, device: torch.device | str, dtype: torch.dtype, model_dtype: torch.dtype | None = None
+    ) -> "Components":
+        """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there.
+
+        Args:
+            device: of all networks.
+            dtype: of them.
+            model_dtype: of UNet and ID projector instead; training keeps them in float32.
+        """
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
         # diffusers' own `to` warns of exceptions that none of these parts has.
-        nn.Module.to(self.model, device, dtype)
+        nn.Module.to(self.model, device, model_dtype or dtype)
         nn.Module.to(self.id_encoder, device, dtype)
         nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)
         return self

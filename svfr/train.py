@@ -66,8 +66,8 @@ def train(config: TrainConfig) -> bool:
     components = make_components(config)
     shadow = deepcopy(components) if accelerator.is_main_process else None  # for the moving average
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    components.to(accelerator.device, frozen)
-    model = TrainedModel(components.model.float().train().requires_grad_(True))
+    components.to(accelerator.device, frozen, model_dtype=torch.float32)
+    model = TrainedModel(components.model.train().requires_grad_(True))
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
 

@@ -58,6 +58,14 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     assert weights(tmp_path, 5) == weights(tmp_path, 5, "whole")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_starts_from_the_weights_as_they_are(tmp_path: Path, precision: str) -> None:
+    done = run_script(tmp_path, max_steps=1, precision=precision)  # the first step of a warm-up has the learning rate 0
+    assert done.returncode == 0, done.stderr
+    start = {str(f.relative_to(tmp_path / "start")): f.read_bytes() for f in tmp_path.glob("start/*/*.safetensors")}
+    assert weights(tmp_path, 1) == start
+
+
 def photos(folder: Path) -> Path:
     """Six rendered photos."""
     folder.mkdir()

@@ -163,8 +163,8 @@ def make_model(setup: Setup) -> tuple[Components, TrainedModel]:
         components.model.landmark_predictor = LandmarkPredictor(width)
     else:
         components = initialize(setup.weights, SEED, arcface=None, latent_transformer=True, landmark_predictor=True)
-    components.to(device, dtype)
-    return components, TrainedModel(components.model.float().train().requires_grad_(True))
+    components.to(device, dtype, model_dtype=torch.float32)
+    return components, TrainedModel(components.model.train().requires_grad_(True))
 
 
 def measure_step(setup: Setup, checkpointing: bool, num_steps: int) -> Step:
