@@ -80,10 +80,14 @@ def train(config: TrainConfig) -> bool:
     # 2. Data: what a sample is depends on (seed, epoch, index) alone.
     if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
-    dataset = make_dataset(config, "train")
+    dataset = make_dataset(config, "train", components.settings.id_crop)
     batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
     encode_clean = make_latent_cache(config, components, dataset.source)
-    validator = make_validator(config) if accelerator.is_main_process and config.validate_every else None
+    validator = (
+        make_validator(config, components.settings.id_crop)
+        if accelerator.is_main_process and config.validate_every
+        else None
+    )
     objective = make_objective(config)
     start_trackers(accelerator, config)
 
@@ -235,8 +239,14 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
 
 
-def make_dataset(config: TrainConfig, split: str) -> ClipDataset:
-    """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored."""
+def make_dataset(config: TrainConfig, split: str, id_crop: str) -> ClipDataset:
+    """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored.
+
+    Args:
+        config: of the run.
+        split: "train" or "val".
+        id_crop: alignment of the ID network's input, of the weights' settings.
+    """
     data, weights = config.data, config.data.resolved_task_weights
     trains = split == "train"
     return ClipDataset(
@@ -249,6 +259,7 @@ def make_dataset(config: TrainConfig, split: str) -> ClipDataset:
         reference_dropout=data.reference_dropout if trains else 1.0,
         flip=data.flip and trains,
         seed=config.seed,
+        id_crop_style=id_crop,
         max_broken_share=data.max_broken_share if trains else 1.0,
     )
 
@@ -281,10 +292,10 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
     )
 
 
-def make_validator(config: TrainConfig) -> Validator | None:
+def make_validator(config: TrainConfig, id_crop: str) -> Validator | None:
     """Restores held-out clips."""
     try:
-        dataset = make_dataset(config, "val")
+        dataset = make_dataset(config, "val", id_crop)
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
         return None

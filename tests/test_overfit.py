@@ -40,7 +40,7 @@ def write_start(folder: Path) -> None:
 
 
 def fixed_batch(settings: TrainConfig) -> Sample:
-    dataset = make_dataset(settings, "train")
+    dataset = make_dataset(settings, "train", "arcface")
     return collate([dataset[0, index] for index in range(2)])
 
 

@@ -13,9 +13,10 @@ import train as script  # scripts/train.py
 
 import svfr.train
 from svfr.config import ConfigError, TrainConfig
+from svfr.data.alignment import five_points, id_crop
 from svfr.data.synthetic import render_clip
 from svfr.pipeline import SVFRPipeline
-from svfr.train import TrainingError, make_schedule, train
+from svfr.train import TrainingError, make_dataset, make_schedule, train
 from tests import tiny
 from tests.training import config, metrics, overrides, weights
 
@@ -64,6 +65,16 @@ def test_training_starts_from_the_weights_as_they_are(tmp_path: Path, precision:
     assert done.returncode == 0, done.stderr
     start = {str(f.relative_to(tmp_path / "start")): f.read_bytes() for f in tmp_path.glob("start/*/*.safetensors")}
     assert weights(tmp_path, 1) == start
+
+
+@pytest.mark.parametrize("style", ["arcface", "official"])
+def test_training_crops_faces_as_the_settings_of_the_weights_say(tmp_path: Path, style: str) -> None:
+    dataset = make_dataset(config(tmp_path, data__reference_dropout=0, data__flip=False), "train", style)
+    sample, excerpt = dataset[0, 0], dataset.source.read(0, 3, tiny.SIZE, np.random.default_rng([0, 0, 0, 1, 0]), True)
+    assert excerpt.reference is not None
+    assert excerpt.reference_landmarks is not None
+    expected = id_crop(excerpt.reference, five_points(excerpt.reference_landmarks), style)
+    torch.testing.assert_close(sample.id_face, expected)
 
 
 def photos(folder: Path) -> Path:

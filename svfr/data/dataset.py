@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from svfr.data.alignment import FFHQ_TEMPLATE, ID_SIZE, align_face, five_points, mirror_landmarks
+from svfr.data.alignment import FFHQ_TEMPLATE, ID_SIZE, five_points, id_crop, mirror_landmarks
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import HOLE_THRESHOLD, task_input
@@ -116,6 +116,7 @@ class ClipDataset(Dataset[Sample]):
         reference_dropout: share of samples without a reference.
         flip: mirror half of the samples.
         seed: of everything random.
+        id_crop_style: alignment of the ID network's input, a property of the weights; see `id_crop`.
         max_broken_share: share of all clips that may turn out broken.
 
     Raises:
@@ -134,6 +135,7 @@ class ClipDataset(Dataset[Sample]):
         reference_dropout: float = 0.5,
         flip: bool = True,
         seed: int = 0,
+        id_crop_style: str = "arcface",
         max_broken_share: float = 0.05,
     ) -> None:
         if preset not in PRESETS:
@@ -147,6 +149,7 @@ class ClipDataset(Dataset[Sample]):
         self.reference_dropout = reference_dropout
         self.flip = flip
         self.seed = seed
+        self.id_crop_style = id_crop_style
         self.max_broken_share = max_broken_share
         self._clips = [index for index in range(len(source)) if source.num_frames(index) >= num_frames]
         if not self._clips:
@@ -191,7 +194,7 @@ class ClipDataset(Dataset[Sample]):
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
         reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference, id_face = _to_tensors(excerpt.reference), _to_tensors(_id_face(excerpt))
+            reference, id_face = _to_tensors(excerpt.reference), _id_face(excerpt, self.id_crop_style)
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
@@ -277,14 +280,14 @@ def _mirror(excerpt: Excerpt) -> Excerpt:
     )
 
 
-def _id_face(excerpt: Excerpt) -> np.ndarray:
-    """(112, 112, 3) uint8 crop of the reference; without landmarks, its face is taken to be aligned as in FFHQ."""
+def _id_face(excerpt: Excerpt, style: str) -> Tensor:
+    """(3, 112, 112) in [-1, 1], crop of the reference; without landmarks, its face counts as aligned as in FFHQ."""
     assert excerpt.reference is not None
     if excerpt.reference_landmarks is not None:
         points = five_points(excerpt.reference_landmarks)
     else:
         points = FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
-    return align_face(excerpt.reference, points)
+    return id_crop(excerpt.reference, points, style)
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:
