@@ -131,8 +131,7 @@ def train(config: TrainConfig) -> bool:
                 progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in mean.items()}
                 progress.num_summed += 1
             else:
-                if accelerator.scaler is not None:
-                    prepared.step()  # the scaler leaves the weights alone and lowers its scale
+                skip_step(accelerator.scaler)
                 progress.skipped += 1
                 progress.skipped_in_row += 1
             prepared.zero_grad(set_to_none=True)
@@ -351,6 +350,12 @@ def is_sound(values: dict[str, float], mean_loss: float | None, explosion: float
     if not all(torch.tensor(list(values.values())).isfinite()):
         return False
     return mean_loss is None or values["loss"] <= explosion * max(mean_loss, 1e-8)
+
+
+def skip_step(scaler: torch.amp.GradScaler | None) -> None:
+    """Leave the weights alone; in fp16 the scaler lowers its scale if a gradient overflowed, and starts anew."""
+    if scaler is not None:
+        scaler.update()
 
 
 def log(accelerator: Accelerator, run: RunFolder, state: TrainState) -> None:

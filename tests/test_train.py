@@ -16,7 +16,7 @@ from svfr.config import ConfigError, TrainConfig
 from svfr.data.alignment import five_points, id_crop
 from svfr.data.synthetic import render_clip
 from svfr.pipeline import SVFRPipeline
-from svfr.train import TrainingError, make_dataset, make_schedule, train
+from svfr.train import TrainingError, make_dataset, make_schedule, skip_step, train
 from tests import tiny
 from tests.training import config, metrics, overrides, weights
 
@@ -75,6 +75,21 @@ def test_training_crops_faces_as_the_settings_of_the_weights_say(tmp_path: Path,
     assert excerpt.reference_landmarks is not None
     expected = id_crop(excerpt.reference, five_points(excerpt.reference_landmarks), style)
     torch.testing.assert_close(sample.id_face, expected)
+
+
+def test_a_skipped_step_of_fp16_leaves_the_weights_alone() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer, scaler = torch.optim.AdamW([weight], lr=0.1), torch.amp.GradScaler("cpu", init_scale=8.0)
+    for factor, scale in ((1.0, 8.0), (float("inf"), 4.0)):  # a loss that explodes, a gradient that overflows
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.unscale_(optimizer)
+        skip_step(scaler)
+        optimizer.zero_grad()
+        assert torch.equal(weight, torch.ones(3))
+        assert scaler.get_scale() == scale
+    scaler.scale(weight.sum()).backward()
+    scaler.step(optimizer)
+    assert not torch.equal(weight, torch.ones(3))
 
 
 def photos(folder: Path) -> Path:
