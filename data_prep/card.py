@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.records import STEPS, Record, replacing
-from svfr.config.data_prep import DataPrepConfig
+from data_prep.settings import DataPrepConfig
 from svfr.data.manifest import SPLITS, Clip
 
 

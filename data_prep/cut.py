@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data_prep.records import Record, digest, read_step
 from data_prep.runner import Rejected, Step, reject
+from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.shots import content_differences, shot_starts
 from svfr.data.video import read_frames
 

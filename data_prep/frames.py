@@ -8,7 +8,7 @@ import numpy as np
 
 from data_prep.records import Record, file_name, replacing
 from data_prep.runner import num_frames
-from svfr.config.data_prep import DataPrepConfig
+from data_prep.settings import DataPrepConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.landmarks import Landmarker, load_landmarker
 from svfr.data.recognition import Recognizer, load_recognizer

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.frames import load_arrays
+from data_prep.grouping import Groups, assign_splits, join_alike
 from data_prep.records import Record, read_step
 from data_prep.runner import Step
+from data_prep.settings import DataPrepConfig
 from data_prep.track import KIND
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
-from svfr.data.identities import Groups, assign_splits, join_alike
 
 
 def check(settings: DataPrepConfig) -> None:

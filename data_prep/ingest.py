@@ -6,8 +6,8 @@ from pathlib import Path
 from data_prep.readers import Found, find
 from data_prep.records import Record, digest
 from data_prep.runner import Rejected, Step, reject
+from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.video import IMAGE_SUFFIXES, probe
 from svfr.networks import sha256_of
 

@@ -7,9 +7,9 @@ import numpy as np
 from data_prep.frames import landmarker, load_arrays, save_arrays, walk
 from data_prep.records import Record, read_step
 from data_prep.runner import Step, by_source, num_frames
+from data_prep.settings import DataPrepConfig
 from data_prep.track import KIND as TRACKS
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.landmarks import temporal_scores
 from svfr.data.tracks import face_boxes
 

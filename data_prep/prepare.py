@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
+from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers, one_line, start_workers
 from svfr import config
-from svfr.config.data_prep import DataPrepConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 

@@ -21,8 +21,8 @@ from data_prep.records import (
     write_lines,
     write_step,
 )
+from data_prep.settings import DataPrepConfig
 from data_prep.workers import Function, Outcome, Task, Workers
-from svfr.config.data_prep import DataPrepConfig
 
 LONGEST_LIMIT = 86_400.0  # [s] whatever number of frames a broken file claims to have
 

@@ -7,13 +7,13 @@ import numpy as np
 
 from data_prep.frames import load_arrays, walk
 from data_prep.pictures import histogram
+from data_prep.quality import SMALLEST, Arniqa
 from data_prep.records import Record, read_step
 from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.settings import DataPrepConfig
 from data_prep.track import KIND
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.faces import crop
-from svfr.data.quality import SMALLEST, Arniqa
 
 PICTURE = "scores.png"
 

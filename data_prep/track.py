@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.frames import detector, recognizer, save_arrays, walk
+from data_prep.linking import FaceLinker, LinkedTrack
 from data_prep.records import Record, read_step
 from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.alignment import align_face
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
-from svfr.data.linking import FaceLinker, LinkedTrack
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
 KIND = "steps/tracks"

@@ -15,9 +15,9 @@ from data_prep.landmarks import KIND as LANDMARKS
 from data_prep.pictures import contact_sheet
 from data_prep.records import STEPS, OutputError, Record, file_name, read_step, write_lines
 from data_prep.runner import Step, by_source, num_frames, rejected_file
+from data_prep.settings import DataPrepConfig
 from data_prep.track import KIND as TRACKS
 from data_prep.workers import Workers
-from svfr.config.data_prep import DataPrepConfig
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, read_frames

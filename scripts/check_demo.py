@@ -20,7 +20,7 @@ from svfr.demo.checks import METHODS, drift, judge_margins, margins, person_matt
 from svfr.demo.ladder import TASK_SETS
 from svfr.demo.quality import SHOWN, build_quality
 from svfr.metrics.identity import IResNetRecognizer
-from svfr.sources import find_model
+from svfr.models.sources import find_model
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
-from svfr.data.synthetic import FPS
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.demo.checks import METHODS, judge_margins
 from svfr.demo.clips import held_out_clip, trivial_baseline
@@ -22,7 +21,8 @@ from svfr.demo.ladder import TASK_SETS
 from svfr.demo.quality import SHOWN, build_quality, measure
 from svfr.metrics.base import Row
 from svfr.metrics.temporal import temporal_slice
-from svfr.sources import find_model
+from svfr.models.sources import find_model
+from svfr.synthetic import FPS
 
 NUM_FRAMES = 24
 PRESET = "svfr"

@@ -23,19 +23,19 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from svfr import config
-from svfr.batch import write_json
-from svfr.config import EvalConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import VideoError, probe
-from svfr.devices import resolve_device
-from svfr.evaluate.matching import Matches, Pair, Problem, match, parse_restored
-from svfr.evaluate.records import Record, read_record
-from svfr.evaluate.report import report_html
-from svfr.evaluate.restoring import parse_weights, restore_set
-from svfr.evaluate.results import RESULTS, Results, gather
-from svfr.evaluate.run import Evaluator
-from svfr.evaluate.table import paper_table, table_markdown
+from svfr.evaluation.measure import Evaluator
+from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
+from svfr.evaluation.records import Record, read_record
+from svfr.evaluation.report import report_html
+from svfr.evaluation.restoring import parse_weights, restore_set
+from svfr.evaluation.results import RESULTS, Results, gather
+from svfr.evaluation.settings import EvalConfig
+from svfr.evaluation.tables import paper_table, table_markdown
+from svfr.inference.batch import write_json
 from svfr.metrics import build_metrics
+from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C

@@ -19,14 +19,14 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from svfr import SVFRPipeline, __version__, config
-from svfr.batch import Item, collect, digest, find_items, fingerprint, mask_of, run_items
-from svfr.config import InferConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import probe, read_frames
+from svfr.inference.batch import Item, collect, digest, find_items, fingerprint, mask_of, run_items
+from svfr.inference.options import SamplingOptions
+from svfr.inference.pipeline import check_mask_needed
+from svfr.inference.settings import InferConfig
+from svfr.inference.video import VideoReport
 from svfr.networks import NetworkMissing
-from svfr.options import SamplingOptions
-from svfr.pipeline import check_mask_needed
-from svfr.restore import VideoReport
 from svfr.tasks import TASKS, parse_tasks
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"

@@ -21,7 +21,7 @@ from svfr.demo.build import set_default
 from svfr.demo.ladder import BASELINES, TASK_SETS, choose, climb, make_points, plot, summarize, to_table
 from svfr.demo.quality import build_quality
 from svfr.diffusion import SAMPLERS
-from svfr.sources import find_model
+from svfr.models.sources import find_model
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,14 +19,15 @@ import numpy as np
 from tqdm import tqdm
 
 from svfr import __version__, config
-from svfr.batch import Item, collect, digest, find_items, fingerprint, run_items, write_json
-from svfr.config import EvalConfig, TestsetConfig
-from svfr.data import testset
 from svfr.data.degradations import PRESETS
 from svfr.data.detectors import FaceDetector, load_detector
-from svfr.data.testset import DEGRADED, GROUND_TRUTH, MASKS, ClipEntry
 from svfr.data.video import VideoError
-from svfr.evaluate.matching import canonical_task
+from svfr.evaluation import testset
+from svfr.evaluation.pairs import canonical_task
+from svfr.evaluation.settings import EvalConfig
+from svfr.evaluation.testset import DEGRADED, GROUND_TRUTH, MASKS, ClipEntry
+from svfr.evaluation.testset_settings import TestsetConfig
+from svfr.inference.batch import Item, collect, digest, find_items, fingerprint, run_items, write_json
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C

@@ -19,20 +19,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from svfr import SVFRPipeline, checkpoint, config
-from svfr.batch import write_json
-from svfr.components import INDEX_NAME
-from svfr.config import EvalConfig, InferConfig, TrainConfig
-from svfr.config.study import StudyConfig
-from svfr.config.train import DataConfig
-from svfr.data.synthetic import TEST_SEEDS, render_clip
-from svfr.data.testset import DEGRADED, GROUND_TRUTH, MASKS, write_clip
-from svfr.devices import resolve_device
-from svfr.evaluate.restoring import OneProcess, restore_task
-from svfr.evaluate.study import SEED_MARK, study_html, study_markdown
-from svfr.sources import find_model
+from svfr import SVFRPipeline, config
+from svfr.evaluation.restoring import OneProcess, restore_task
+from svfr.evaluation.settings import EvalConfig
+from svfr.evaluation.study import SEED_MARK, study_html, study_markdown
+from svfr.evaluation.study_settings import StudyConfig
+from svfr.evaluation.testset import DEGRADED, GROUND_TRUTH, MASKS, write_clip
+from svfr.inference.batch import write_json
+from svfr.inference.settings import InferConfig
+from svfr.models.components import INDEX_NAME
+from svfr.models.devices import resolve_device
+from svfr.models.sources import find_model
+from svfr.synthetic import TEST_SEEDS, render_clip
 from svfr.tasks import TASKS
-from svfr.train import TrainingError, train
+from svfr.training import checkpoint
+from svfr.training.loop import TrainingError, train
+from svfr.training.settings import DataConfig, TrainConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 SCRIPTS = Path(__file__).resolve().parent

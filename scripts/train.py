@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from svfr import config
-from svfr.config import TrainConfig
-from svfr.train import TrainingError, train
+from svfr.training.loop import TrainingError, train
+from svfr.training.settings import TrainConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 

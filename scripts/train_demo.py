@@ -13,14 +13,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from svfr import checkpoint, config
-from svfr.config.demo import DemoConfig
+from svfr import config
 from svfr.demo.build import ship, write_card
 from svfr.demo.curves import draw_curves
+from svfr.demo.settings import DemoConfig
 from svfr.demo.steps import GATED, GateError, check_renderer, make_identity, make_init, make_vae, read_gate
-from svfr.devices import resolve_device
+from svfr.models.devices import resolve_device
 from svfr.models.weights import WeightsError
-from svfr.train import TrainingError, train
+from svfr.training import checkpoint
+from svfr.training.loop import TrainingError, train
 
 STEPS = ("renderer", "vae", "identity", "svfr")
 

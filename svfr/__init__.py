@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from svfr.inference.pipeline import SVFRPipeline
     from svfr.models.svfr import SVFR
-    from svfr.pipeline import SVFRPipeline
 
 __version__ = "0.1.0"
 __all__ = ["SVFR", "SVFRPipeline", "__version__"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> type:
 
         return SVFR
     if name == "SVFRPipeline":
-        from svfr.pipeline import SVFRPipeline
+        from svfr.inference.pipeline import SVFRPipeline
 
         return SVFRPipeline
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

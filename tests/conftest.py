@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from svfr.components import Components
-from svfr.pipeline import SVFRPipeline
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.components import Components
 from tests import tiny
 
 

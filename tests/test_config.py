@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from svfr.config import ConfigError, InferConfig, load
+from svfr.config import ConfigError, load
+from svfr.inference.settings import InferConfig
 
 
 def test_defaults_then_file_then_overrides(tmp_path: Path) -> None:

@@ -10,18 +10,18 @@ from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from PIL import Image
 from torch import Tensor
 
-from svfr.components import Components, ModelSettings
 from svfr.data.alignment import official_crop, official_matrix
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_unit
 from svfr.diffusion import get_scalings, karras_sigmas
+from svfr.inference.chain import make_denoiser, released_windows, sample_windows
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector
 from svfr.models.identity import IResNet
 from svfr.models.svfr import SVFR
 from svfr.models.unet import FixedContext
-from svfr.pipeline import SVFRPipeline
-from svfr.sampling import make_denoiser, released_windows, sample_windows
 from svfr.tasks import task_prompt
-from tests import golden
+from tests import golden_files as golden
 
 pytestmark = [golden.needs_golden, pytest.mark.slow]
 SIZE, WINDOW, OVERLAP, SCALE, CHUNK = 128, 8, 3, 2.0, 8

@@ -5,13 +5,13 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from svfr.components import Components, ModelSettings
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.autoencoders import fit_patch_autoencoder
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
-from svfr.models.patch_vae import fit_patch_autoencoder
 from svfr.models.svfr import SVFR
-from svfr.pipeline import SVFRPipeline
-from tests.golden import fill
+from tests.golden_files import fill
 
 SIZE, CLIP, STEPS = 32, 4, 2
 LATENT = (4, SIZE // 4, SIZE // 4)

@@ -22,11 +22,11 @@ import torch
 
 from svfr import __version__
 from svfr.data.alignment import FFHQ_TEMPLATE
-from svfr.devices import resolve_device
 from svfr.metrics import METRICS, Chunk, SetMetric, VideoMetric, build_metrics
 from svfr.metrics.fvd import FVD
 from svfr.metrics.i3d import I3D, I3DFeatures
 from svfr.metrics.image import LPIPS
+from svfr.models.devices import resolve_device
 
 from .common import MIB, describe_machine, in_new_process, peak_rss
 from .infer import parse_lengths

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from svfr import __version__
-from svfr.devices import resolve_device, resolve_dtype
-from svfr.options import STRATEGIES
+from svfr.inference.options import STRATEGIES
+from svfr.models.devices import resolve_device, resolve_dtype
 
 from .common import MIB, describe_machine, in_new_process
 from .infer_measure import (

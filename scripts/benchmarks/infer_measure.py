@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from svfr.data.video import VideoInfo, VideoWriter
-from svfr.devices import resolve_device, resolve_dtype
+from svfr.inference.chain import RELEASED_OVERLAP_STEPS
+from svfr.inference.options import SamplingOptions
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.devices import resolve_device, resolve_dtype
 from svfr.models.identity import INPUT_SIZE
 from svfr.models.unet import FixedContext
-from svfr.options import SamplingOptions
-from svfr.pipeline import SVFRPipeline
-from svfr.sampling import RELEASED_OVERLAP_STEPS
 
 from .common import peak_rss
 from .svd_xt import SVD_XT, random_svd_xt

@@ -9,10 +9,10 @@ from typing import Any
 from svfr.demo.clips import DegradedClip, held_out_clip
 from svfr.demo.ladder import TASK_SETS, restore
 from svfr.demo.quality import SHOWN, build_quality, counted_calls, mean_row, measure
+from svfr.inference.options import RELEASED_STEPS
+from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics.base import Row
-from svfr.options import RELEASED_STEPS
-from svfr.pipeline import SVFRPipeline
-from svfr.sources import find_model
+from svfr.models.sources import find_model
 
 from .infer_measure import GUIDANCE, Setup, load
 

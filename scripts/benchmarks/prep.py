@@ -29,11 +29,11 @@ from data_prep.frames import detector, landmarker, recognizer
 from data_prep.prepare import MODULES
 from data_prep.records import STEPS, read_step
 from data_prep.score import scorer
+from data_prep.settings import DataPrepConfig, SourceConfig, WriteConfig
 from data_prep.workers import InProcess
-from svfr.config.data_prep import DataPrepConfig, SourceConfig, WriteConfig
-from svfr.data.synthetic import TEST_SEEDS, render_clip
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.networks import NetworkMissing
+from svfr.synthetic import TEST_SEEDS, render_clip
 
 MILLION = 1_000_000
 CORES = (1, 64, 256, 1024)

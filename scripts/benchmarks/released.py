@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svfr.devices import resolve_device, resolve_dtype
-from svfr.pipeline import SVFRPipeline
-from svfr.sources import find_released
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.devices import resolve_device, resolve_dtype
+from svfr.models.sources import find_released
 
 from .common import MIB, describe_machine, in_new_process, peak_rss
 from .infer_measure import draw_frames

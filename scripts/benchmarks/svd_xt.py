@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 
-from svfr.components import Components, ModelSettings
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector
 from svfr.models.identity import IResNet
+from svfr.models.sources import RELEASED_FILES, RELEASED_FOLDER, SVD_FOLDER
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
-from svfr.sources import RELEASED_FILES, RELEASED_FOLDER, SVD_FOLDER
 
 SVD_XT = "svd-xt"  # in the place of a name of weights
 

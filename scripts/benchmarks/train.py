@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from svfr import __version__
-from svfr.components import ModelSettings, load_folder
-from svfr.config import TrainConfig
 from svfr.data.degradations import PRESETS
-from svfr.devices import resolve_device
-from svfr.sources import find_model
+from svfr.models.components import ModelSettings, load_folder
+from svfr.models.devices import resolve_device
+from svfr.models.sources import find_model
+from svfr.training.settings import TrainConfig
 
 from .common import MIB, describe_machine, in_new_process
 from .svd_xt import SVD_XT

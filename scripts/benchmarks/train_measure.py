@@ -11,18 +11,18 @@ from unittest.mock import patch
 import torch
 from diffusers.training_utils import EMAModel
 
-from svfr.components import Components
-from svfr.config import TrainConfig
 from svfr.data import dataset as dataset_module
 from svfr.data import degradations
 from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
-from svfr.data.synthetic import render_clip
-from svfr.initialize import initialize
+from svfr.models.components import Components
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.unet import checkpoint_blocks
-from svfr.objective import TrainedModel
-from svfr.train import make_objective
+from svfr.synthetic import render_clip
+from svfr.training.initialize import initialize
+from svfr.training.loop import make_objective
+from svfr.training.objective import TrainedModel
+from svfr.training.settings import TrainConfig
 
 from .common import peak_rss
 from .infer_measure import Stopwatch

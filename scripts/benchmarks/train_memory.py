@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.svfr import SVFR
 from svfr.models.unet import checkpoint_blocks
-from svfr.objective import Outputs, Targets, TrainedModel
+from svfr.training.objective import Outputs, Targets, TrainedModel
 
 from .svd_xt import random_networks
 

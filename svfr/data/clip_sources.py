@@ -204,7 +204,7 @@ class RenderedClips:
     """
 
     def __init__(self, num_clips: int, first_seed: int) -> None:
-        from svfr.data.synthetic import TEST_SEEDS
+        from svfr.synthetic import TEST_SEEDS
 
         if first_seed < TEST_SEEDS < first_seed + num_clips:
             raise DataError(
@@ -233,7 +233,7 @@ class RenderedClips:
 
         For one of the same clip, half as many frames again are rendered, as rendering costs time.
         """
-        from svfr.data.synthetic import render_clip
+        from svfr.synthetic import render_clip
 
         seed = self._first_seed + index
         photo = bool(rng.uniform() < PHOTOS)

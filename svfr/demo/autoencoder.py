@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from svfr.data.synthetic import render_clip
 from svfr.demo.loop import Losses, fit
-from svfr.models.patch_vae import PatchAutoencoder, fit_patch_autoencoder
+from svfr.models.autoencoders import PatchAutoencoder, fit_patch_autoencoder
+from svfr.synthetic import render_clip
 
 VAE: TypeAlias = AutoencoderKLTemporalDecoder | PatchAutoencoder
 SCALE_CLIPS = 16  # clips that the scaling factor is measured on

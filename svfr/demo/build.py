@@ -12,8 +12,8 @@ import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import nn
 
-from svfr.components import INDEX_NAME, VAE, ModelSettings, load_folder
-from svfr.config.demo import DemoConfig
+from svfr.demo.settings import DemoConfig
+from svfr.models.components import INDEX_NAME, VAE, ModelSettings, load_folder
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
 from svfr.models.unet import LATENTS_IN
@@ -129,7 +129,7 @@ def write_card(folder: Path, config: DemoConfig, step: int, size: int, facts: Se
     lines = [
         "# A small SVFR model of rendered faces",
         "",
-        f"Trained from nothing by `scripts/train_demo.py` on clips of `svfr.data.synthetic`: {data.size} x {data.size} "
+        f"Trained from nothing by `scripts/train_demo.py` on clips of `svfr.synthetic`: {data.size} x {data.size} "
         f"px, {data.num_frames} frames, weights of step {step}, seed {config.seed}, {size / 2**20:.1f} MiB in half "
         "precision.",
         "",

@@ -8,18 +8,18 @@ import cv2
 import numpy as np
 import torch
 
-from svfr.components import Reference
 from svfr.data.alignment import align_face, five_points
 from svfr.data.frames import to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
-from svfr.data.synthetic import TEST_SEEDS, render_clip
 from svfr.demo.clips import DegradedClip, held_out_clip, trivial_baseline
 from svfr.demo.ladder import TASK_SETS, restore
 from svfr.demo.quality import mean_row, measure
+from svfr.inference.options import SamplingOptions
+from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics.base import Row, VideoMetric
 from svfr.metrics.identity import ids
-from svfr.options import SamplingOptions
-from svfr.pipeline import SVFRPipeline
+from svfr.models.components import Reference
+from svfr.synthetic import TEST_SEEDS, render_clip
 
 OTHER_SCENE = 500_000  # added to a held-out seed: another scene of the same person
 METHODS = ("degraded", "trivial", "restored")

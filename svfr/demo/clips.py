@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import task_input
 from svfr.data.masks import mask_clip
-from svfr.data.synthetic import TEST_SEEDS, render_clip
+from svfr.synthetic import TEST_SEEDS, render_clip
 
 MEDIAN = 3  # frames and px
 CHROMA_CLIPS = 64  # training clips that the mean chroma is taken from

@@ -10,9 +10,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from svfr.data.alignment import align_face, five_points
-from svfr.data.synthetic import TEST_SEEDS, render_clip
 from svfr.demo.loop import Losses, fit
 from svfr.models.identity import IResNet
+from svfr.synthetic import TEST_SEEDS, render_clip
 
 SCALE = 32.0  # of the cosines. Assumption: half of ArcFace's, for hundreds of people instead of many thousands
 MARGIN = 0.3  # [rad], added to the angle to one's own centre. Assumption: ArcFace's 0.5 is for longer training

@@ -12,8 +12,8 @@ import numpy as np
 
 from svfr.demo.clips import DegradedClip, held_out_clip, trivial_baseline
 from svfr.demo.quality import SHOWN, counted_calls, mean_row, measure
+from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics.base import Row, VideoMetric
-from svfr.pipeline import SVFRPipeline
 
 TASK_SETS: tuple[tuple[str, ...], ...] = (
     ("bfr",),

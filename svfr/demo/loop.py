@@ -1,4 +1,4 @@
-"""The training loop that the VAE and the ID network share; SVFR's own is `svfr.train`."""
+"""The training loop that the VAE and the ID network share; SVFR's own is `svfr.training.loop`."""
 
 import json
 import math

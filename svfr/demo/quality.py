@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from svfr.components import Components
 from svfr.data.alignment import five_points
 from svfr.demo.clips import DegradedClip
 from svfr.metrics.base import Chunk, FrameMeans, FrameRows, Row, VideoMetric, to_row
 from svfr.metrics.identity import Identity, IResNetRecognizer
 from svfr.metrics.image import PSNR, SSIM
 from svfr.metrics.temporal import WarpingError
+from svfr.models.components import Components
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 CHROMA = ((0.5, -0.418688, -0.081312), (-0.168736, -0.331264, 0.5))  # Cr, Cb of ITU-R 601, full range

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
 
-from svfr.components import INDEX_NAME, VAE, VAE_CLASSES
-from svfr.config.checks import ConfigError
-from svfr.config.demo import DemoConfig
+from svfr.config import ConfigError
 from svfr.data.frames import to_uint8, to_unit
-from svfr.data.synthetic import render_clip
 from svfr.demo.autoencoder import fit_patches, round_trip, train_vae
 from svfr.demo.build import write_init
 from svfr.demo.clips import held_out_clip
 from svfr.demo.identity import embed, render_crops, train_identity, unseen_crops, verification_accuracy
+from svfr.demo.settings import DemoConfig
+from svfr.models.components import INDEX_NAME, VAE, VAE_CLASSES
 from svfr.models.identity import IResNet
 from svfr.models.weights import load_part
+from svfr.synthetic import render_clip
 
 GATE_NAME = "gate.json"
 GATED = ("renderer", "vae", "id_encoder")  # folders of the steps that have a gate
@@ -148,7 +148,7 @@ def make_identity(config: DemoConfig, folder: Path, device: torch.device) -> IRe
 
 
 def make_init(config: DemoConfig, folder: Path, vae: VAE, id_encoder: IResNet) -> Path:
-    """What `svfr.train` starts from: a model folder whose UNet and heads have no weights yet."""
+    """What `svfr.training.loop` starts from: a model folder whose UNet and heads have no weights yet."""
     target = folder / "init"
     if not (target / INDEX_NAME).is_file():
         write_init(target, config, vae, id_encoder)

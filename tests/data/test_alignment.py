@@ -13,7 +13,7 @@ from svfr.data.alignment import (
     official_warp,
     similarity_transform,
 )
-from tests import golden
+from tests import golden_files as golden
 
 
 def moved(points: np.ndarray, angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

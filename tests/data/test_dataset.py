@@ -18,7 +18,7 @@ from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, Im
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.data.manifest import Clip, write_manifest
 from svfr.data.sampler import ClipBatchSampler
-from svfr.data.synthetic import render_clip
+from svfr.synthetic import render_clip
 from tests import clips
 
 SIZE, FRAMES = 48, 3

@@ -13,7 +13,7 @@ from svfr.config import ConfigError
 from svfr.data.clip_sources import DataError
 from svfr.data.dataset import Sample, collate
 from svfr.data.latent_cache import LatentCache, fingerprint
-from tests import training
+from tests import runs as training
 from tests.data.test_dataset import SIZE, MadeClips, dataset
 
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from svfr.data.synthetic import TEST_SEEDS, render_clip
+from svfr.synthetic import TEST_SEEDS, render_clip
 from tests import clips
 
 SIDE = 64  # [px]; YuNet finds the rendered heads at this size

@@ -9,8 +9,8 @@ import pytest
 
 from data_prep.records import PrepareError, Record, read_step, step_file
 from data_prep.runner import Rejected, Step, reject, rejected_file
+from data_prep.settings import DataPrepConfig, SourceConfig
 from data_prep.workers import InProcess, LocalWorkers, RayWorkers, Workers
-from svfr.config.data_prep import DataPrepConfig, SourceConfig
 
 
 def work(number: int, settings: DataPrepConfig) -> list[Record]:

@@ -1,6 +1,6 @@
 """The bundled model as it is shipped."""
 
-from svfr.components import DEMO_FOLDER, load_folder
+from svfr.models.components import DEMO_FOLDER, load_folder
 
 LARGEST = 30 * 2**20  # [bytes], all weights together
 

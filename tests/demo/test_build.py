@@ -4,15 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from svfr.components import load_folder
-from svfr.config import load
-from svfr.config.checks import ConfigError
-from svfr.config.demo import DemoConfig
+from svfr.config import ConfigError, load
 from svfr.demo.autoencoder import fit_patches
 from svfr.demo.build import ship, unet_config, write_init
+from svfr.demo.settings import DemoConfig
 from svfr.demo.steps import new_kl_vae
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.components import load_folder
 from svfr.models.identity import IResNet
-from svfr.pipeline import SVFRPipeline
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

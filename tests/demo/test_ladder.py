@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from svfr.components import load_folder
 from svfr.demo.checks import Finding, judge_margins
 from svfr.demo.ladder import Point, Record, choose, make_points, read_records, scores, summarize
+from svfr.models.components import load_folder
 from tests import tiny
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from svfr.components import Components
 from svfr.demo.quality import (
     chroma_psnr,
     counted_calls,
@@ -10,7 +9,8 @@ from svfr.demo.quality import (
     gradient_magnitude_deviation,
     mean_row,
 )
-from svfr.pipeline import SVFRPipeline
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.components import Components
 from tests import tiny
 
 

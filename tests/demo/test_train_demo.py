@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from svfr.pipeline import SVFRPipeline
+from svfr.inference.pipeline import SVFRPipeline
 from tests import tiny
 from tests.demo.test_build import SMALL
 from tests.demo.test_ladder import load_script

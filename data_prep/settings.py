@@ -1,0 +1,184 @@
+"""Settings of `data_prep/prepare.py`."""
+
+from dataclasses import dataclass, field
+
+from svfr.config import ConfigError, check_at_least, check_choice
+
+COLLECTIONS = ("videos", "images", "voxceleb2", "celebv", "vfhq")
+
+
+@dataclass
+class SourceConfig:
+    """The raw footage."""
+
+    path: str = "???"
+    """Folder of the footage; nothing in it is changed."""
+    collection: str = "videos"
+    """videos (any folder of video files and folders of frames) | images (each picture is a clip of one frame) |
+    voxceleb2 | celebv (CelebV-HQ, CelebV-Text) | vfhq."""
+    annotations: str | None = None
+    """VoxCeleb2's folder of txt tracks, CelebV's JSON file, VFHQ's folder of meta-info. Default: searched in `path`."""
+    licence: str = "unstated"
+    """What the data card says of the footage's licence."""
+
+    def __post_init__(self) -> None:
+        check_choice("source.collection", self.collection, COLLECTIONS)
+
+
+@dataclass
+class CutConfig:
+    """Shots, and clips from them."""
+
+    threshold: float = 10.0
+    """Content difference [0..255] from which a frame may start a new shot; see `svfr.data.shots`. Measured: at most 7.4
+    inside of 21 real clips, at least 15.9 where any two of them meet."""
+    min_frames: int = 16
+    """Shorter clips are left out (pictures aren't)."""
+    clip_frames: int | None = None
+    """Cut shots into clips of exactly this many frames. Default: a clip is as long as its shot."""
+    stride: int | None = None
+    """Frames from one clip's start to the next's. Default: `clip_frames`."""
+
+    def __post_init__(self) -> None:
+        check_at_least("cut.threshold", self.threshold, 0)
+        for name in ("min_frames", "clip_frames", "stride"):
+            check_at_least(f"cut.{name}", getattr(self, name), 1)
+        if self.stride is not None and self.clip_frames is None:
+            raise ConfigError(f"cut.stride={self.stride}: needs cut.clip_frames")
+        if self.clip_frames is not None and self.clip_frames < self.min_frames:
+            raise ConfigError(f"cut.clip_frames={self.clip_frames}: less than cut.min_frames={self.min_frames}")
+
+
+@dataclass
+class TrackConfig:
+    """Which faces become clips. The defaults are lenient."""
+
+    min_face: float = 32.0
+    """Larger side of the face's box [px], median over the clip."""
+    min_detected: float = 0.5
+    """Share of the clip's frames in which the face was detected."""
+    min_inside: float = 0.0
+    """Share of the crop that lies inside of the frame, mean over the clip; outside, the frame's edge is repeated."""
+    min_frontality: float = 0.0
+    """Median of `svfr.data.faces.frontality`, 0 (profile) to 1 (frontal)."""
+    min_sharpness: float = 0.0
+    """Median of `svfr.data.faces.sharpness` of the face at 128 px."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_face", "min_detected", "min_inside", "min_frontality", "min_sharpness"):
+            check_at_least(f"track.{name}", getattr(self, name), 0)
+
+
+@dataclass
+class QualityConfig:
+    """What is kept by its score. Without a score (`score=none`) nothing is left out."""
+
+    frames: int = 4
+    """Frames of a clip that are scored, evenly spread; the clip's score is their mean."""
+    min: float | None = None
+    """Least score [0..1]."""
+    keep: int | None = None
+    """Keep this many clips, the best ones."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("min", 0), ("keep", 1)):
+            check_at_least(f"quality.{name}", getattr(self, name), least)
+
+
+@dataclass
+class IdentityConfig:
+    """Who is who, and the splits that share no person."""
+
+    threshold: float = 0.4
+    """Cosine of two clips' embeddings from which they show the same person. Assumption; measured with EdgeFace on
+    real clips: within one clip 0.81 on average (5th percentile 0.62), between people 0.02 (95th percentile 0.15)."""
+    val: float = 0.05
+    """Share of the clips for the split val."""
+    test: float = 0.05
+    """Share of the clips for the split test."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "val", "test"):
+            check_at_least(f"identity.{name}", getattr(self, name), 0)
+        if self.val + self.test > 1:
+            raise ConfigError(f"identity.val={self.val} and identity.test={self.test}: more than 1 together")
+
+
+@dataclass
+class WriteConfig:
+    """What is written."""
+
+    mode: str = "clips"
+    """clips (square crops that follow the face, as files of their own) | references (places in the originals, with
+    one crop that stays still)."""
+    size: int = 512
+    """Side of the written clips [px]."""
+    crf: int = 10
+    """H.264 quality of the written clips, 0 (lossless but for the 4:2:0 colours) to 51."""
+    sheet: int = 60
+    """Clips on the contact sheet."""
+
+    def __post_init__(self) -> None:
+        check_choice("write.mode", self.mode, ("clips", "references"))
+        check_at_least("write.size", self.size, 16)
+        check_at_least("write.crf", self.crf, 0)
+        check_at_least("write.sheet", self.sheet, 1)
+        if self.crf > 51 or self.size % 2:
+            raise ConfigError(f"write.crf={self.crf} write.size={self.size}: at most 51, and an even number")
+
+
+@dataclass
+class DataPrepConfig:
+    """How raw footage becomes a training manifest."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    """The raw footage."""
+    output: str = "???"
+    """Folder of the result and of all that is needed to go on after an interruption."""
+    networks: str | None = None
+    """Folder of third-party networks. Default: $SVFR_NETWORKS."""
+    detector: str = "auto"
+    """auto | insightface | yunet."""
+    recognizer: str = "auto"
+    """auto | insightface | edgeface | an ONNX file of InsightFace's interface | none (then every source file counts
+    as a person of its own, unless its annotations name one)."""
+    score: str = "arniqa"
+    """arniqa | none."""
+    landmarks: str = "auto"
+    """auto | face_alignment | onnx | none."""
+    seed: int = 0
+    """Of the splits."""
+    engine: str = "local"
+    """local (processes of this machine) | ray."""
+    processes: int | None = None
+    """Workers. Default: one for each core (of the Ray cluster). 0: none, all in this process, for debugging."""
+    ray_address: str | None = None
+    """Of a running Ray cluster, or auto. Default: a Ray of its own on this machine."""
+    time_limit: float = 300.0
+    """A file may take this long [s] in a step before its worker is ended and the file counts as bad."""
+    time_per_frame: float = 1.0
+    """[s] that the limit grows by with each frame of the file."""
+    cut: CutConfig = field(default_factory=CutConfig)
+    """Shots, and clips from them."""
+    track: TrackConfig = field(default_factory=TrackConfig)
+    """Which faces become clips."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """What is kept by its score."""
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    """Who is who, and the splits."""
+    write: WriteConfig = field(default_factory=WriteConfig)
+    """What is written."""
+
+    def __post_init__(self) -> None:
+        check_choice("detector", self.detector, ("auto", "insightface", "yunet"))
+        check_choice("score", self.score, ("arniqa", "none"))
+        check_choice("landmarks", self.landmarks, ("auto", "face_alignment", "onnx", "none"))
+        check_choice("engine", self.engine, ("local", "ray"))
+        check_at_least("processes", self.processes, 0)
+        check_at_least("seed", self.seed, 0)
+        check_at_least("time_limit", self.time_limit, 0.1)
+        check_at_least("time_per_frame", self.time_per_frame, 0)
+        if self.engine == "ray" and self.processes == 0:
+            raise ConfigError("processes=0: Ray needs at least one worker")
+        if self.score == "none" and (self.quality.min is not None or self.quality.keep is not None):
+            raise ConfigError("quality.min and quality.keep need a score: leave score=none out")

@@ -1,0 +1,76 @@
+"""Settings from yaml files and `key=value` overrides. The only importer of OmegaConf."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+Schema = TypeVar("Schema")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; one line that names the key."""
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{name}={value}: choose from {', '.join(choices)}")
+
+
+def check_at_least(name: str, value: float | None, least: float) -> None:
+    """Raises ConfigError unless `value` is None or a finite number of at least `least`."""
+    if value is not None and not least <= value < float("inf"):  # nan is not, either
+        raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
+
+
+def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str] = ()) -> Schema:
+    """Settings from the schema's defaults, then a yaml file, then `key=value` overrides.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (the nearest valid one is named), a wrong type or value.
+    """
+    config = OmegaConf.structured(schema)
+    where = ""
+    try:
+        if yaml is not None:
+            where = f"{yaml}: "
+            config = OmegaConf.merge(config, _load_mapping(yaml))
+        where = ""
+        for override in overrides:
+            config = OmegaConf.merge(config, _parse_override(override))
+        return cast(Schema, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        message, *details = str(error).splitlines()
+        key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
+        message = message.replace(f" not in '{schema.__name__}'", " is no setting")
+        raise ConfigError(where + (message if key in message else f"{key}: {message}")) from error
+
+
+def _parse_override(override: str) -> DictConfig:
+    if "=" not in override:
+        raise ConfigError(f"'{override}': settings are given as key=value")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except YAMLError as error:
+        raise ConfigError(f"'{override}': the value is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _load_mapping(path: Path) -> DictConfig:
+    try:
+        content = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: has to hold settings as 'key: value' lines")
+    return content
+
+
+def save(config: object, path: Path) -> None:
+    """Write settings, all of them, as a yaml file that `load` reads."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))

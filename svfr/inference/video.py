@@ -1,0 +1,253 @@
+"""Restore a whole video file by streaming: find the face, restore its crop clip by clip, paste it back, write."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from svfr.data.detectors import Face, FaceDetector
+from svfr.data.faces import FaceTrack, crop, feather, fit, region, track_largest_face
+from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.inference.keep import KeepRules
+
+OnProgress = Callable[[float, str], None]  # told the frames that the work just done amounts to, and the stage
+COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
+TO_THE_END = 2**62  # a frame index that no video reaches
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """Facts of one restored video."""
+
+    output: Path
+    num_frames: int
+    restored_frames: int  # the others had no face and passed through
+    num_tracks: int
+    width: int
+    height: int
+    fps: float
+    seconds: float
+    detector: str | None
+    notes: list[str] = field(default_factory=list)
+
+
+class Stream(Protocol):
+    """Restores the frames of one segment: (3, s, s) in, in [-1, 1]; (n, 3, s, s) out, each frame once, in order."""
+
+    def __call__(
+        self, frames: Iterator[Tensor], first_frame: int, on_step: Callable[[float], None]
+    ) -> Iterator[Tensor]:
+        """Restore frames whose first one is number `first_frame` of its video."""
+        ...
+
+
+class Segment(NamedTuple):
+    """Consecutive frames whose face is restored as one chain of clips."""
+
+    start: int
+    stop: int
+    boxes: Iterable[np.ndarray | None]  # (4,) square crop of each frame [px]; None is the whole frame
+
+
+class _Pending(NamedTuple):
+    frame: Frame
+    hole: np.ndarray | None  # (h, w) bool at the frame's size
+    box: np.ndarray | None
+
+
+def restore_video(
+    stream: Stream,
+    source: Path,
+    target: Path,
+    tasks: tuple[str, ...],
+    keep: KeepRules,
+    *,
+    size: int,
+    mask: Path | None = None,
+    detector: FaceDetector | None = None,
+    face: str = "auto",
+    format: str = "mp4",
+    crf: int = 18,
+    on_progress: OnProgress | None = None,
+) -> VideoReport:
+    """Restore a video, an image or a folder of frames.
+
+    Frames without a face pass through unchanged. With `face="auto"` the file is read twice: to find the face, and to
+    restore it; both stream.
+
+    Args:
+        stream: restores the aligned crops.
+        source: the input.
+        target: the result; its suffix may change with the container (see `VideoWriter`).
+        tasks: from `parse_tasks`.
+        keep: what the result keeps of the input.
+        size: side of the square that is restored [px].
+        mask: image, video or folder of images; white is a hole. One image serves all frames.
+        detector: finds faces; needed for "auto".
+        face: "auto" or "aligned" (the whole frame is the crop).
+        format: "mp4" or "png".
+        crf: H.264 quality.
+        on_progress: called with (frames, "faces" or "restore").
+
+    Raises:
+        VideoError: the input, the mask or the output cannot be used; nothing is left at `target`.
+    """
+    started = time.perf_counter()
+
+    def advance(frames: float) -> None:
+        if on_progress:
+            on_progress(frames, "restore")
+
+    info = probe(source)
+    notes: list[str] = []
+    if face == "auto":
+        if detector is None:
+            raise ValueError('face="auto" needs a detector')
+        tracks = find_tracks(source, info, detector, on_progress)
+        segments = [Segment(track.start, track.stop, track.boxes) for track in tracks]
+        if not tracks:
+            notes.append("no face found: the input passed through unchanged")
+    else:
+        segments = [Segment(0, TO_THE_END, repeat(None))]
+
+    pairs = _with_masks(source, mask, info)
+    position = restored_frames = 0
+    with VideoWriter(target, source=info, format=format, crf=crf) as writer:
+        if writer.path.resolve() == source.resolve():
+            raise VideoError(f"{source}: the result would replace it; choose another output")
+
+        def pass_through(num_frames: int) -> int:
+            passed = 0
+            for frame, _ in islice(pairs, num_frames):
+                writer.write(frame.image, frame.pts, frame.time_base)
+                passed += 1
+                advance(1)
+            return passed
+
+        for segment in segments:
+            position += pass_through(segment.start - position)
+            pending: deque[_Pending] = deque()
+            restored = stream(_degraded(pairs, segment, pending, tasks, size), segment.start, advance)
+            for chunk in restored:
+                for image in to_uint8(to_unit(chunk)):
+                    frame, hole, box = pending.popleft()
+                    writer.write(_put_back(frame.image, image, box, hole, keep), frame.pts, frame.time_base)
+                    position += 1
+                    restored_frames += 1
+        position += pass_through(TO_THE_END)
+        if position == 0:
+            raise VideoError(f"{source}: no frames")
+    return VideoReport(
+        output=writer.path,
+        num_frames=position,
+        restored_frames=restored_frames,
+        num_tracks=len(segments) if face == "auto" else 1,
+        width=info.width,
+        height=info.height,
+        fps=float(info.fps),
+        seconds=time.perf_counter() - started,
+        detector=detector.name if detector else None,
+        notes=notes,
+    )
+
+
+def find_tracks(
+    source: Path, info: VideoInfo, detector: FaceDetector, on_progress: OnProgress | None = None
+) -> list[FaceTrack]:
+    """Follow the largest face through a video; only boxes and landmarks are held."""
+
+    def detections() -> Iterator[list[Face]]:
+        for frame in read_frames(source):
+            yield detector(frame.image)
+            if on_progress:
+                on_progress(1, "faces")
+
+    return track_largest_face(detections(), float(info.fps))
+
+
+def _degraded(
+    pairs: Iterator[tuple[Frame, np.ndarray | None]],
+    segment: Segment,
+    pending: deque[_Pending],
+    tasks: tuple[str, ...],
+    size: int,
+) -> Iterator[Tensor]:
+    """The network's input for the frames of a segment; each frame is left in `pending` for its result."""
+    frames = islice(pairs, segment.stop - segment.start)
+    for (frame, mask), box in zip(frames, segment.boxes, strict=False):
+        image, hole = frame.image, None
+        height, width = image.shape[:2]
+        if mask is not None:
+            hole = resize_mask(mask, width, height)
+        if box is None:
+            cut, cut_hole = resize(image, size, size), None if mask is None else resize_mask(mask, size, size)
+        else:
+            cut, cut_hole = crop(image, box, size), None if hole is None else _crop_hole(hole, box, size)
+        pending.append(_Pending(frame, hole, box))
+        yield to_tensor(task_input(cut, tasks, cut_hole))
+
+
+def _crop_hole(hole: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """The (size, size) part of a mask under a crop, by nearest neighbour; what is outside of the frame is no hole."""
+    height, width = hole.shape
+    centres = (np.arange(size) + 0.5) / size
+    columns = np.floor(box[0] + centres * (box[2] - box[0])).astype(int)
+    rows = np.floor(box[1] + centres * (box[3] - box[1])).astype(int)
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
+    return hole[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)] & inside
+
+
+def _put_back(
+    image: np.ndarray, restored: np.ndarray, box: np.ndarray | None, hole: np.ndarray | None, keep: KeepRules
+) -> np.ndarray:
+    """A restored crop at its place in the frame, at the frame's size."""
+    height, width = image.shape[:2]
+    if box is None:
+        return keep.apply(resize(restored, width, height), image, hole, min(width, height))
+    x0, y0, x1, y1 = inside = region(box, width, height)
+    if x0 == x1 or y0 == y1:
+        return image
+    below = image[y0:y1, x0:x1]
+    cut_hole = None if hole is None else hole[y0:y1, x0:x1]
+    patch = keep.apply(fit(restored, box, inside), below, cut_hole, box[2] - box[0])
+    alpha = feather(box, inside)
+    result = image.copy()
+    result[y0:y1, x0:x1] = np.rint(below + alpha * (patch.astype(np.float32) - below)).astype(np.uint8)
+    return result
+
+
+def _with_masks(source: Path, mask: Path | None, info: VideoInfo) -> Iterator[tuple[Frame, np.ndarray | None]]:
+    """Frames with their masks, (h, w) uint8 of any size.
+
+    Raises:
+        VideoError: a mask of another length.
+    """
+    frames = read_frames(source)
+    if mask is None:
+        yield from zip(frames, repeat(None))
+        return
+    mask_info = probe(mask)
+    if mask_info.kind == "image":
+        still = next(read_frames(mask)).image.max(axis=-1)
+        yield from zip(frames, repeat(still))
+        return
+    known = mask_info.num_frames > 0 and info.num_frames > 0
+    if known and abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
+        raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
+    masks = read_frames(mask)
+    num_frames = 0
+    for frame in frames:
+        mask_frame = next(masks, None)
+        if mask_frame is None:
+            raise VideoError(f"{mask}: the mask ends after {num_frames} frames, {source.name} goes on")
+        num_frames += 1
+        yield frame, mask_frame.image.max(axis=-1)
+    if next(masks, None) is not None:
+        raise VideoError(f"{mask}: the mask goes on after the {num_frames} frames of {source.name}")

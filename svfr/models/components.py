@@ -1,0 +1,395 @@
+"""The networks of a restoration model, their settings, and how they are loaded and saved together."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from torch import Tensor, nn
+
+from svfr.data.alignment import ID_CROP_STYLES, id_crop
+from svfr.diffusion import SAMPLERS
+from svfr.models.autoencoders import PatchAutoencoder
+from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
+from svfr.models.identity import IResNet
+from svfr.models.svfr import SVFR
+from svfr.models.unet import LATENTS_IN, FixedContext
+from svfr.models.weights import (
+    WeightsError,
+    build_part,
+    has_weights,
+    load_id_projector,
+    load_iresnet,
+    load_part,
+    load_released_part,
+    read_config,
+)
+
+INDEX_NAME = "model_index.json"
+DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
+VAE: TypeAlias = AutoencoderKLTemporalDecoder | PatchAutoencoder
+VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKLTemporalDecoder, PatchAutoencoder)}
+ENCODE_CHUNK = 8  # frames that the VAE encodes together: each on its own, so this only bounds memory
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What weights were trained for, and so want at inference; saved beside them. Defaults: the released model."""
+
+    size: int = 512
+    """Side of the square frames [px]."""
+    clip_length: int = 16
+    """Frames that are denoised together."""
+    num_inference_steps: int = 30
+    """Steps of the released code's referred pass."""
+    guidance_scale: float = 2.0
+    sampler: str = "euler"
+    """Of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
+    id_crop: str = "official"
+    """Alignment of the ID network's input: arcface (the usual one) | official (the released code's)."""
+    untrained: bool = False
+    """Random weights: results are noise and have to be labelled so."""
+
+    def __post_init__(self) -> None:
+        if self.id_crop not in ID_CROP_STYLES:
+            raise ValueError(f"id_crop '{self.id_crop}': choose from {', '.join(ID_CROP_STYLES)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A clean face that a clip is denoised with."""
+
+    latents: Tensor  # (1, c, h, w), not scaled
+    id_tokens: Tensor  # (1, 49, d)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Reference and identity as the denoiser takes them, constant over a whole run."""
+
+    ref_latents: Tensor  # (1, c, h, w), zeros without a reference
+    context: FixedContext
+
+
+class Components:
+    """The networks that restore, on one device.
+
+    Args:
+        model: UNet and ID projector.
+        vae: between pixels and latents: SVD's, or the linear one of patches.
+        id_encoder: ArcFace.
+        scheduler: the configuration of the noise levels, in SVD's terms.
+        settings: what the weights want.
+    """
+
+    def __init__(
+        self,
+        model: SVFR,
+        vae: VAE,
+        id_encoder: IResNet,
+        scheduler: EulerDiscreteScheduler,
+        settings: ModelSettings,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.vae = vae.eval().requires_grad_(False)
+        self.id_encoder = id_encoder.eval().requires_grad_(False)
+        self.scheduler = scheduler
+        self.settings = settings
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts that are saved, by folder name."""
+        heads = {
+            "latent_transformer": self.model.latent_transformer,
+            "landmark_predictor": self.model.landmark_predictor,
+        }
+        return {
+            "unet": self.model.unet,
+            "vae": self.vae,
+            "id_projector": self.model.id_projector,
+            "id_encoder": self.id_encoder,
+            **{name: head for name, head in heads.items() if head is not None},
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.model.unet.device
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of a frame per latent pixel, along one side."""
+        if isinstance(self.vae, PatchAutoencoder):
+            return self.vae.config.patch_size
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the VAE's latents."""
+        return self.vae.config.latent_channels
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Smallest and largest noise level of sampling."""
+        return self.scheduler.config.sigma_min, self.scheduler.config.sigma_max
+
+    def to(
+        self, device: torch.device | str, dtype: torch.dtype, model_dtype: torch.dtype | None = None
+    ) -> "Components":
+        """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there.
+
+        Args:
+            device: of all networks.
+            dtype: of them.
+            model_dtype: of UNet and ID projector instead; training keeps them in float32.
+        """
+        upcast = dtype == torch.float16 and self.vae.config.force_upcast
+        # diffusers' own `to` warns of exceptions that none of these parts has.
+        nn.Module.to(self.model, device, model_dtype or dtype)
+        nn.Module.to(self.id_encoder, device, dtype)
+        nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)
+        return self
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """(n, 3, H, W) in [-1, 1] -> (n, c, h, w) float32: the posterior's mode, not scaled (released code)."""
+        latents = [
+            self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mode().float()
+            for chunk in frames.split(ENCODE_CHUNK)
+        ]
+        return torch.cat(latents)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, chunk_size: int, context: int = 0) -> Tensor:
+        """Decode consecutive frames.
+
+        Args:
+            latents: (n, c, h, w), scaled.
+            chunk_size: frames that are decoded together.
+            context: frames of a chunk that the one before it has given already; they are decoded again, not given
+                again, so that the temporal decoder sees the past across the chunks' border.
+
+        Returns:
+            (n, 3, H, W) float32, about [-1, 1], not clamped.
+
+        Raises:
+            ValueError: not finite, as where a number type overflows.
+        """
+        context = min(context, chunk_size - 1)
+        latents = (latents / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
+        frames: list[Tensor] = []
+        start = 0
+        while not frames or start + context < len(latents):
+            chunk = latents[start : start + chunk_size]
+            decoded = self.vae.decode(chunk, num_frames=len(chunk)).sample.float()
+            frames.append(decoded[context:] if frames else decoded)
+            start += chunk_size - context
+        decoded = torch.cat(frames)
+        if not decoded.isfinite().all():
+            raise ValueError(
+                "the result is not finite: choose another dtype (bfloat16, float32) or a lower guidance_scale"
+            )
+        return decoded
+
+    @torch.no_grad()
+    def encode_reference(self, frame: Tensor, image: np.ndarray, landmarks: np.ndarray) -> Reference:
+        """Describe a reference face to the denoiser.
+
+        Args:
+            frame: (3, s, s) in [-1, 1] for the VAE.
+            image: (s, s, 3) uint8, the same frame for the ID network.
+            landmarks: (5, 2) [px], eyes, nose and corners of the mouth in `image`.
+        """
+        face = id_crop(image, landmarks, self.settings.id_crop)[None]
+        return Reference(latents=self.encode(frame[None]), id_tokens=self.id_tokens(face))
+
+    @torch.no_grad()
+    def id_tokens(self, face: Tensor) -> Tensor:
+        """(b, 3, 112, 112) aligned faces in [-1, 1] -> (b, 49, d) cross-attention tokens."""
+        feature_map = self.id_encoder(face.to(self.device, self.id_encoder.dtype)).feature_map
+        return self.model.id_projector(feature_map)
+
+    def condition(self, reference: Reference | None, latent_size: tuple[int, int]) -> Condition:
+        """What the denoiser is told of a reference; zeros where there is none."""
+        if reference is not None:
+            return Condition(reference.latents, self.model.fix_context(reference.id_tokens))
+        projector = self.model.id_projector
+        latents = torch.zeros(1, self.latent_channels, *latent_size, device=self.device)
+        tokens = torch.zeros(1, 1, projector.config.out_channels, device=self.device)
+        return Condition(latents, self.model.fix_context(tokens))
+
+    def save(self, folder: Path) -> None:
+        """Write all parts in diffusers layout (safetensors), with an index that holds the settings."""
+        folder.mkdir(parents=True, exist_ok=True)
+        index: dict[str, Any] = {"_class_name": "SVFRPipeline", "_diffusers_version": diffusers.__version__}
+        for name, part in self.parts.items():
+            part.save_pretrained(folder / name)  # type: ignore[operator]
+            index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+        self.scheduler.save_pretrained(folder / "scheduler")
+        index["scheduler"] = ["diffusers", type(self.scheduler).__name__]
+        index["settings"] = asdict(self.settings)
+        (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
+    """Load what `Components.save` wrote.
+
+    Args:
+        folder: of the model.
+        dtype: of the networks.
+        seed: initializes parts that have a configuration but no weights, for training. None: that is an error,
+            unless the settings say `untrained`.
+
+    Raises:
+        WeightsError: a part is missing, unreadable or of another architecture.
+    """
+    index = _read_index(folder)
+    settings = _read_settings(index, folder)
+    if settings.untrained and seed is None:
+        seed = 0
+
+    def load(part_class: type[Any], name: str) -> Any:
+        if seed is not None and not has_weights(folder / name):
+            return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
+        return load_part(part_class, folder / name, dtype)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed or 0)
+        return assemble(
+            folder,
+            settings,
+            unet=load(UNetSpatioTemporalConditionModel, "unet"),
+            vae=load(find_vae_class(index, folder), "vae"),
+            id_projector=load(IDProjector, "id_projector"),
+            id_encoder=load(IResNet, "id_encoder"),
+            latent_transformer=load(LatentTransformer, "latent_transformer") if "latent_transformer" in index else None,
+            landmark_predictor=load(LandmarkPredictor, "landmark_predictor") if "landmark_predictor" in index else None,
+        )
+
+
+def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
+    """The class that a folder's index names for its VAE; SVD's if it names none.
+
+    Raises:
+        WeightsError: another than these.
+    """
+    entry = index.get("vae", ["diffusers", AutoencoderKLTemporalDecoder.__name__])
+    name = entry[-1] if isinstance(entry, list) and entry else entry
+    if name not in VAE_CLASSES:
+        raise WeightsError(f"{folder / INDEX_NAME}: vae '{name}': choose from {', '.join(VAE_CLASSES)}")
+    return VAE_CLASSES[name]
+
+
+def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: torch.dtype) -> Components:
+    """Load the files of the released SVFR; of SVD's folder only unet/config.json, vae/ and scheduler/ are read.
+
+    Raises:
+        WeightsError: a file is missing, unreadable or of another architecture.
+    """
+    config = read_config(svd / "unet")
+    config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
+    return assemble(
+        svd,
+        ModelSettings(),
+        unet=load_released_part(UNetSpatioTemporalConditionModel, config, unet, dtype),
+        vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
+        id_projector=load_id_projector(id_linear, dtype),
+        id_encoder=load_iresnet(arcface, dtype),
+    )
+
+
+def assemble(
+    folder: Path,
+    settings: ModelSettings,
+    unet: UNetSpatioTemporalConditionModel,
+    vae: VAE,
+    id_projector: IDProjector,
+    id_encoder: IResNet,
+    latent_transformer: LatentTransformer | None = None,
+    landmark_predictor: LandmarkPredictor | None = None,
+) -> Components:
+    """Components of parts, once they are known to fit together; `folder` holds scheduler/ and is named in errors."""
+    _check_fit(folder, unet, vae, id_projector, id_encoder)
+    model = SVFR(unet, id_projector, latent_transformer, landmark_predictor)
+    return Components(model, vae, id_encoder, _load_scheduler(folder / "scheduler"), settings)
+
+
+def _check_fit(
+    folder: Path,
+    unet: UNetSpatioTemporalConditionModel,
+    vae: VAE,
+    id_projector: IDProjector,
+    id_encoder: IResNet,
+) -> None:
+    pairs = (
+        ("latent channels of the UNet and the VAE", unet.config.out_channels, vae.config.latent_channels),
+        (
+            "input channels of the UNet and 3 x its latents",
+            unet.config.in_channels,
+            LATENTS_IN * unet.config.out_channels,
+        ),
+        (
+            "token width of UNet and ID projector",
+            unet.config.cross_attention_dim,
+            id_projector.config.out_channels,
+        ),
+        (
+            "feature channels of ID projector and ID network",
+            id_projector.config.in_channels,
+            id_encoder.config.block_out_channels[-1],
+        ),
+        (
+            "width of the UNet's added embedding and of the task prompt",
+            unet.config.projection_class_embeddings_input_dim,
+            3 * unet.config.addition_time_embed_dim,
+        ),
+    )
+    for what, one, other in pairs:
+        if one != other:
+            raise WeightsError(f"{folder}: parts that do not fit together: {what} are {one} and {other}")
+
+
+def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
+    path = folder / "scheduler_config.json"
+    if not path.is_file():
+        raise WeightsError(f"{path}: missing; 'scheduler/' of a model folder in diffusers layout")
+    config = _read_json(path)
+    wanted = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
+    for key, value in wanted.items():
+        if config.get(key) != value:
+            raise WeightsError(f"{path}: {key} is {config.get(key)!r}, SVD's is {value!r}")
+    return EulerDiscreteScheduler.from_config(config)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise WeightsError(f"{path}: missing; weights are a folder that save_pretrained or convert_released.py wrote")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # of JSON or of its encoding
+        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+
+
+def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:
+    settings = index.get("settings")
+    if settings is None:
+        raise WeightsError(f"{folder / INDEX_NAME}: no 'settings': not a model of SVFR")
+    unknown = set(settings) - {field.name for field in fields(ModelSettings)}
+    if unknown:
+        raise WeightsError(f"{folder / INDEX_NAME}: unknown setting '{sorted(unknown)[0]}'")
+    try:
+        return ModelSettings(**settings)
+    except ValueError as error:
+        raise WeightsError(f"{folder / INDEX_NAME}: {error}") from error

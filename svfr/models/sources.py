@@ -1,0 +1,89 @@
+"""Where a model comes from: the bundled one, a folder, the files of the released SVFR, the Hub."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from svfr.models.components import DEMO_FOLDER, INDEX_NAME
+from svfr.models.weights import WeightsError
+
+RELEASED_HUB_ID = "fffiloni/SVFR"
+SVD_HUB_ID = "stabilityai/stable-video-diffusion-img2vid-xt"
+# Folders below `models/`, as the released code's README lays them out.
+RELEASED_FOLDER = "face_restoration"
+SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
+RELEASED_FILES = ("unet.pth", "id_linear.pth", "insightface_glint360k.pth")
+SVD_PATTERNS = ("unet/config.json", "vae/*", "scheduler/*")
+SVD_TRAINING_PATTERNS = (INDEX_NAME, "unet/*", "vae/*", "scheduler/*")
+SVD_CLASS = "StableVideoDiffusionPipeline"  # in the index of SVD's folder
+
+
+class ReleasedFiles(NamedTuple):
+    """The files of the released SVFR."""
+
+    svd: Path
+    unet: Path
+    id_linear: Path
+    arcface: Path
+
+
+def find_released(source: str | Path) -> ReleasedFiles | None:
+    """The released files: of the Hub for "released", or of a folder laid out as the released code's `models/`.
+
+    Returns:
+        None where `source` is neither.
+
+    Raises:
+        WeightsError: they cannot be downloaded.
+    """
+    if str(source) == "released":
+        folder = _download(RELEASED_HUB_ID, tuple(f"{RELEASED_FOLDER}/{name}" for name in RELEASED_FILES))
+        return ReleasedFiles(
+            _download(SVD_HUB_ID, SVD_PATTERNS), *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES)
+        )
+    folder = Path(source)
+    if not (folder / RELEASED_FOLDER).is_dir():
+        return None
+    return ReleasedFiles(folder / SVD_FOLDER, *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES))
+
+
+def find_svd(source: str | Path) -> Path | None:
+    """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout whose index says so.
+
+    Raises:
+        WeightsError: the Hub cannot be reached.
+    """
+    if str(source) == SVD_HUB_ID:
+        return _download(SVD_HUB_ID, SVD_TRAINING_PATTERNS)
+    index = Path(source) / INDEX_NAME
+    if index.is_file() and SVD_CLASS in index.read_text():
+        return Path(source)
+    return None
+
+
+def find_model(source: str | Path) -> Path:
+    """The folder of a model that `save_pretrained` wrote: the bundled one for "demo", a folder, or a Hub id.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if str(source) == "demo":
+        return DEMO_FOLDER
+    folder = Path(source)
+    if (folder / INDEX_NAME).is_file():
+        return folder
+    if folder.exists() or str(source).count("/") != 1:
+        raise WeightsError(
+            f"{source}: no model folder ({INDEX_NAME} is missing); give demo, released, a folder or a Hub id"
+        )
+    return _download(str(source), None)
+
+
+def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns) if patterns else None))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{hub_id}: no such folder here, and not to be had from the Hub ({reason})") from error

@@ -1,0 +1,78 @@
+"""What training starts from: SVD, the released SVFR, or any weights of ours, with new parts at random."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+
+from svfr.models.components import Components, ModelSettings, assemble, load_folder, load_released
+from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
+from svfr.models.sources import find_model, find_released, find_svd
+from svfr.models.unet import LATENTS_IN, widen_conv_in
+from svfr.models.weights import WeightsError, load_iresnet, load_part, read_config
+
+
+def initialize(
+    source: str, seed: int, *, arcface: str | None, latent_transformer: bool, landmark_predictor: bool
+) -> Components:
+    """The networks that training starts from, in float32 on the CPU.
+
+    Args:
+        source: SVD's folder or Hub id, the released SVFR ("released" or its folder), or weights of ours ("demo", a
+            folder, a Hub id); a part of ours that has a configuration and no weights is initialized at random.
+        seed: of all that is initialized at random.
+        arcface: checkpoint of the ID network; needed for SVD, which has none, and for nothing else.
+        latent_transformer: whether there is to be a latent transformer T_l.
+        landmark_predictor: whether there is to be a landmark predictor P_lm.
+
+    Raises:
+        WeightsError: nothing there, or something else.
+    """
+    svd = find_svd(source)
+    if arcface is not None and svd is None:
+        raise WeightsError(f"arcface={arcface}: {source} has an ID network of its own; leave arcface out")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if svd is not None:
+            components = _from_svd(svd, arcface)
+        elif (released := find_released(source)) is not None:
+            components = load_released(*released, dtype=torch.float32)
+        else:
+            components = load_folder(find_model(source), seed=seed)
+        model = components.model
+        width = model.unet.config.block_out_channels[-1]
+        if not latent_transformer:
+            model.latent_transformer = None
+        elif model.latent_transformer is None:
+            model.latent_transformer = LatentTransformer(width)
+        if not landmark_predictor:
+            model.landmark_predictor = None
+        elif model.landmark_predictor is None:
+            model.landmark_predictor = LandmarkPredictor(width)
+    return components
+
+
+def use_for(components: Components, size: int, clip_length: int) -> None:
+    """Note in the settings what the weights are trained for: the side of the frames [px] and the frames of a clip."""
+    components.settings = replace(components.settings, size=size, clip_length=clip_length, untrained=False)
+
+
+def _from_svd(folder: Path, arcface: str | None) -> Components:
+    if arcface is None:
+        raise WeightsError(f"{folder}: SVD has no ID network: give arcface=insightface_glint360k.pth")
+    config = read_config(folder / "unet")
+    if config.get("in_channels") == LATENTS_IN * config.get("out_channels", 0):
+        raise WeightsError(f"{folder / 'unet'}: has SVFR's input channels; start from a model folder instead")
+    id_encoder = load_iresnet(Path(arcface), torch.float32)
+    unet = load_part(UNetSpatioTemporalConditionModel, folder / "unet", torch.float32)
+    widen_conv_in(unet)
+    return assemble(
+        folder,
+        # "arcface" is the usual alignment; "official" is a property of the released weights alone.
+        ModelSettings(id_crop="arcface"),
+        unet=unet,
+        vae=load_part(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
+        id_projector=IDProjector(id_encoder.config.block_out_channels[-1], unet.config.cross_attention_dim),
+        id_encoder=id_encoder,
+    )

@@ -1,0 +1,155 @@
+"""Settings of `scripts/train.py`."""
+
+from dataclasses import dataclass, field
+
+from svfr.config import ConfigError, check_at_least, check_choice
+
+# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
+TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+
+
+@dataclass
+class DataConfig:
+    """What training reads. Exactly one of `manifests`, `images` and `rendered_clips` is given."""
+
+    manifests: list[str] = field(default_factory=list)
+    """Manifests that data preparation wrote; their clips of the split `train` are used, `val` validates."""
+    images: str | None = None
+    """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
+    rendered_clips: int = 0
+    """Rendered clips in place of footage: this many per epoch."""
+    size: int = 512
+    """Side of the square frames [px]."""
+    num_frames: int = 16
+    """Frames of a clip. Assumption: the released code's clip length at inference."""
+    num_views: int = 2
+    """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
+    preset: str = "svfr"
+    """Degradations of blind restoration, see svfr.data.degradations."""
+    reference_dropout: float = 0.5
+    """Share of samples without a reference (SVFR, Sec. 4.3)."""
+    flip: bool = True
+    """Mirror half of the samples."""
+    latent_cache: str | None = None
+    """Folder where the VAE's latents of clean frames are kept, in float16, 32 KiB a frame at 512 px; None encodes them
+    anew each time. After changing videos in place, remove it."""
+    max_broken_share: float = 0.05
+    """Training stops when more than this share of the files cannot be read."""
+    num_workers: int = 4
+    """Loader processes of each training process; 0 loads in the training process."""
+    val_clips: int = 4
+    """Clips that validation restores."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "num_frames", "num_views"):
+            check_at_least(f"data.{name}", getattr(self, name), 1)
+        for name in ("rendered_clips", "num_workers", "val_clips"):
+            check_at_least(f"data.{name}", getattr(self, name), 0)
+        for name in ("reference_dropout", "max_broken_share"):
+            check_at_least(f"data.{name}", getattr(self, name), 0)
+            if getattr(self, name) > 1:
+                raise ConfigError(f"data.{name}={getattr(self, name)}: has to be at most 1")
+        if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
+            raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
+        if self.latent_cache is not None and self.rendered_clips:
+            raise ConfigError("data.latent_cache: rendered clips are not kept; give data.manifests or data.images")
+        if self.images is not None and self.num_frames != 1:
+            raise ConfigError("data.num_frames: has to be 1 for data.images")
+        for tasks, weight in self.task_weights.items():
+            check_at_least(f"data.task_weights.{tasks}", weight, 0)
+
+    @property
+    def resolved_task_weights(self) -> dict[str, float]:
+        """`task_weights`, or the default ones."""
+        return {tasks: weight for tasks, weight in (self.task_weights or TASK_WEIGHTS).items() if weight > 0}
+
+
+@dataclass
+class TrainConfig:
+    """How `scripts/train.py` trains. Defaults are for SVD-XT's size on GPUs with 80 GB."""
+
+    init_from: str | None = None
+    """SVD's folder or Hub id, the released SVFR files, or any weights of ours ("demo", a folder)."""
+    arcface: str | None = None
+    """ArcFace checkpoint (insightface_glint360k.pth); needed when starting from SVD, which has none."""
+    output_dir: str = "runs/svfr"
+    """Folder of the run; a run that is there already goes on."""
+    seed: int = 0
+    """Of the initialization, the data and all noise."""
+    max_steps: int = 20_000
+    """Optimizer steps. Assumption: the paper states none."""
+    batch_size: int = 1
+    """Clips per process and forward pass, each in `data.num_views` views."""
+    accumulate: int = 1
+    """Forward passes per optimizer step."""
+    learning_rate: float = 1e-5
+    """Of AdamW. Assumption: usual in SVD fine-tuning; the paper states none."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    warmup_steps: int = 500
+    """Steps over which the learning rate rises linearly."""
+    schedule: str = "constant"
+    """constant | cosine (falls to 0 at max_steps)."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.9999
+    """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
+    precision: str = "bf16"
+    """fp32 | bf16 | fp16: of the forward pass; the trained weights are float32."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    weighting: str = "edm"
+    """edm (v-prediction) | epsilon (Eq. 1 as printed)."""
+    sigma_mean: float = 0.7
+    """Mean of ln(sigma). Assumption: common in SVD fine-tuning."""
+    sigma_std: float = 1.6
+    """Standard deviation of ln(sigma). Assumption: as above."""
+    lambda_ulr: float = 0.01
+    """Weight of the unified latent regularization (SVFR, Sec. 5.3); 0 leaves it out, latent transformer included."""
+    lambda_prior: float = 0.1
+    """Weight of the facial prior (SVFR, Sec. 5.3); 0 leaves it out, landmark predictor included."""
+    ulr_temperature: float = 0.07
+    """tau of Eq. 2. Assumption: the usual value of InfoNCE."""
+    ulr_denominator: str = "standard"
+    """standard (InfoNCE) | printed (Eq. 2: negatives only)."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    validate_every: int = 500
+    """Steps between validations; 0 for none."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; there is always one at the end."""
+    keep_checkpoints: int = 3
+    """Checkpoints that are kept; weights are kept all."""
+    max_skipped: int = 20
+    """Training stops after this many skipped steps in a row (gradients that are not finite, a loss that explodes)."""
+    explosion: float = 20.0
+    """A loss of more than this many times its running mean explodes."""
+    tracker: str = "tensorboard"
+    """tensorboard | wandb | none, beside metrics.jsonl; wandb's own WANDB_MODE=offline works."""
+    device: str = "auto"
+    """auto | cpu."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What is read."""
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, ("constant", "cosine"))
+        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        check_choice("weighting", self.weighting, ("edm", "epsilon"))
+        check_choice("ulr_denominator", self.ulr_denominator, ("standard", "printed"))
+        check_choice("tracker", self.tracker, ("tensorboard", "wandb", "none"))
+        check_choice("device", self.device, ("auto", "cpu"))
+        for name in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature"):
+            check_at_least(name, getattr(self, name), 1e-12)
+        check_at_least("ema_decay", self.ema_decay, 0)
+        if self.ema_decay >= 1:
+            raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ConfigError("precision=fp16: needs a GPU; on the CPU take fp32 or bf16")
+        if self.lambda_ulr and self.data.num_views < 2:
+            raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")

@@ -1,0 +1,65 @@
+"""The report's pictures show the frames that they say they show."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svfr.data.frames import resize
+from svfr.data.video import VideoInfo, probe
+from svfr.evaluation import pictures
+from svfr.evaluation.pictures import Pictures
+from svfr.metrics.temporal import temporal_slice
+
+FRAMES, SIDE, HEIGHT = 20, 32, 16
+JPEG_SLACK = 12  # levels, on the mean
+
+
+def image(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file)).astype(float)
+
+
+def near(picture: np.ndarray, expected: np.ndarray) -> bool:
+    return picture.shape == expected.shape and float(np.abs(picture - expected).mean()) < JPEG_SLACK
+
+
+@pytest.fixture
+def truth() -> list[np.ndarray]:
+    """A bright bar that moves over a gray ramp."""
+    frames = []
+    for index in range(FRAMES):
+        frame = np.repeat(np.linspace(0, 120, SIDE)[None, :, None], SIDE, axis=0).repeat(3, axis=2)
+        frame[index : index + 8] += 120
+        frames.append(frame.astype(np.uint8))
+    return frames
+
+
+def take(folder: Path, restored: list[np.ndarray], truth: list[np.ndarray], is_truth: bool = False) -> None:
+    info = VideoInfo(folder, SIDE, SIDE, Fraction(25), FRAMES, FRAMES / 25, False, 0, "frames")
+    with Pictures(folder, info, HEIGHT, 3, is_truth) as taken:
+        for pair in zip(restored, truth, strict=True):
+            taken.add(*pair)
+
+
+def test_strip_slice_and_clip(tmp_path: Path, truth: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "SLICE_FRAMES", 18)
+    monkeypatch.setattr(pictures, "CLIP_FRAMES", 15)
+    take(tmp_path, truth, truth, is_truth=True)
+    small = [resize(frame, HEIGHT, HEIGHT) for frame in truth]
+    assert near(image(tmp_path / "strip.jpg"), np.concatenate([small[0], small[10], small[19]], axis=1))
+    assert near(image(tmp_path / "slice.jpg"), temporal_slice(small[:18]))
+    assert probe(tmp_path / "clip.mp4").num_frames == 15
+    assert not list(tmp_path.glob("worst_*"))
+
+
+def test_worst_frames_beside_the_truth(tmp_path: Path, truth: list[np.ndarray]) -> None:
+    restored = [frame.copy() for frame in truth]
+    restored[3][:] = 255
+    restored[5][:, 16:] = 255  # less wrong, and of the same moment
+    restored[18][:, 28:] = 255
+    take(tmp_path, restored, truth)
+    assert sorted(file.name for file in tmp_path.glob("worst_*")) == ["worst_000003.jpg", "worst_000018.jpg"]
+    beside = [resize(frame, HEIGHT, HEIGHT) for frame in (restored[3], truth[3])]
+    assert near(image(tmp_path / "worst_000003.jpg"), np.concatenate(beside, axis=1))

@@ -1,0 +1,103 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+
+from svfr.models.weights import WeightsError
+from svfr.training.initialize import initialize, use_for
+from tests import tiny
+
+BOTH = {"latent_transformer": True, "landmark_predictor": True}
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    tiny.pipeline().save_pretrained(tmp_path / "ours")
+    return tmp_path / "ours"
+
+
+@pytest.fixture
+def svd(tmp_path: Path) -> Path:
+    """SVD's folder at a tiny size: an 8-channel UNet, VAE and scheduler under SVD's own index."""
+    folder = tmp_path / "svd"
+    tiny.unet(in_channels=8, salt=9).save_pretrained(folder / "unet")
+    tiny.vae().save_pretrained(folder / "vae")
+    tiny.scheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    return folder
+
+
+@pytest.fixture
+def arcface(tmp_path: Path) -> Path:
+    torch.save(tiny.id_encoder().state_dict(), tmp_path / "arcface.pth")
+    return tmp_path / "arcface.pth"
+
+
+def test_from_weights_of_ours(ours: Path) -> None:
+    components = initialize(str(ours), seed=0, arcface=None, **BOTH)
+    for name, value in tiny.model().state_dict().items():
+        assert torch.equal(components.model.state_dict()[name], value), name
+
+
+def test_heads_that_are_not_asked_for_are_left_out_and_missing_ones_are_made(ours: Path) -> None:
+    components = initialize(str(ours), seed=0, arcface=None, latent_transformer=False, landmark_predictor=False)
+    assert components.model.latent_transformer is None
+    assert components.model.landmark_predictor is None
+    bare = ours.parent / "bare"
+    tiny.pipeline(heads=False).save_pretrained(bare)
+    components = initialize(str(bare), seed=0, arcface=None, **BOTH)
+    assert components.model.latent_transformer is not None
+    assert components.model.landmark_predictor is not None
+
+
+def test_a_part_without_weights_is_made_from_the_seed(ours: Path) -> None:
+    (ours / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    states = [initialize(str(ours), seed, arcface=None, **BOTH).model.state_dict() for seed in (3, 3, 4)]
+    same = [all(torch.equal(states[0][key], state[key]) for key in state) for state in states]
+    assert same == [True, True, False]
+    key = "id_projector.project1024.weight"
+    assert torch.equal(states[0][key], tiny.model().state_dict()[key])
+
+
+def test_the_global_generator_is_left_alone(ours: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    initialize(str(ours), seed=0, arcface=None, **BOTH)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_from_svd_computes_what_svd_computes(svd: Path, arcface: Path) -> None:
+    components = initialize(str(svd), seed=0, arcface=str(arcface), **BOTH)
+    assert components.settings.id_crop == "arcface"
+    arguments = tiny.inputs()
+    scale = 1 / (arguments["sigma"] ** 2 + 1).sqrt()
+    stock: UNetSpatioTemporalConditionModel = tiny.unet(in_channels=8, salt=9)
+    with torch.no_grad():
+        ours = components.model(**arguments).prediction
+        sample = torch.cat([arguments["noisy_latents"] * scale, arguments["lq_latents"]], dim=2)
+        theirs = stock(
+            sample, arguments["sigma"].log() / 4, arguments["id_tokens"], arguments["task_prompt"], return_dict=False
+        )[0]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_settings_say_what_the_weights_are_trained_for(ours: Path) -> None:
+    components = initialize(str(ours), seed=0, arcface=None, **BOTH)
+    use_for(components, size=64, clip_length=6)
+    assert (components.settings.size, components.settings.clip_length) == (64, 6)
+
+
+def test_wrong_starts_are_one_line(svd: Path, ours: Path, arcface: Path) -> None:
+    with pytest.raises(WeightsError, match="give arcface="):
+        initialize(str(svd), 0, arcface=None, **BOTH)
+    with pytest.raises(WeightsError, match="leave arcface out"):
+        initialize(str(ours), 0, arcface=str(arcface), **BOTH)
+    shutil.rmtree(svd / "unet")
+    tiny.unet().save_pretrained(svd / "unet")
+    with pytest.raises(WeightsError, match="SVFR's input channels"):
+        initialize(str(svd), 0, arcface=str(arcface), **BOTH)
+    with pytest.raises(WeightsError, match="no model folder"):
+        initialize(str(ours.parent), 0, arcface=None, **BOTH)
