@@ -9,7 +9,7 @@ from data_prep.runner import Rejected, Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.video import IMAGE_SUFFIXES, probe
-from svfr.networks import sha256_of
+from svfr.files import sha256_of
 
 
 def check(settings: DataPrepConfig) -> None:

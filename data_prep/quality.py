@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.networks import find, sha256_of
+from svfr.files import sha256_of
+from svfr.networks import find
 
 DATASET: Literal["koniq10k"] = "koniq10k"  # of the regressor: photos with authentic distortions, as footage has them
 SMALLEST = 64  # [px] Assumption: smaller images say nothing to the encoder, which halves them six times

@@ -12,9 +12,9 @@ from data_prep.records import Record, read_step
 from data_prep.runner import Rejected, Step, by_source, num_frames, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
-from svfr.data.alignment import align_face
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
+from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
 KIND = "steps/tracks"

@@ -21,7 +21,7 @@ from data_prep.workers import Workers
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, read_frames
-from svfr.networks import sha256_of
+from svfr.files import sha256_of
 
 MANIFEST, SHEET, REJECTED = "manifest.jsonl", "contact_sheet.png", "rejected.jsonl"
 # One keyframe a second or so, since training starts anywhere (measured: twice as many random clips a second as with

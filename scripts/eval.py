@@ -33,7 +33,7 @@ from svfr.evaluation.restoring import parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.tables import paper_table, table_markdown
-from svfr.inference.batch import write_json
+from svfr.files import write_json
 from svfr.metrics import build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from svfr import SVFRPipeline, __version__, config
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.video import probe, read_frames
-from svfr.inference.batch import Item, collect, digest, find_items, fingerprint, mask_of, run_items
+from svfr.files import digest, fingerprint
+from svfr.inference.batch import Item, collect, find_items, mask_of, run_items
 from svfr.inference.options import SamplingOptions
 from svfr.inference.pipeline import check_mask_needed
 from svfr.inference.settings import InferConfig

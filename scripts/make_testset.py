@@ -27,7 +27,8 @@ from svfr.evaluation.pairs import canonical_task
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.testset import DEGRADED, GROUND_TRUTH, MASKS, ClipEntry
 from svfr.evaluation.testset_settings import TestsetConfig
-from svfr.inference.batch import Item, collect, digest, find_items, fingerprint, run_items, write_json
+from svfr.files import digest, fingerprint, write_json
+from svfr.inference.batch import Item, collect, find_items, run_items
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C

@@ -25,7 +25,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.study import SEED_MARK, study_html, study_markdown
 from svfr.evaluation.study_settings import StudyConfig
 from svfr.evaluation.testset import DEGRADED, GROUND_TRUTH, MASKS, write_clip
-from svfr.inference.batch import write_json
+from svfr.files import write_json
 from svfr.inference.settings import InferConfig
 from svfr.models.components import INDEX_NAME
 from svfr.models.devices import resolve_device

@@ -3,7 +3,6 @@
 Nothing of this table is shipped with the project. Each network keeps its own licence.
 """
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
+
+from svfr.files import sha256_of
 
 FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
@@ -182,15 +183,6 @@ def torch_hub_folder() -> Path:
     """Where PyTorch keeps the networks that it downloads; files of the table are found there, too."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints"
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def describe(path: Path) -> dict[str, str | int]:

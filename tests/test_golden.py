@@ -10,14 +10,13 @@ from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from PIL import Image
 from torch import Tensor
 
-from svfr.data.alignment import official_crop, official_matrix
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_unit
 from svfr.diffusion import get_scalings, karras_sigmas
 from svfr.inference.chain import make_denoiser, released_windows, sample_windows
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector
-from svfr.models.identity import IResNet
+from svfr.models.identity import IResNet, official_crop, official_matrix
 from svfr.models.svfr import SVFR
 from svfr.models.unet import FixedContext
 from svfr.tasks import task_prompt

@@ -24,7 +24,7 @@ from svfr.inference.chain import RELEASED_OVERLAP_STEPS
 from svfr.inference.options import SamplingOptions
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.devices import resolve_device, resolve_dtype
-from svfr.models.identity import INPUT_SIZE
+from svfr.models.identity import ID_SIZE
 from svfr.models.unet import FixedContext
 
 from .common import peak_rss
@@ -293,7 +293,7 @@ def measure_key_values(setup: Setup) -> KeyValues:
     num_frames = SamplingOptions.resolve(pipe.components.settings, clip_length=setup.clip_length).clip_length
     latents = torch.randn(1, num_frames, pipe.components.latent_channels, side, side, device=device)
     sigma, gamma = torch.ones(1, device=device), torch.tensor([[1.0, 0, 0]], device=device)
-    tokens = pipe.components.id_tokens(torch.rand(1, 3, INPUT_SIZE, INPUT_SIZE))  # (1, 49, d)
+    tokens = pipe.components.id_tokens(torch.rand(1, 3, ID_SIZE, ID_SIZE))  # (1, 49, d)
     zeros = torch.zeros_like(tokens)
     variants: dict[str, Tensor | FixedContext] = {
         "stock, both branches": torch.cat([zeros, tokens]),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +18,7 @@ from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.models.components import Components
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
+from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
 from svfr.synthetic import render_clip
 from svfr.training.initialize import initialize
@@ -100,6 +102,7 @@ def make_dataset(setup: Setup, rendered: bool) -> ClipDataset:
     config = TrainConfig().data
     return ClipDataset(
         source,
+        partial(id_crop, style="arcface"),
         size=setup.size,
         num_frames=setup.num_frames,
         num_views=setup.num_views,

@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import cv2
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from svfr.data.alignment import FFHQ_TEMPLATE, ID_SIZE, five_points, id_crop, mirror_landmarks
+from svfr.data.alignment import FFHQ_TEMPLATE, five_points, mirror_landmarks
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import HOLE_THRESHOLD, task_input
@@ -23,10 +23,15 @@ logger = logging.getLogger(__name__)
 
 MOVING_MASKS = 0.5  # Assumption: share of masks that follow the face; the paper's example has fixed and moving ones
 FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
+ID_SIZE = 112  # [px], what `CropFace` gives
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 px
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
 CHOICES, READING, VIEWS = range(3)
+
+
+# A face (s, s, 3) uint8 with (5, 2) landmarks [px] -> (3, 112, 112) float32 in [-1, 1], as the ID network takes it.
+CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 
 
 @dataclass
@@ -108,6 +113,7 @@ class ClipDataset(Dataset[Sample]):
 
     Args:
         source: of clips. Those shorter than `num_frames` are left out.
+        crop_face: aligns a reference for the ID network, as its weights want it.
         size: side of the frames [px].
         num_frames: of a clip.
         num_views: degraded views, each under another combination of tasks.
@@ -116,7 +122,6 @@ class ClipDataset(Dataset[Sample]):
         reference_dropout: share of samples without a reference.
         flip: mirror half of the samples.
         seed: of everything random.
-        id_crop_style: alignment of the ID network's input, a property of the weights; see `id_crop`.
         max_broken_share: share of all clips that may turn out broken.
 
     Raises:
@@ -126,6 +131,7 @@ class ClipDataset(Dataset[Sample]):
     def __init__(
         self,
         source: ClipSource,
+        crop_face: CropFace,
         *,
         size: int,
         num_frames: int,
@@ -135,7 +141,6 @@ class ClipDataset(Dataset[Sample]):
         reference_dropout: float = 0.5,
         flip: bool = True,
         seed: int = 0,
-        id_crop_style: str = "arcface",
         max_broken_share: float = 0.05,
     ) -> None:
         if preset not in PRESETS:
@@ -149,7 +154,7 @@ class ClipDataset(Dataset[Sample]):
         self.reference_dropout = reference_dropout
         self.flip = flip
         self.seed = seed
-        self.id_crop_style = id_crop_style
+        self.crop_face = crop_face
         self.max_broken_share = max_broken_share
         self._clips = [index for index in range(len(source)) if source.num_frames(index) >= num_frames]
         if not self._clips:
@@ -194,7 +199,10 @@ class ClipDataset(Dataset[Sample]):
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
         reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference, id_face = _to_tensors(excerpt.reference), _id_face(excerpt, self.id_crop_style)
+            reference, id_face = (
+                _to_tensors(excerpt.reference),
+                self.crop_face(excerpt.reference, _face_points(excerpt)),
+            )
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
@@ -280,14 +288,12 @@ def _mirror(excerpt: Excerpt) -> Excerpt:
     )
 
 
-def _id_face(excerpt: Excerpt, style: str) -> Tensor:
-    """(3, 112, 112) in [-1, 1], crop of the reference; without landmarks, its face counts as aligned as in FFHQ."""
+def _face_points(excerpt: Excerpt) -> np.ndarray:
+    """(5, 2) landmarks of the reference [px]; without any, its face counts as aligned as in FFHQ."""
     assert excerpt.reference is not None
     if excerpt.reference_landmarks is not None:
-        points = five_points(excerpt.reference_landmarks)
-    else:
-        points = FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
-    return id_crop(excerpt.reference, points, style)
+        return five_points(excerpt.reference_landmarks)
+    return FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:

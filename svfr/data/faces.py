@@ -1,4 +1,4 @@
-"""Faces of a video: track one, crop it, paste it back; the room's public names.
+"""A face in a frame: crop it, fit what became of it back, and judge which shows it best.
 
 Boxes are x0, y0, x1, y1 [px] between pixel edges: pixel i covers [i, i + 1].
 """
@@ -9,30 +9,6 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 from PIL import Image
-
-from svfr.data.alignment import ARCFACE_TEMPLATE, FFHQ_TEMPLATE, id_crop, similarity_transform
-from svfr.data.detectors import DETECTORS, Face, FaceDetector, load_detector
-from svfr.data.tracks import FaceTrack, track_largest_face
-
-__all__ = [
-    "ARCFACE_TEMPLATE",
-    "DETECTORS",
-    "FFHQ_TEMPLATE",
-    "Face",
-    "FaceDetector",
-    "FaceTrack",
-    "crop",
-    "feather",
-    "fit",
-    "frontality",
-    "id_crop",
-    "load_detector",
-    "paste",
-    "region",
-    "sharpness",
-    "similarity_transform",
-    "track_largest_face",
-]
 
 FADE = 1 / 12  # Assumption: share of the crop's side over which a pasted face fades in
 

@@ -8,7 +8,8 @@ import torch
 
 from svfr.data.faces import crop
 from svfr.data.onnx_network import OnnxNetwork
-from svfr.networks import NetworkMissing, find, sha256_of
+from svfr.files import sha256_of
+from svfr.networks import NetworkMissing, find
 
 LANDMARKERS = ("auto", "face_alignment", "onnx")
 NUM_LANDMARKS = 68

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svfr.networks import sha256_of
+from svfr.files import sha256_of
 
 
 class OnnxNetwork:

@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
-from svfr.data.alignment import ID_SIZE
 from svfr.data.onnx_network import OnnxNetwork
 from svfr.networks import find, installed_packs
 
 RECOGNIZERS = ("auto", "insightface", "edgeface")
 BATCH_SIZE = 32  # faces
+FACE_SIZE = 112  # [px], aligned to ArcFace's template
 
 
 class Recognizer(Protocol):
@@ -74,7 +74,7 @@ class OnnxRecognizer:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        self._network = OnnxNetwork(path, ID_SIZE)
+        self._network = OnnxNetwork(path, FACE_SIZE)
         self.name, self.source, self.sha256 = name, self._network.source, self._network.sha256
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from svfr.data.alignment import align_face, five_points
+from svfr.data.alignment import five_points
 from svfr.data.frames import to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.demo.clips import DegradedClip, held_out_clip, trivial_baseline
@@ -19,6 +19,7 @@ from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics.base import Row, VideoMetric
 from svfr.metrics.identity import ids
 from svfr.models.components import Reference
+from svfr.models.identity import align_face
 from svfr.synthetic import TEST_SEEDS, render_clip
 
 OTHER_SCENE = 500_000  # added to a held-out seed: another scene of the same person

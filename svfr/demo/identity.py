@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from svfr.data.alignment import align_face, five_points
+from svfr.data.alignment import five_points
 from svfr.demo.loop import Losses, fit
-from svfr.models.identity import IResNet
+from svfr.models.identity import IResNet, align_face
 from svfr.synthetic import TEST_SEEDS, render_clip
 
 SCALE = 32.0  # of the cosines. Assumption: half of ArcFace's, for hundreds of people instead of many thousands

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from svfr.data.detectors import Face, FaceDetector
-from svfr.data.faces import track_largest_face
+from svfr.data.tracks import track_largest_face
 from svfr.data.video import probe, read_frames
-from svfr.inference.batch import digest, fingerprint
+from svfr.files import digest, fingerprint
 
 
 def face_points(video: Path, detector: FaceDetector, cache: Path | None = None) -> np.ndarray:

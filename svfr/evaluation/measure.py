@@ -28,7 +28,8 @@ from svfr.evaluation.records import (
     write_record,
 )
 from svfr.evaluation.settings import EvalConfig
-from svfr.inference.batch import RECORDS, describe_failure, digest, fingerprint
+from svfr.files import digest, fingerprint
+from svfr.inference.batch import RECORDS, describe_failure
 from svfr.metrics import BuiltMetrics, Chunk
 
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)

@@ -11,7 +11,8 @@ import numpy as np
 
 from svfr.evaluation.face_points import save_arrays
 from svfr.evaluation.pairs import Pair
-from svfr.inference.batch import RECORDS, write_json
+from svfr.files import write_json
+from svfr.inference.batch import RECORDS
 from svfr.metrics import SetFeatures
 
 ROW, FRAMES, PICTURES = "row.json", "frames.npz", "pictures"

@@ -14,7 +14,8 @@ from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError
 from svfr.evaluation.pairs import Problem, item_name, task_folders
 from svfr.evaluation.settings import BASELINES, EvalConfig
-from svfr.inference.batch import Item, digest, find_items, fingerprint, mask_of, read_records, run_items
+from svfr.files import digest, fingerprint
+from svfr.inference.batch import Item, find_items, mask_of, read_records, run_items
 from svfr.inference.video import VideoReport
 from svfr.networks import NetworkMissing
 

@@ -19,9 +19,9 @@ import numpy as np
 from svfr.data.alignment import FFHQ_TEMPLATE, similarity_transform
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.detectors import FaceDetector
-from svfr.data.faces import track_largest_face
 from svfr.data.frames import HOLE_THRESHOLD, resize, task_input
 from svfr.data.masks import mask_clip
+from svfr.data.tracks import track_largest_face
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_frames
 
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"

@@ -1,11 +1,8 @@
 """Restore many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
 
-import hashlib
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -13,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
+from svfr.files import write_json
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -176,38 +174,6 @@ def read_records(items: Iterable[Item], output: Path, call: Callable[[Item], str
 def record_path(output: Path, item: Item) -> Path:
     """Where the record of an input lies."""
     return output / RECORDS / item.target.with_name(item.target.name + ".json")
-
-
-def fingerprint(path: Path | None) -> list[str] | None:
-    """Path, size and time of a file, or of all in a folder; None if there is none. Changes with what is there."""
-    if path is None or not path.exists():
-        return None
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(file, file.stat()) for file in files]
-    return [f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats]
-
-
-def digest(facts: dict[str, Any]) -> str:
-    """SHA-256 of JSON-like facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that the file is whole or not there.
-
-    Raises:
-        OSError: with the file's name.
-    """
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
-from svfr.data.faces import crop, frontality, sharpness, track_largest_face
+from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
+from svfr.data.tracks import track_largest_face
 from svfr.models.components import Components, Reference
 
 FFHQ_SIZE = 512  # [px] of the template

@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from svfr.data.detectors import Face, FaceDetector
-from svfr.data.faces import FaceTrack, crop, feather, fit, region, track_largest_face
+from svfr.data.faces import crop, feather, fit, region
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.tracks import FaceTrack, track_largest_face
 from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
 from svfr.inference.keep import KeepRules
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from svfr.files import sha256_of
 from svfr.models.weights import WeightsError, load_strict, read_state
-from svfr.networks import NETWORKS, NetworkMissing, find, sha256_of
+from svfr.networks import NETWORKS, NetworkMissing, find
 
 NUM_CLASSES = 400  # Kinetics-400
 SIDE = 224  # [px]

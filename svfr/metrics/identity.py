@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.data.alignment import align_face
 from svfr.data.recognition import Recognizer, load_recognizer
+from svfr.files import sha256_of
 from svfr.metrics.base import Chunk, FrameMeans, FrameRows
-from svfr.models.identity import IResNet
+from svfr.models.identity import IResNet, align_face
 from svfr.models.weights import load_iresnet, load_part
-from svfr.networks import sha256_of
 
 STRIDES = (1, 5)  # frames; VFRxBenchmark takes every fifth frame of VFHQ
 DISTANCES = ("", "_raw", "_cosine")

@@ -6,9 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from svfr.data.alignment import ARCFACE_TEMPLATE, similarity_transform
+from svfr.data.alignment import similarity_transform
 from svfr.data.landmarks import Landmarker
 from svfr.metrics.base import Chunk, FrameMeans, FrameRows
+from svfr.models.identity import ARCFACE_TEMPLATE
 
 OUTER_EYE_CORNERS = (36, 45)  # iBUG 300-W's numbers of the 68 landmarks
 # [px] x0, y0, x1, y1 at 112 px: where a detector's box lies when the face is aligned to ArcFace's template. Measured

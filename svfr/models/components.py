@@ -12,11 +12,10 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from svfr.data.alignment import ID_CROP_STYLES, id_crop
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
-from svfr.models.identity import IResNet
+from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN, FixedContext
 from svfr.models.weights import (

@@ -1,14 +1,28 @@
-"""E_id: the ArcFace IResNet whose last feature map describes who is in the reference (SVFR, Sec. 4.3)."""
+"""E_id: the ArcFace IResNet whose last feature map describes who is in the reference (SVFR, Sec. 4.3), and its crop."""
 
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from skimage.transform import estimate_transform
 from torch import Tensor, nn
+from torch.nn import functional
 
 # Blocks of each of the four stages, by the network's usual name (insightface, arcface_torch).
 IRESNET_LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
-INPUT_SIZE = 112  # [px], the aligned crop that ArcFace networks take
+ID_SIZE = 112  # [px], the aligned crop that ArcFace networks take
+ID_CROP_STYLES = ("arcface", "official")
+# [px] at 112 px, InsightFace's alignment template (ArcFace, Deng et al. 2019): eyes, nose, mouth corners.
+ARCFACE_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+# The released code's template: ArcFace's, twice as large and 16 px to the right, on a canvas of 256 px.
+OFFICIAL_CANVAS = 256  # [px]
+OFFICIAL_TEMPLATE = ARCFACE_TEMPLATE * 2 + (16, 0)
+OFFICIAL_ROWS, OFFICIAL_COLUMNS = slice(0, 224), slice(16, 240)  # [px], whatever the size of the canvas
 NORM_EPS = 1e-5
 
 
@@ -78,7 +92,7 @@ class IResNet(ModelMixin, ConfigMixin):
             width = out_channels
         self.bn2 = nn.BatchNorm2d(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(p=0.0, inplace=True)
-        self.fc = nn.Linear(width * (INPUT_SIZE // 16) ** 2, embedding_dim)
+        self.fc = nn.Linear(width * (ID_SIZE // 16) ** 2, embedding_dim)
         self.features = nn.BatchNorm1d(embedding_dim, eps=NORM_EPS)
 
     def forward(self, face: Tensor) -> IDFeatures:
@@ -92,3 +106,83 @@ class IResNet(ModelMixin, ConfigMixin):
         feature_map = self.layer4(self.layer3(x))  # (b, 512, 7, 7)
         x = self.dropout(self.bn2(feature_map).flatten(1))
         return IDFeatures(embedding=self.features(self.fc(x)), feature_map=feature_map)
+
+
+def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """The (2, 3) similarity, without reflection, that takes (5, 2) landmarks nearest to a template's.
+
+    Raises:
+        ValueError: landmarks that coincide or aren't finite.
+    """
+    if not (np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).any()):
+        raise ValueError(f"a face cannot be aligned by landmarks that coincide or aren't finite: {landmarks.tolist()}")
+    return estimate_transform("similarity", landmarks, template).params[:2]
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """A face as ArcFace networks see it: warped so that its (5, 2) landmarks [px] lie on `ARCFACE_TEMPLATE`.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        landmarks: eyes, nose tip, mouth corners [px].
+
+    Returns:
+        (112, 112, 3) uint8; black where the image ends.
+
+    Raises:
+        ValueError: landmarks that coincide or aren't finite.
+    """
+    matrix = face_transform(landmarks, ARCFACE_TEMPLATE)
+    return cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR)
+
+
+def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
+    """The crop of a face that its ID network was trained on.
+
+    Args:
+        image: (s, s, 3) uint8 RGB face image.
+        landmarks: (5, 2) points of it [px].
+        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at
+            fixed pixels, which is right for s = 256 only: at 512 one landmark of five is left in the crop.
+            But it is what the released weights are run with.
+
+    Returns:
+        (3, 112, 112) float32 in [-1, 1].
+
+    Raises:
+        ValueError: another style, or landmarks that coincide.
+    """
+    if style == "arcface":
+        return _to_tensor(align_face(image, landmarks))
+    if style == "official":
+        return official_crop(official_warp(image, official_matrix(landmarks, image.shape[0])))
+    raise ValueError(f"unknown ID crop '{style}': choose from {', '.join(ID_CROP_STYLES)}")
+
+
+def official_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Step 1 of the released code's ID crop: (2, 3) similarity to its template, scaled to `size` [px]."""
+    return face_transform(landmarks, OFFICIAL_TEMPLATE * size / OFFICIAL_CANVAS)
+
+
+def official_warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Step 2: the (s, s, 3) uint8 image warped to a canvas of the same size, cubic."""
+    size = image.shape[0]
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC)
+
+
+def official_crop(warped: np.ndarray) -> Tensor:
+    """Step 3: rows 0:224 and columns 16:240 of (s, s, 3) uint8, resized to (3, 112, 112) in [-1, 1].
+
+    Raises:
+        ValueError: nothing is left, since s <= 16.
+    """
+    cut = warped[OFFICIAL_ROWS, OFFICIAL_COLUMNS]
+    if cut.size == 0:
+        raise ValueError(f"an image of {warped.shape[1]} px is too small for the official ID crop")
+    batch = _to_tensor(cut).unsqueeze(0)
+    return functional.interpolate(batch, size=(ID_SIZE, ID_SIZE), mode="bilinear", align_corners=False)[0]
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    """(h, w, 3) uint8 -> (3, h, w) float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from svfr.networks import sha256_of
+from svfr.files import sha256_of
 
 CHECKSUMS = "checksums.json"
 PARTIAL = ".partial-"  # prefix of a folder that is being written

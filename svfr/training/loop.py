@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from svfr.data.latent_cache import LatentCache, fingerprint
 from svfr.data.sampler import ClipBatchSampler
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components
+from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
 from svfr.training import checkpoint
 from svfr.training.initialize import initialize, use_for
@@ -238,18 +240,19 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
 
 
-def make_dataset(config: TrainConfig, split: str, id_crop: str) -> ClipDataset:
+def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDataset:
     """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored.
 
     Args:
         config: of the run.
         split: "train" or "val".
-        id_crop: alignment of the ID network's input, of the weights' settings.
+        crop_style: alignment of the ID network's input, of the weights' settings.
     """
     data, weights = config.data, config.data.resolved_task_weights
     trains = split == "train"
     return ClipDataset(
         make_source(config, split),
+        partial(id_crop, style=crop_style),
         size=data.size,
         num_frames=data.num_frames,
         num_views=data.num_views if trains else len(weights),
@@ -258,7 +261,6 @@ def make_dataset(config: TrainConfig, split: str, id_crop: str) -> ClipDataset:
         reference_dropout=data.reference_dropout if trains else 1.0,
         flip=data.flip and trains,
         seed=config.seed,
-        id_crop_style=id_crop,
         max_broken_share=data.max_broken_share if trains else 1.0,
     )
 
@@ -291,10 +293,10 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
     )
 
 
-def make_validator(config: TrainConfig, id_crop: str) -> Validator | None:
+def make_validator(config: TrainConfig, crop_style: str) -> Validator | None:
     """Restores held-out clips."""
     try:
-        dataset = make_dataset(config, "val", id_crop)
+        dataset = make_dataset(config, "val", crop_style)
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
         return None

@@ -2,17 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from svfr.data.alignment import (
-    ARCFACE_TEMPLATE,
-    FFHQ_TEMPLATE,
-    align_face,
-    five_points,
-    id_crop,
-    official_crop,
-    official_matrix,
-    official_warp,
-    similarity_transform,
-)
+from svfr.data.alignment import FFHQ_TEMPLATE, five_points, similarity_transform
+from svfr.models.identity import ARCFACE_TEMPLATE, align_face, id_crop, official_crop, official_matrix, official_warp
 from tests import golden_files as golden
 
 

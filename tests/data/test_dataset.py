@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, Im
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.data.manifest import Clip, write_manifest
 from svfr.data.sampler import ClipBatchSampler
+from svfr.models.identity import id_crop
 from svfr.synthetic import render_clip
 from tests import clips
 
@@ -94,7 +96,7 @@ def dataset(source: ClipSource | None = None, **settings) -> ClipDataset:
         "seed": 5,
         **settings,
     }
-    return ClipDataset(source or MadeClips(), **values)
+    return ClipDataset(source or MadeClips(), partial(id_crop, style="arcface"), **values)
 
 
 def same(a: Sample, b: Sample) -> bool:

@@ -4,18 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from svfr.data.faces import (
-    FFHQ_TEMPLATE,
-    crop,
-    feather,
-    fit,
-    frontality,
-    load_detector,
-    paste,
-    region,
-    sharpness,
-    track_largest_face,
-)
+from svfr.data.alignment import FFHQ_TEMPLATE
+from svfr.data.detectors import load_detector
+from svfr.data.faces import crop, feather, fit, frontality, paste, region, sharpness
+from svfr.data.tracks import track_largest_face
 from tests import assets
 from tests.assets import needs_assets
 

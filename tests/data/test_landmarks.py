@@ -7,7 +7,8 @@ import torch
 from svfr import networks
 from svfr.data.detectors import load_detector
 from svfr.data.landmarks import load_landmarker
-from svfr.networks import NETWORKS, NetworkMissing, sha256_of
+from svfr.files import sha256_of
+from svfr.networks import NETWORKS, NetworkMissing
 from tests import assets
 from tests.onnx_files import linear
 

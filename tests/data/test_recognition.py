@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svfr.data.alignment import id_crop
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
-from svfr.networks import NetworkMissing, sha256_of
+from svfr.files import sha256_of
+from svfr.models.identity import id_crop
+from svfr.networks import NetworkMissing
 from tests import assets
 from tests.onnx_files import linear
 

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from data_prep.quality import Arniqa
 from svfr import networks
-from svfr.networks import NetworkMissing, sha256_of
+from svfr.files import sha256_of
+from svfr.networks import NetworkMissing
 
 
 class Regressor(torch.nn.Module):

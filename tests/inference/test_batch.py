@@ -11,19 +11,8 @@ import pytest
 import torch
 
 from svfr.data.video import VideoError, probe
-from svfr.inference.batch import (
-    RECORDS,
-    REPORT,
-    Item,
-    collect,
-    digest,
-    find_items,
-    fingerprint,
-    mask_of,
-    record_path,
-    run_items,
-    write_json,
-)
+from svfr.files import digest, fingerprint, write_json
+from svfr.inference.batch import RECORDS, REPORT, Item, collect, find_items, mask_of, record_path, run_items
 from svfr.inference.video import VideoReport
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from svfr.data.alignment import ARCFACE_TEMPLATE, ID_SIZE, similarity_transform
+from svfr.data.alignment import similarity_transform
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
+from svfr.files import sha256_of
 from svfr.metrics.base import Chunk
 from svfr.metrics.identity import Identity, ids, load_face_network, vidd
-from svfr.models.identity import IResNet
+from svfr.models.identity import ARCFACE_TEMPLATE, ID_SIZE, IResNet
 from svfr.models.weights import WeightsError
-from svfr.networks import sha256_of
 from tests import assets
 from tests.metrics.made import check_streaming, measure, video
 from tests.onnx_files import linear

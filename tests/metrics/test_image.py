@@ -14,9 +14,9 @@ from lpips import pretrained_networks
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from svfr.files import sha256_of
 from svfr.metrics.base import Chunk
 from svfr.metrics.image import LPIPS, PSNR, SSIM, Colour, ciede2000, colourfulness, luma, psnr, ssim_map
-from svfr.networks import sha256_of
 from tests import assets
 from tests.metrics.made import check_streaming, frames, measure, noisy, video
 

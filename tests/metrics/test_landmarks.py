@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from svfr.data.alignment import ARCFACE_TEMPLATE
 from svfr.data.detectors import load_detector
 from svfr.data.landmarks import load_landmarker
 from svfr.metrics.base import Chunk
 from svfr.metrics.landmarks import LandmarkError, box_of, landmark_error
+from svfr.models.identity import ARCFACE_TEMPLATE
 from tests import assets
 from tests.metrics.made import check_streaming, measure, video
 

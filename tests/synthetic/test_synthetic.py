@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from svfr.data.alignment import ARCFACE_TEMPLATE, similarity_transform
+from svfr.data.alignment import similarity_transform
 from svfr.data.detectors import YuNet
+from svfr.models.identity import ARCFACE_TEMPLATE
 from svfr.networks import NETWORKS
 from svfr.synthetic import TEST_SEEDS, RenderedClip, render_clip
 from svfr.synthetic.identity import sample_identity

@@ -13,8 +13,9 @@ import train as script  # scripts/train.py
 
 import svfr.training.loop
 from svfr.config import ConfigError
-from svfr.data.alignment import five_points, id_crop
+from svfr.data.alignment import five_points
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.identity import id_crop
 from svfr.synthetic import render_clip
 from svfr.training.loop import TrainingError, make_dataset, make_schedule, skip_step, train
 from svfr.training.settings import TrainConfig

@@ -1,0 +1,88 @@
+"""Files that are whole or not there, and digests that tell whether something has changed."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20  # [bytes] that are read at once
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place to write a file or a folder at; when the block ends well, it takes the place of `path`.
+
+    Until then whatever stands at `path` stays. What an error leaves half-written is removed.
+
+    Args:
+        path: of the result; its folder is made if needed.
+
+    Yields:
+        A hidden path beside it, with the same suffix; nothing is there yet.
+
+    Raises:
+        OSError: of writing, with the name of `path`.
+    """
+    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(partial)
+        yield partial
+        if path.is_dir():  # os.replace takes the place of an empty folder only
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            os.replace(path, old)
+            os.replace(partial, path)
+            remove(old)
+        else:
+            os.replace(partial, path)
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there and the system allows it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is whole or not there.
+
+    Raises:
+        OSError: with the file's name.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(path: Path | None) -> list[str] | None:
+    """Path, size and time of a file, or of all in a folder; None if there is none. Changes with what is there."""
+    if path is None or not path.exists():
+        return None
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [(file, file.stat()) for file in files]
+    return [f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats]
+
+
+def digest(facts: dict[str, Any]) -> str:
+    """SHA-256 of JSON-like facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
