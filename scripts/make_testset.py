@@ -28,7 +28,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.testset import DEGRADED, GROUND_TRUTH, MASKS, ClipEntry
 from svfr.evaluation.testset_settings import TestsetConfig
 from svfr.files import digest, fingerprint, write_json
-from svfr.inference.batch import Item, collect, find_items, run_items
+from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
@@ -176,12 +176,13 @@ def run(options: argparse.Namespace) -> int:
     interrupted = False
     with tqdm(total=len(items), desc="clips", unit="clip") as bar:
         try:
-            run_items(items, options.output, maker.call, maker.make, tell=bar.write, on_done=lambda _: bar.update())
+            run_items(items, options.output, maker.call, maker.make, show=bar.write, on_done=lambda _: bar.update())
         except KeyboardInterrupt:
             interrupted = True
     packages = {name: version(name) for name in ("numpy", "opencv-python", "av", "pillow")}
     about = {"svfr": __version__, "settings": asdict(settings), "packages": packages}
-    report = collect(items, options.output, maker.call, about)
+    report = {**about, **collect(items, options.output, maker.call)}
+    write_json(options.output / REPORT, report)
     if interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -1,9 +1,9 @@
 """Settings from yaml files and `key=value` overrides. The only importer of OmegaConf."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,6 +46,18 @@ def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str
         return cast(Schema, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise ConfigError(where + _describe(error)) from error
+
+
+def make(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Settings from the schema's defaults and values by name, such as a function's keywords.
+
+    Raises:
+        ConfigError: an unknown name (the nearest valid one is named), a wrong type or value.
+    """
+    try:
+        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_describe(error)) from error
 
 
 def _describe(error: OmegaConfBaseException) -> str:

@@ -2,46 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-from tqdm import tqdm
-
-from svfr import SVFRPipeline, __version__
-from svfr.data.detectors import load_detector
+from svfr import SVFRPipeline
 from svfr.data.video import VideoError
 from svfr.evaluation.pairs import Problem, item_name, task_folders
 from svfr.evaluation.settings import BASELINES, EvalConfig
-from svfr.files import digest, fingerprint
-from svfr.inference.batch import Item, find_items, mask_of, read_records, run_items
-from svfr.inference.video import VideoReport
-from svfr.networks import NetworkMissing
+from svfr.inference.batch import find_items
+from svfr.inference.folder import Share, load_pipeline, restore_folder
 
 RESTORED = "restored"  # folder of the output: a folder a method, in it one a task
 PLACES = ("device", "dtype", "detector")  # settings that are not the sampler's
-
-
-class Split(Protocol):
-    """Which share of the work is this process's, as accelerate's PartialState says it."""
-
-    process_index: int
-    num_processes: int
-    is_main_process: bool
-
-    def wait_for_everyone(self) -> None:
-        """Until all processes are here."""
-        ...
-
-
-class OneProcess:
-    """All of the work is this process's."""
-
-    process_index, num_processes, is_main_process = 0, 1, True
-
-    def wait_for_everyone(self) -> None:
-        """Nobody else to wait for."""
 
 
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str, str]:
@@ -69,7 +40,7 @@ def restore_set(
     settings: EvalConfig,
     networks: Path | None,
     device: str,
-    split: Split,
+    split: Share,
 ) -> tuple[dict[str, Path], list[Problem]]:
     """Restore the degraded inputs of every task with each of the weights; finished ones are skipped.
 
@@ -95,7 +66,7 @@ def restore_set(
     folders: dict[str, Path] = {}
     problems: list[Problem] = []
     for method, source in weights.items():
-        pipe = _load(source, settings, networks, device)
+        pipe = load_pipeline(source, settings.restore, networks, device)
         folders[method] = output / RESTORED / method
         for task, folder in tasks.items():
             try:
@@ -108,19 +79,6 @@ def restore_set(
     return folders, problems
 
 
-def _load(source: str, settings: EvalConfig, networks: Path | None, device: str) -> SVFRPipeline:
-    restore = settings.restore
-    pipe = SVFRPipeline.from_pretrained(
-        source, device=device if restore.device == "auto" else restore.device, dtype=restore.dtype
-    )
-    try:
-        pipe.detector = load_detector(restore.detector, networks)
-    except NetworkMissing:
-        if restore.face == "auto":
-            raise
-    return pipe
-
-
 def restore_task(
     pipe: SVFRPipeline,
     source: str,
@@ -129,7 +87,7 @@ def restore_task(
     folder: Path,
     masks: Path | None,
     output: Path,
-    split: Split,
+    split: Share,
 ) -> dict[str, str]:
     """Restore the inputs of one task; finished ones are skipped.
 
@@ -153,25 +111,17 @@ def restore_task(
     tasks = tuple(task.split("+"))
     if "inpainting" in tasks and masks is None:
         raise ValueError(f"{folder}: inpainting needs the masks: give --masks DIR")
-    sampling = {key: value for key, value in asdict(settings.restore).items() if key not in PLACES}
-    items = find_items(folder, output, settings.restore.format)
-    output.mkdir(parents=True, exist_ok=True)
-    about = {"svfr": __version__, "weights": source, "tasks": tasks, "settings": asdict(settings.restore)}
-
-    def mask(item: Item) -> Path | None:
-        return mask_of(item, folder, masks) if "inpainting" in tasks else None
-
-    def call(item: Item) -> str:
-        return digest({**about, "files": [fingerprint(path) for path in (item.source, mask(item), Path(source))]})
-
-    def restore(item: Item) -> VideoReport:
-        return pipe.restore_video(item.source, output / item.target, tasks, mask(item), None, **sampling)
-
-    with tqdm(total=len(items), desc=f"restore {task}", unit="video", disable=not split.is_main_process) as bar:
-        mine = items[split.process_index :: split.num_processes]
-        tell = partial(bar.write, file=sys.stderr)
-        run_items(mine, output, call, restore, tell, on_done=lambda _: bar.update())
-    split.wait_for_everyone()
+    report = restore_folder(
+        pipe,
+        folder,
+        output,
+        tasks,
+        settings.restore,
+        weights=source,
+        mask=masks if "inpainting" in tasks else None,
+        share=split,
+        title=f"restore {task}",
+    )
     names = [item_name(item) for item in find_items(folder, output, "png")]
-    records = zip(names, read_records(items, output, call), strict=True)
+    records = zip(names, report["videos"], strict=True)
     return {name: record["reason"] for name, record in records if record["status"] != "done"}
