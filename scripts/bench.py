@@ -1,0 +1,372 @@
+#!/usr/bin/env python
+"""Measure this machine with the model.
+
+    python scripts/bench.py infer --steps 30              the default strategy against the released algorithm
+    python scripts/bench.py train --weights svd-xt        steps of training, and a loader worker
+    python scripts/bench.py eval --networks DIR           each metric alone
+    python scripts/bench.py prep networks=DIR score=none  each step of data preparation, on 1 and 2 processes
+
+Memory is the peak of a fresh process: what an accelerator gave to tensors; on the CPU, all resident memory.
+Exit code: 0 measured, 1 a measurement died, 2 the call itself was wrong.
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from torch.utils.data import default_collate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
+
+from data_prep import prepare
+from data_prep.settings import DataPrepConfig
+from data_prep.workers import Workers, start_workers
+from svfr import config
+from svfr.data.alignment import five_points
+from svfr.data.frames import resize
+from svfr.data.video import VideoInfo, VideoWriter
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.metrics import METRICS, Chunk, build_metrics
+from svfr.models.components import Components, ModelSettings
+from svfr.models.devices import resolve_device, resolve_dtype
+from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
+from svfr.models.identity import IResNet
+from svfr.models.svfr import SVFR
+from svfr.models.unet import checkpoint_blocks
+from svfr.synthetic import FPS, TEST_SEEDS, render_clip
+from svfr.training.initialize import initialize
+from svfr.training.loop import make_accelerator, make_dataset, make_loader
+from svfr.training.objective import Objective, TrainedModel
+from svfr.training.settings import DataConfig, TrainConfig
+from svfr.training.state import MovingAverage
+
+SVD_XT = "svd-xt"  # in the place of a name of weights
+EQUAL = {"sampler": "euler", "guidance_scale": 2.0}  # the UNet runs once for each step and branch
+RENDERED = 128  # [px] of rendered clips, before they are enlarged
+METRIC_CHUNK = 8  # frames that a metric is given at once
+FOOTAGE_FRAMES, FOOTAGE_SIZE = 50, 512  # of a made video [frames, px]
+
+Row = dict[str, Any]  # of a table, by the titles of its columns
+
+
+def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
+    """The default strategy against the released algorithm."""
+    for num_frames in options.frames:
+        first: Row = {}
+        for strategy in options.strategies:
+            row = in_new_process(restore, options, num_frames, strategy)
+            first = first or row
+            ratios = {f"{name}, ratio": row[name] / first[name] for name in ("branch-frames", "all s")}
+            yield {"frames": num_frames, "strategy": strategy} | row | ratios
+
+
+def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
+    """Restore a rendered clip, after a short one that warms up.
+
+    Branch-frames are the frames that go through the UNet, counted once for each guidance branch.
+    """
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device)
+    if options.weights == SVD_XT:
+        pipe = SVFRPipeline.from_components(random_svd_xt(device, dtype))
+    else:
+        pipe = SVFRPipeline.from_pretrained(options.weights, device, dtype)
+    rendered = render_clip(TEST_SEEDS, min(num_frames, 16), RENDERED).frames
+    frames = np.stack(list(islice(cycle(rendered), num_frames)))
+    sampling = {"strategy": strategy, "size": options.size}
+    pipe(frames[: pipe.settings.clip_length + 1], num_inference_steps=1, **sampling)
+    if options.steps:
+        sampling |= EQUAL | {"num_inference_steps": options.steps}
+    calls: list[list[float]] = []  # of the UNet: branch-frames, start, end
+    pipe.unet.register_forward_pre_hook(lambda _, x: calls.append([x[0].shape[0] * x[0].shape[1], clock(device)]))
+    pipe.unet.register_forward_hook(lambda *_: calls[-1].append(clock(device)))
+    start = clock(device)
+    pipe(frames, **sampling)
+    seconds = clock(device) - start
+    return {
+        "branch-frames": sum(int(count) for count, _, _ in calls),
+        "UNet s": sum(end - start for _, start, end in calls),
+        "all s": seconds,
+        "peak GiB": peak_memory(device),
+    }
+
+
+def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
+    """Networks of SVD-XT's size with random weights and ArcFace's IResNet-100, made on the device.
+
+    The numbers are those of the configuration files of Stable Video Diffusion img2vid-xt; the UNet's are diffusers'
+    defaults.
+    """
+    torch.set_default_dtype(dtype)  # no float32 copy of 1.5 billion parameters
+    with device:
+        model, id_encoder = SVFR(UNetSpatioTemporalConditionModel(), IDProjector()), IResNet()
+        vae = AutoencoderKLTemporalDecoder(
+            down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
+        )
+    torch.set_default_dtype(torch.float32)
+    scheduler = EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
+    return Components(model, vae, id_encoder, scheduler, ModelSettings(untrained=True)).to(device, dtype)
+
+
+def bench_train(options: argparse.Namespace) -> Iterator[Row]:
+    """Steps of training with and without gradient checkpointing, and what a loader worker makes."""
+    if unknown := set(options.checkpointing) - {"yes", "no"}:
+        raise ValueError(f"--checkpointing {min(unknown)}: choose from yes, no")
+    source: Row = {"manifests": [options.manifest]} if options.manifest else {"rendered_clips": 1000}
+    data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
+    device: Any = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
+    base = TrainConfig(init_from=options.weights, precision=options.precision, device=device, tracker="none", data=data)
+    for name in options.checkpointing:
+        row: Row = {"checkpointing": name}
+        try:
+            yield row | in_new_process(train, replace(base, gradient_checkpointing=name == "yes"), options.steps)
+        except torch.OutOfMemoryError:
+            yield row | {"step s": "out of memory"}
+    rate = in_new_process(load, base, options.steps)
+    print(f"\nA loader worker makes {rate:.3g} clips/s ({options.manifest or 'rendered'}); a step takes 1.")
+
+
+def train(settings: TrainConfig, num_steps: int) -> Row:
+    """Train on one batch as `svfr.training.loop.train` does, after a step that warms up."""
+    accelerator = make_accelerator(settings)
+    device = accelerator.device
+    if settings.init_from == SVD_XT:
+        components = random_svd_xt(device, torch.float32)
+        components.model.latent_transformer = LatentTransformer()
+        components.model.landmark_predictor = LandmarkPredictor()
+    else:
+        components = initialize(settings)
+    frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+    components.to(device, frozen, model_dtype=torch.float32)
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(components.model.unet)
+    model: Any = TrainedModel(components.model.train().requires_grad_(True))
+    model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=settings.learning_rate))
+    ema = MovingAverage(accelerator.unwrap_model(model), settings.ema_decay)
+    objective = Objective(settings, components)
+    batch = default_collate([make_dataset(settings, "train", components.settings.id_crop)[0, 0]])
+    times = []
+    for _ in range(1 + num_steps):
+        start = clock(device)
+        loss, _ = objective(model, batch)
+        forward = clock(device)
+        accelerator.backward(loss)
+        backward = clock(device)
+        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        ema.update()
+        optimizer.zero_grad(set_to_none=True)
+        times.append((start, forward, backward, clock(device)))
+    parts = np.diff(times)[1:].mean(axis=0).tolist()
+    names = ("encoding and forward s", "backward s", "optimizer and EMA s")
+    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)}
+
+
+def load(settings: TrainConfig, num_batches: int) -> float:
+    """Clips per second of a loader's worker, after a batch that warms up."""
+    dataset = make_dataset(settings, "train", ModelSettings().id_crop)
+    batches = iter(make_loader(dataset, settings, make_accelerator(settings), start=0))
+    next(batches)
+    start = time.perf_counter()
+    for _ in range(num_batches):
+        next(batches)
+    return num_batches * settings.batch_size / (time.perf_counter() - start)
+
+
+def bench_eval(options: argparse.Namespace) -> Iterator[Row]:
+    """Each metric alone."""
+    return (in_new_process(evaluate, options, name) for name in options.metrics)
+
+
+def evaluate(options: argparse.Namespace, name: str) -> Row:
+    """Compare a rendered clip with itself and noise, twice: the first time warms up."""
+    device, size = resolve_device(options.device), options.size
+    built = build_metrics([name], options.networks, str(device), download=False)
+    if built.missing:
+        return {"metric": name, "frames/s": built.missing[name], "peak GiB": ""}
+    metric: Any = (*built.video, *built.sets)[0]
+    clip = render_clip(TEST_SEEDS, options.frames, size)
+    truth = torch.from_numpy(clip.frames).movedim(-1, 1)
+    noise = 12 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(len(truth), size, size, dtype=torch.bool)
+    mask[:, size // 2 :] = True
+    video = ((truth + noise).clamp(0, 255).byte(), truth, mask, torch.from_numpy(five_points(clip.landmarks)))
+    for _ in range(2):
+        metric.reset()
+        start = clock(device)
+        for parts in zip(*(part.split(METRIC_CHUNK) for part in video), strict=True):
+            metric.update(Chunk(*parts))
+        seconds = clock(device) - start
+    return {"metric": name, "frames/s": len(truth) / seconds, "peak GiB": peak_memory(device)}
+
+
+def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
+    """Each step of data preparation, on some numbers of processes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_footage(folder / "footage", options.files)
+        rates: dict[str, Row] = {step: {"step": step} for step in prepare.RUN}
+        for processes in options.processes:
+            own = [f"processes={processes}", f"output={folder / str(processes)}"]
+            settings = config.load(DataPrepConfig, None, [f"source.path={folder / 'footage'}", *options.settings, *own])
+            workers = start_workers(settings)
+            try:
+                prepare_all(settings, workers)  # starts the processes and loads the networks
+                seconds = prepare_all(replace(settings, output=f"{settings.output}-again"), workers)
+            finally:
+                workers.close()
+            for step in rates:
+                rates[step][f"files/s, processes: {processes}"] = options.files / seconds[step]
+        yield from rates.values()
+
+
+def prepare_all(settings: DataPrepConfig, workers: Workers) -> dict[str, float]:
+    """Seconds of each step."""
+    Path(settings.output).mkdir()
+    seconds = {}
+    for step, run in prepare.RUN.items():
+        start = time.perf_counter()
+        run(settings, workers)
+        seconds[step] = time.perf_counter() - start
+    return seconds
+
+
+def make_footage(folder: Path, num_files: int) -> None:
+    """Videos of rendered heads, each of another person."""
+    folder.mkdir()
+    for index in range(num_files):
+        path, size = folder / f"{index:04d}.mp4", FOOTAGE_SIZE
+        info = VideoInfo(path, size, size, Fraction(FPS), FOOTAGE_FRAMES, 0.0, False, 0, "frames")
+        with VideoWriter(path, source=info) as writer:
+            for number, frame in enumerate(render_clip(TEST_SEEDS + index, FOOTAGE_FRAMES, RENDERED).frames):
+                writer.write(resize(frame, size, size), number, 1 / info.fps)
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, so that its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def clock(device: torch.device) -> float:
+    """The time [s] when the device has done all that it was asked for."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def peak_memory(device: torch.device) -> float:
+    """Of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux `ru_maxrss` begins with what the parent process had
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+def describe_machine(device: torch.device) -> str:
+    """The device, the processor and PyTorch's version."""
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
+    card = "" if device.type == "cpu" else f"{torch.get_device_module(device).get_device_name(device)}; "
+    cpu = named[1] if named else platform.machine()
+    return f"{card}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
+
+
+def print_table(rows: Iterator[Row]) -> None:
+    """Print Markdown, each row as soon as it is there."""
+    for index, row in enumerate(rows):
+        if not index:
+            print(f"\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        cells = (f"{value:#.3g}" if isinstance(value, float) else str(value) for value in row.values())
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def number(text: str) -> int:
+    """A positive number."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Positive numbers with commas between them."""
+    return [number(part) for part in text.split(",")]
+
+
+def words(text: str) -> list[str]:
+    """Words with commas between them."""
+    return text.split(",")
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "weights": {"help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size with random weights"},
+    "frames": {"type": numbers, "help": "lengths of the clips"},
+    "size": {"type": number, "help": "side of the frames [px]; none: the weights' own"},
+    "strategies": {"type": words, "help": "chained, released"},
+    "steps": {"type": number, "help": "of training; of denoising (Euler's, guidance 2; none: the strategies' own)"},
+    "checkpointing": {"type": words, "help": "of gradients: yes, no"},
+    "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
+    "manifest": {"help": "of prepared clips; none: rendered ones"},
+    "metrics": {"type": words, "help": "names of metrics"},
+    "networks": {"type": Path, "help": "folder of third-party networks; none: $SVFR_NETWORKS"},
+    "processes": {"type": numbers, "help": "numbers of processes"},
+    "files": {"type": number, "help": "videos"},
+    "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "of the networks"},
+    "device": {"help": "auto, or a torch device"},
+}
+COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
+    bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": "chained,released", "steps": None}
+    | {"dtype": "auto", "device": "auto"},
+    bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
+    | {"precision": "bf16", "manifest": None, "device": "auto"},
+    bench_eval: {"metrics": ",".join(METRICS), "frames": "32", "size": 512, "networks": None, "device": "auto"},
+    bench_prep: {"files": 8, "processes": "1,2"},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; a wrong call becomes one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="NAME")
+    for bench, defaults in COMMANDS.items():
+        command = commands.add_parser(bench.__name__.removeprefix("bench_"), help=bench.__doc__)
+        command.set_defaults(bench=bench, device="cpu")
+        for name, default in defaults.items():
+            command.add_argument(f"--{name}", default=default, **OPTIONS[name])
+    command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
+    options = parser.parse_args(arguments)
+    try:
+        print(describe_machine(resolve_device(options.device)))
+        print_table(options.bench(options))
+    except (BrokenProcessPool, torch.OutOfMemoryError):
+        print("bench.py: a measurement died, most likely for want of memory", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
