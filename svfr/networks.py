@@ -212,9 +212,9 @@ def _unpack(archive: Path) -> Path:
 
 def _short(error: Exception) -> str:
     """Why a download failed, in a few words."""
-    from requests import ConnectionError, HTTPError, Timeout  # type: ignore[import-untyped]
+    from requests import ConnectionError, HTTPError, Timeout
 
-    if isinstance(error, HTTPError):
+    if isinstance(error, HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, Timeout):
         return f"no answer for {TIMEOUT} s"

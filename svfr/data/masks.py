@@ -1,4 +1,7 @@
-"""Holes for inpainting: free-form brush strokes, as GPEN trains on (SVFR, Sec. 5.1 cites it)."""
+"""Holes for inpainting: free-form brush strokes, as GPEN trains on (SVFR, Sec. 5.1 cites it).
+
+They cover 19.8% of the area on average, 3.9 to 39.7% in nine of ten masks.
+"""
 
 from dataclasses import dataclass
 
@@ -29,16 +32,6 @@ class Stroke:
 
     points: np.ndarray
     width: float
-
-
-def brush_mask(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random mask, (h, w) uint8, 255 = hole: 19.8% of the area on average, 3.9 to 39.7% in nine of ten cases.
-
-    Args:
-        size: (h, w) [px].
-        rng: the mask is drawn from it.
-    """
-    return paint(brush_strokes(size, rng), size)
 
 
 def mask_clip(
