@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: of writing, with the name of `path`.
     """
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(partial)
         yield partial
-        if path.is_dir():  # os.replace takes the place of an empty folder only
-            old = path.with_name(f".{path.name}.old-{os.getpid()}")
-            os.replace(path, old)
-            os.replace(partial, path)
-            remove(old)
-        else:
-            os.replace(partial, path)
+        replace(path, partial)
     except OSError as error:
         if error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
@@ -47,12 +41,33 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(partial)
 
 
+def partial_path(path: Path) -> Path:
+    """A hidden path beside `path`, of the same suffix, for what is still being written."""
+    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+
+
+def replace(path: Path, new: Path) -> None:
+    """Move a file or a folder to `path`, in the place of what is there.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")  # os.replace takes the place of an empty folder only
+    os.replace(path, old)
+    os.replace(new, path)
+    remove(old)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it, if it is there and the system allows it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

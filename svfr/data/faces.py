@@ -18,7 +18,7 @@ def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
 
     Args:
         image: (h, w, 3) uint8.
-        box: x0, y0, x1, y1 [px]; what it has outside of the frame repeats the frame's edge.
+        box: x0, y0, x1, y1 [px]; outside of the frame, the frame's edge is repeated.
         size: [px] of the result.
 
     Returns:
@@ -51,7 +51,7 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
     """A restored crop resampled onto pixels of the frame, sub-pixel exact; the inverse of `crop`.
 
     Args:
-        patch: (s, s, 3) uint8, what became of `crop(frame, box, s)`.
+        patch: (s, s, 3) uint8, the restored `crop(frame, box, s)`.
         box: of the crop [px].
         region: of the frame, inside the box, with area.
 
@@ -73,8 +73,7 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
 def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: float = FADE) -> np.ndarray:
     """Opacity with which a crop is pasted: 0 at the box's border, rising smoothly to 1 inside.
 
-    It depends on the distance to the box's border only. So the frame's edge doesn't fade where the box
-    reaches beyond it, and nothing pops when a moving box leaves the frame.
+    It depends only on the distance to the box's border, so that nothing jumps when a moving box leaves the frame.
 
     Args:
         box: of the crop [px].
@@ -102,8 +101,8 @@ def sharpness(image: np.ndarray) -> float:
 def frontality(landmarks: np.ndarray) -> float:
     """How frontal a face of (5, 2) landmarks is, in [0, 1]: 1 = nose midway between level eyes, 0 = profile.
 
-    Assumption: the product of 1 - the nose's offset from the middle along the eyes' line, in half eye
-    distances, and the cosine of that line's slope.
+    Assumption: the product of 1 - the nose's offset from the middle along the eyes' line, in half eye distances, and
+    the cosine of that line's slope.
     """
     left, right, nose = np.asarray(landmarks, dtype=np.float64)[:3]
     line = right - left
@@ -115,7 +114,7 @@ def frontality(landmarks: np.ndarray) -> float:
 
 
 def _outside(low: float, high: float, length: int) -> tuple[int, int]:
-    """Whole pixels that an interval needs before 0 and after `length`."""
+    """How many pixels an interval reaches before 0 and after `length`, rounded up."""
     return max(0, math.ceil(-low)), max(0, math.ceil(high - length))
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a data set: JSON lines, one clip a line, written by `data_prep`, read by training."""
+"""The manifest of a data set: JSON lines, one clip each, written by `data_prep`, read by training."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; one line that names the file, the line and the field."""
+    """A manifest that cannot be used; its message is one line that names the file, the line and the field."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
-    """Write a manifest so that it is whole or not there."""
+    """Write a manifest; an error leaves what was there before."""
     with replacing(path) as partial, partial.open("w") as file:
         for clip in clips:
             file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")

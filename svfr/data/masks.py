@@ -12,7 +12,7 @@ from svfr.data.alignment import similarity_transform
 
 HOLE = 255
 REFERENCE_SIZE = 512  # [px] that the widths are meant for
-# GPEN's parameters; upper bounds of whole numbers are exclusive.
+# GPEN's parameters; upper bounds of integers are exclusive.
 STROKES = (1, 4)
 STEPS = (8, 28)
 MEAN_ANGLE = 2 * np.pi / 5  # [rad]
@@ -48,8 +48,7 @@ def mask_clip(
         size: (h, w) [px].
         rng: one mask is drawn from it.
         landmarks: (f, n, 2) [px], nan in frames that have none; needed if the mask moves.
-        moving: strokes follow the face by the similarity transform of its landmarks. In frames without landmarks they
-            stay where they were.
+        moving: strokes follow the similarity transform of the landmarks, and stay where they were in frames without.
 
     Returns:
         (f, h, w) uint8, 255 = hole.
@@ -76,8 +75,8 @@ def mask_clip(
 def brush_strokes(size: tuple[int, int], rng: np.random.Generator) -> list[Stroke]:
     """Draw strokes for an image of (h, w) px.
 
-    A stroke starts anywhere and takes steps in directions that alternate around +72 and -72 degrees, so that it
-    zigzags to the right, up to the border and along it.
+    A stroke starts anywhere and takes steps in directions that alternate around +72 and -72 degrees: a zigzag to the
+    right, up to the border and along it.
     """
     corner = np.array(size[::-1], dtype=np.float64)
     mean_step = np.linalg.norm(corner) * STEP_SHARE
@@ -98,7 +97,7 @@ def brush_strokes(size: tuple[int, int], rng: np.random.Generator) -> list[Strok
 def paint(strokes: list[Stroke], size: tuple[int, int]) -> np.ndarray:
     """(h, w) uint8: lines with round ends and corners, 255, on 0.
 
-    Small masks are painted at 512 px and reduced, since whole pixels are too coarse for the width of their strokes.
+    Small masks are painted at 512 px and reduced, since their strokes' widths are no whole pixels.
     """
     factor = max(1.0, REFERENCE_SIZE / min(size))
     canvas = np.zeros((round(size[0] * factor), round(size[1] * factor)), dtype=np.uint8)
