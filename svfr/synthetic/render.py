@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 
 from svfr.synthetic.background import Background
-from svfr.synthetic.identity import Identity, sample_identity
-from svfr.synthetic.motion import Motion, sample_motion
+from svfr.synthetic.identity import Identity
+from svfr.synthetic.motion import Motion
 from svfr.synthetic.raster import interpolate, rasterize
-from svfr.synthetic.shape import PIVOT, Shape, glasses, power
+from svfr.synthetic.shape import PIVOT, Shape
+from svfr.synthetic.template import glasses, power
 from svfr.synthetic.texture import Paint
 
 SUPERSAMPLING = 2
@@ -51,15 +52,11 @@ def render_clip(seed: int, num_frames: int, size: int, identity: int | None = No
         ValueError: a number out of its range.
     """
     identity = seed if identity is None else identity
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("num_frames", num_frames, 1),
-        ("size", size, 16),
-        ("identity", identity, 0),
-    ):
+    limits = {"seed": (seed, 0), "num_frames": (num_frames, 1), "size": (size, 16), "identity": (identity, 0)}
+    for name, (value, least) in limits.items():
         if value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
-    person, motion = sample_identity(identity), sample_motion(seed, num_frames)
+    person, motion = Identity(identity), Motion(seed, num_frames)
     scene = _Scene(person, np.random.default_rng([seed, 2]), size)
     rendered = [scene.frame(motion, index) for index in range(num_frames)]
     frames, landmarks = zip(*rendered, strict=True)

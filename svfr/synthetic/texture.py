@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 from svfr.synthetic import atlas
 from svfr.synthetic.identity import Identity
-from svfr.synthetic.shape import (
+from svfr.synthetic.template import (
     MOUTH_Y,
     brow_line,
     bump,
