@@ -1,4 +1,4 @@
-"""Who a rendered person is: numbers of shape, colour and style, drawn from one seed."""
+"""A rendered person: numbers of shape, colour and style, drawn from one seed."""
 
 import numpy as np
 

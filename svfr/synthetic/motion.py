@@ -1,4 +1,4 @@
-"""What happens in a rendered clip: pose, speech, blinking, gaze, light and camera, as curves over the frames."""
+"""The motion of a rendered clip: pose, speech, blinking, gaze, light and camera, as curves over the frames."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ FPS = 25
 
 
 class Motion:
-    """Curves of a clip, one value a frame. Angles in radians, lengths in head units.
+    """Curves of a clip, one value per frame. Angles in radians, lengths in head units.
 
     The first frames are the same however many follow.
 
@@ -17,7 +17,7 @@ class Motion:
         shift: (f, 2) of the head in the frame, x right and y down.
         scale: (f,) of the head in the frame, about 1.
         jaw, lips, pucker, smile, brows, blink: (f,) in [0, 1]; smile and brows from about -0.3.
-        gaze: (f, 2) direction of the eyes against the camera's.
+        gaze: (f, 2) direction of the eyes, relative to the camera: to image right, down.
         light: (f, 3) unit vector towards the light, x right, y down, z to the camera.
         key, ambient: (f,) strength of the light and of its surroundings.
         camera: (f, 2) drift of the background.

@@ -9,36 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from svfr.synthetic.atlas import BODY, EAR, HAIR, HEAD, INSIDE, MAX_ANGLE, MOUTH, Region
+from svfr.synthetic.curves import bump, smoothstep
 from svfr.synthetic.identity import Identity
-from svfr.synthetic.template import (
-    MOUTH_Y,
-    SECTIONS,
-    bump,
-    hairline,
-    landmark_template,
-    profile,
-    relief,
-    smoothstep,
-    template_x,
-)
+from svfr.synthetic.template import MOUTH_Y, SECTIONS, hairline, landmark_template, profile, relief, template_x
 
 PIVOT = np.array([0.0, 1.2, -2.4])  # the head turns around it
 JAW_JOINT_Y, JAW_JOINT_Z = 0.9, -2.0
 JAW_ANGLE = 0.22  # [rad] at the widest
 INNER_ROWS = 5  # rows of the grid inside the mouth
-# The body: height, half width, front, centre, back
-BODY_SECTIONS = np.array(
-    [
-        [1.0, 1.25, -1.5, -2.7, -3.9],
-        [2.6, 1.25, -1.45, -2.7, -3.9],
-        [3.4, 1.3, -1.4, -2.7, -3.9],
-        [3.75, 1.55, -1.35, -2.7, -4.0],
-        [4.05, 2.3, -1.25, -2.7, -4.1],
-        [4.4, 3.5, -1.1, -2.7, -4.3],
-        [4.9, 4.3, -0.9, -2.7, -4.5],
-        [6.5, 4.8, -0.6, -2.7, -4.8],
-    ]
-)
+# Horizontal sections of the body, as `SECTIONS` of the head.
+BODY_SECTIONS = {
+    "height": [1.0, 2.6, 3.4, 3.75, 4.05, 4.4, 4.9, 6.5],
+    "half_width": [1.25, 1.25, 1.3, 1.55, 2.3, 3.5, 4.3, 4.8],
+    "front": [-1.5, -1.45, -1.4, -1.35, -1.25, -1.1, -0.9, -0.6],
+    "centre": [-2.7, -2.7, -2.7, -2.7, -2.7, -2.7, -2.7, -2.7],
+    "back": [-3.9, -3.9, -3.9, -4.0, -4.1, -4.3, -4.5, -4.8],
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class Grid:
     Attributes:
         rest: (3, r, c) float32 positions.
         uv: (2, r, c) float32 places in the atlas, in its units.
-        follow: (r, c) share of the head's pose that it takes part in.
+        follow: (r, c) share of the head's rotation that it takes part in.
     """
 
     rest: np.ndarray
@@ -87,20 +73,16 @@ class Shape:
         uv = self.grids[0].uv
         inner = slice(self.slit, self.slit + INNER_ROWS)
         uv[:, inner] = MOUTH.place(self.x[inner], np.zeros_like(y[inner]))
-        self.triangles = np.concatenate(
-            [t + offset for t, offset in zip(map(_grid_triangles, self.grids), self._offsets(), strict=True)], axis=1
-        )
+        ends = np.cumsum([grid.follow.size for grid in self.grids])
+        triangles = [_grid_triangles(grid) + end - grid.follow.size for grid, end in zip(self.grids, ends, strict=True)]
+        self.triangles = np.concatenate(triangles, axis=1)
         self._expressions = self._make_expressions()
         self.landmarks = self._make_landmarks()
-
-    def _offsets(self) -> list[int]:
-        sizes = [grid.follow.size for grid in self.grids]
-        return [sum(sizes[:i]) for i in range(len(sizes))]
 
     def _head(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(3, r, c) float32 positions of the head at rest."""
         i = self.identity
-        front, centre, back = (profile(SECTIONS, column, y) for column in (2, 3, 4))
+        front, centre, back = (profile(SECTIONS, name, y) for name in ("front", "centre", "back"))
         x = self.x
         cosine = np.cos(angle)
         depth = np.where(cosine > 0, front - centre, (centre - back) * (1 + i.head_length))
@@ -119,7 +101,7 @@ class Shape:
         return position.astype(np.float32)
 
     def _lengthen(self, y: np.ndarray) -> np.ndarray:
-        """Shift in y of points of the template that makes noses, mouths and chins lower or higher."""
+        """Shift in y of the template's points, for the heights of nose, mouth, chin and forehead."""
         i = self.identity
         nose = i.nose_length * smoothstep(0.1, 1.4, y)
         mouth = i.mouth_height * bump(np.zeros_like(y), y, 0, MOUTH_Y, 1, 0.6)
@@ -147,7 +129,9 @@ class Shape:
             place = EAR.place(angle / np.pi, latitude / (np.pi / 2))
             grids.append(Grid(rest.astype(np.float32), place, np.ones_like(angle)))
         angle, y = np.meshgrid(np.radians(np.linspace(-180, 180, 31)), np.linspace(1.0, 6.5, 20))
-        half, front, centre, back = (profile(BODY_SECTIONS, column, y) for column in (1, 2, 3, 4))
+        half, front, centre, back = (
+            profile(BODY_SECTIONS, name, y) for name in ("half_width", "front", "centre", "back")
+        )
         neck = 1 + (0.06 if i.masculine else -0.07) * smoothstep(4.0, 3.4, y)
         depth = np.where(np.cos(angle) > 0, front - centre, centre - back)
         rest = np.stack([half * neck * np.sin(angle), y + i.chin_length * 0.7, centre + depth * np.cos(angle)])

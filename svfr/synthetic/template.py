@@ -6,53 +6,21 @@ between the eyes.
 
 import numpy as np
 
+from svfr.synthetic.curves import bump, power, smoothstep
 from svfr.synthetic.identity import Identity
 
 MOUTH_Y = 2.12  # height of the line between the lips
 
 # Assumption: an average head, after anthropometry (face 13.5 cm wide, eyes 6.3 cm apart) and by eye; its front (z),
-# like the nose in `relief`, measured with YuNet, so that it reads the face without offset. Rows: height, half width,
-# front, centre and back (z) of a horizontal section.
-SECTIONS = np.array(
-    [
-        [-3.75, 0.05, -2.1, -2.4, -2.7],
-        [-3.6, 1.0, -1.25, -2.4, -3.6],
-        [-3.2, 1.65, -0.6, -2.4, -4.5],
-        [-2.6, 2.1, -0.12, -2.4, -5.0],
-        [-1.9, 2.32, 0.17, -2.4, -5.3],
-        [-1.2, 2.38, 0.34, -2.4, -5.4],
-        [-0.5, 2.38, 0.45, -2.3, -5.3],
-        [0.2, 2.34, 0.55, -2.3, -5.0],
-        [0.8, 2.24, 0.08, -2.2, -4.6],
-        [1.5, 2.06, 0.19, -2.1, -4.2],
-        [2.1, 1.84, 0.11, -1.9, -3.8],
-        [2.6, 1.58, 0.01, -1.6, -3.0],
-        [3.0, 1.28, 0.01, -1.3, -2.4],
-        [3.35, 0.92, -0.02, -1.0, -1.8],
-        [3.6, 0.52, -0.22, -0.9, -1.5],
-        [3.72, 0.08, -0.75, -0.9, -1.1],
-    ]
-)
-
-
-def smoothstep(low: float | np.ndarray, high: float | np.ndarray, x: np.ndarray) -> np.ndarray:
-    """0 below `low`, 1 above `high`, smooth between; the other way around if high < low."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def power(x: np.ndarray, exponent: int) -> np.ndarray:
-    """x ** exponent for a whole exponent >= 1, by multiplications: numpy's own is very slow where x is negative."""
-    assert exponent >= 1
-    if exponent == 1:
-        return x
-    half = power(x, exponent // 2)
-    return half * half * x if exponent % 2 else half * half
-
-
-def bump(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
-    """A Gaussian hill of height 1."""
-    return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
+# like the nose in `relief`, measured with YuNet, so that it reads the face without offset. Horizontal sections: height,
+# half width, and z of front, centre and back.
+SECTIONS = {
+    "height": [-3.75, -3.6, -3.2, -2.6, -1.9, -1.2, -0.5, 0.2, 0.8, 1.5, 2.1, 2.6, 3.0, 3.35, 3.6, 3.72],
+    "half_width": [0.05, 1.0, 1.65, 2.1, 2.32, 2.38, 2.38, 2.34, 2.24, 2.06, 1.84, 1.58, 1.28, 0.92, 0.52, 0.08],
+    "front": [-2.1, -1.25, -0.6, -0.12, 0.17, 0.34, 0.45, 0.55, 0.08, 0.19, 0.11, 0.01, 0.01, -0.02, -0.22, -0.75],
+    "centre": [-2.4, -2.4, -2.4, -2.4, -2.4, -2.4, -2.3, -2.3, -2.2, -2.1, -1.9, -1.6, -1.3, -1.0, -0.9, -0.9],
+    "back": [-2.7, -3.6, -4.5, -5.0, -5.3, -5.4, -5.3, -5.0, -4.6, -4.2, -3.8, -3.0, -2.4, -1.8, -1.5, -1.1],
+}
 
 
 def hairline(identity: Identity, angle: np.ndarray) -> np.ndarray:
@@ -72,14 +40,14 @@ def hairline(identity: Identity, angle: np.ndarray) -> np.ndarray:
 
 def template_x(identity: Identity, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Sideways position of the head's surface at an angle [rad] and a height."""
-    half = profile(SECTIONS, 1, y) * (1 + identity.head_width)
+    half = profile(SECTIONS, "half_width", y) * (1 + identity.head_width)
     cheeks = 0.3 * identity.cheek_fat * np.exp(-(((y - 1.5) / 0.9) ** 2))
     half = half * (1 + identity.jaw_width * smoothstep(1.0, 2.6, y) + cheeks)
     return half * np.sin(angle)
 
 
 def relief(identity: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """What stands out of the face's smooth front towards the camera: nose, brows, sockets, lips, chin, cheeks."""
+    """Height, towards the camera, of nose, brows, eye sockets, lips, chin and cheeks on the head's smooth front."""
     i = identity
     side = np.abs(x)
     eye_x = 1.0 + i.eye_spacing
@@ -191,7 +159,7 @@ def lower_lip(identity: Identity, x: np.ndarray) -> np.ndarray:
     return identity.lower_lip * np.clip(1 - t**2.2, 0, 1)
 
 
-def profile(table: np.ndarray, column: int, y: np.ndarray) -> np.ndarray:
-    """A column of a table of sections at heights y, smoothed over its corners."""
+def profile(sections: dict[str, list[float]], name: str, y: np.ndarray) -> np.ndarray:
+    """A measure of the sections at heights y, smoothed over its corners."""
     reach = np.linspace(-0.18, 0.18, 5)[(...,) + (None,) * np.ndim(y)]
-    return np.interp(y + reach, table[:, 0], table[:, column]).mean(axis=0)
+    return np.interp(y + reach, sections["height"], sections[name]).mean(axis=0)

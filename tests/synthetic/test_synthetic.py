@@ -7,10 +7,10 @@ from svfr.data.detectors import YuNet
 from svfr.models.identity import ARCFACE_TEMPLATE
 from svfr.networks import NETWORKS
 from svfr.synthetic import TEST_SEEDS, RenderedClip, render_clip
+from svfr.synthetic.curves import power
 from svfr.synthetic.identity import Identity
 from svfr.synthetic.motion import Motion
 from svfr.synthetic.raster import interpolate, rasterize
-from svfr.synthetic.template import power
 from tests.assets import NETWORKS as REAL_NETWORKS
 from tests.assets import needs_assets
 
