@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and digests that tell whether something has changed."""
+"""Files written completely or not at all, and digests that show whether something has changed."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is whole or not there.
+    """Write JSON; an error leaves what was at `path` before.
 
     Raises:
         OSError: with the file's name.

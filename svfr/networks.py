@@ -60,11 +60,11 @@ NETWORKS = {
 
 
 class NetworkMissing(FileNotFoundError):
-    """A network that cannot be had; its message is one line that says what to put where."""
+    """A network that is not there and cannot be downloaded; its message is one line that says what to put where."""
 
 
 def describe(path: Path) -> dict[str, str | int]:
-    """What a report says of a network's file: its name, sha256 and size [bytes]."""
+    """Name, sha256 and size [bytes] of a network's file, for reports."""
     return {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
 
 
@@ -178,13 +178,13 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 
 def _download(network: Network) -> Path:
-    """Download into the cache; what stands at the final name is always whole and checked."""
+    """Download into the cache; a file at its final name is always complete and checked."""
     assert network.url is not None, network.name
     cache = _roots(None)[-1]
     cache.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
-        # pooch sets the bar's length to what the server says.
+        # pooch sets the bar's total to the size that the server announces.
         with tqdm(total=1, unit="B", unit_scale=True, desc=network.file, leave=False) as bar:
             downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)
             received = Path(pooch.retrieve(network.url, network.sha256, network.file, work, downloader=downloader))

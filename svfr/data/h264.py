@@ -49,7 +49,7 @@ def yuv_frame(image: np.ndarray, pix_fmt: str, matrix: int, scaler: VideoReforma
         image: (h, w, 3) uint8 RGB.
         pix_fmt: FFmpeg's name of the pixel format.
         matrix: the scaler's number of the colour matrix.
-        threads: of the scaler; 0: as many as it likes.
+        threads: of the scaler; 0: one per core.
     """
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
     return scaler.reformat(
@@ -63,7 +63,7 @@ def yuv_frame(image: np.ndarray, pix_fmt: str, matrix: int, scaler: VideoReforma
 
 
 def _holds_audio(container_format: str, path: Path) -> bool:
-    """Try it with the first packet of each track: some are refused only by then."""
+    """Whether a container takes the sound; tried with a packet of each track, since some are refused only then."""
     with open_video(path) as source:
         output = av.open(io.BytesIO(), "w", format=container_format)
         try:
@@ -131,7 +131,7 @@ class H264File:
         encoder.options = {"preset": "veryfast", "bf": "0", "mbtree": "0", **x264}
         self._matrix = _copy_look(template, encoder, source, height)
         self._scaler = VideoReformatter()
-        self._held: av.VideoFrame | None = None  # until the next one tells how long it lasts
+        self._held: av.VideoFrame | None = None  # until the next frame's time says its duration
         self._held_pts = 0
         self._durations: dict[int | None, int] = {}  # by pts, of the frames inside the encoder
 
@@ -206,7 +206,7 @@ class H264File:
 
 
 def _copy_look(template: av.VideoStream | None, encoder: av.VideoCodecContext, source: VideoInfo, height: int) -> int:
-    """Give the encoder the source's pixel aspect and colour tags; return the scaler's number of it."""
+    """Give the encoder the source's pixel aspect and colour tags; returns the scaler's number of the colour matrix."""
     tags = (BT709,) * 3 if height >= 720 else (BT601,) * 3  # as players take untagged video
     if template is not None:
         look = template.codec_context

@@ -97,14 +97,14 @@ def brush_strokes(size: tuple[int, int], rng: np.random.Generator) -> list[Strok
 def paint(strokes: list[Stroke], size: tuple[int, int]) -> np.ndarray:
     """(h, w) uint8: lines with round ends and corners, 255, on 0.
 
-    Small masks are painted at 512 px and reduced, since their strokes' widths are no whole pixels.
+    Small masks are painted at 512 px and reduced, where the widths of their strokes are not rounded as much.
     """
     factor = max(1.0, REFERENCE_SIZE / min(size))
     canvas = np.zeros((round(size[0] * factor), round(size[1] * factor)), dtype=np.uint8)
     fraction = 4  # binary digits of a pixel, for smooth motion
     for stroke in strokes:
         points = np.rint(stroke.points * factor * 2**fraction).astype(np.int32)
-        # OpenCV's lines are two pixels wider than they say.
+        # OpenCV's lines are two pixels wider than their thickness.
         thickness = max(1, round(stroke.width * factor) - 2)
         cv2.polylines(canvas, [points], False, HOLE, thickness=thickness, shift=fraction)
     if factor == 1:

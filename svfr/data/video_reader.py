@@ -39,7 +39,7 @@ TS_DISCONT, NO_TIMESTAMPS = 0x0200, 0x0080  # AVFMT_... flags of formats (FFmpeg
 # (measured: a smooth 640x480 image, RGB -> yuv420p -> RGB). Of FFmpeg's swscale.h, as PyAV names them from 18 on only:
 # SWS_BICUBIC, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP.
 EXACT = 1 << 2 | 1 << 18 | 1 << 13 | 1 << 14
-# Assumption: frames, and share of all, that may be missing; whole files can be off by a frame or two.
+# Assumption: frames, and share of all, that may be missing; undamaged files can be off by a frame or two.
 MISSING_FRAMES, MISSING_SHARE = 2, Fraction(2, 100)
 
 
@@ -119,7 +119,7 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
     Matroska and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing.
 
     Raises:
-        VideoError: there is nothing to read, it cannot be read, or it ends before its own container says so.
+        VideoError: there is nothing to read, it cannot be read, or it ends before its container says so.
     """
     path = Path(path)
     with one_line_errors(path):
@@ -297,7 +297,7 @@ def _ends_early(
     if _is_broadcast(container) or container.format.flags & NO_TIMESTAMPS:
         return False  # the duration is only an estimate from the data themselves
     promised = _own_duration(stream)
-    if promised is None:  # that of the whole file, whose sound may be the longer part
+    if promised is None:  # that of the file, whose sound may be longer
         promised, span = (
             Fraction(container.duration or 0, av.time_base),
             max(span, demuxed.end - time_origin(container)),
@@ -353,7 +353,7 @@ def _read_image(file: Path) -> np.ndarray:
     """Decode to (h, w, 3) uint8 RGB, upright; alpha is dropped, 16 bits are cut to 8."""
     with _image_errors(file), Image.open(file) as stored:
         image = ImageOps.exif_transpose(stored)
-        if image.mode == "F":  # PIL would cut it to whole numbers: all of 0..1 to black, NaN to 0
+        if image.mode == "F":  # PIL would cut it to integers: all of 0..1 to black, NaN to 0
             raise ValueError("floating-point pixels; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))

@@ -33,7 +33,7 @@ class VideoWriter:
     nothing.
 
     Attributes:
-        path: where the result will be; other than the argument only in its suffix.
+        path: where the result will be; may differ from the argument in its suffix.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class VideoWriter:
 
         Args:
             path: of the result. Its folder has to exist.
-            source: what `probe` said of the input.
+            source: of the input, from `probe`.
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
             format: "mp4" or "png".
             width: [px] of the frames, if other than the source's.
@@ -162,7 +162,7 @@ class _Png:
 class _OnePng(_Png):
     def __init__(self, file: Path) -> None:
         self._file = file
-        file.touch()  # so that an error comes before the work
+        file.touch()  # fails now rather than at the end
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
         if time:
