@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pooch
 from tqdm import tqdm
 
 from svfr.files import CHUNK, sha256_of
@@ -179,6 +178,8 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 def _download(network: Network) -> Path:
     """Download into the cache; a file at its final name is always complete and checked."""
+    import pooch  # here, since it takes 0.2 s and few processes download
+
     assert network.url is not None, network.name
     cache = _roots(None)[-1]
     cache.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ PURE = [
 ]
 PURE_NAMES = ("config", "tasks", "diffusion", "losses")
 ONLY_IN = {  # package -> the files that may import it
-    "av": ("svfr/data/compression.py", "svfr/data/video_reader.py", "svfr/data/video_writer.py"),
+    "av": ("svfr/data/compression.py", "svfr/data/h264.py", "svfr/data/video_reader.py", "svfr/data/video_writer.py"),
     "omegaconf": ("svfr/config/load.py",),
     "yaml": ("svfr/config/load.py",),
     "accelerate": ("svfr/train.py", "svfr/train_state.py"),

@@ -69,7 +69,10 @@ class Shape:
         angle, y = np.meshgrid(self.column_angle, self.row_y)
         self.x, self.y = template_x(identity, angle, y), y
         rest = self._head(angle, y)
-        self.grids = [Grid(rest, HEAD.place(np.degrees(angle), y), np.ones_like(y)), *self._others()]
+        head = Grid(rest, HEAD.place(np.degrees(angle), y), np.ones_like(y))
+        self.grids = [head, self._ear(-1), self._ear(1), self._body()]
+        if identity.hair_style == "long":
+            self.grids += [self._curtain(58, 302, HAIR), self._curtain(300, 60, INSIDE)]
         uv = self.grids[0].uv
         inner = slice(self.slit, self.slit + INNER_ROWS)
         uv[:, inner] = MOUTH.place(self.x[inner], np.zeros_like(y[inner]))
@@ -95,7 +98,7 @@ class Shape:
             outward = position - np.array([0, -0.6, -2.3])[:, None, None]
             outward /= np.linalg.norm(outward, axis=0)
             side = 0.65 + 0.35 * smoothstep(0.6, -1.6, y)
-            # Crests this far apart are what the grid can carry.
+            # The grid is too coarse for waves closer to each other.
             curls = 1 + 0.22 * i.curls * np.sin(11 * angle + 3 * y) * np.sin(7 * y + 2 * angle)
             position = position + outward * (inside * i.hair_volume * side * curls)
         return position.astype(np.float32)
@@ -108,26 +111,28 @@ class Shape:
         chin = i.chin_length * smoothstep(2.2, 3.4, y)
         return nose + mouth + chin - i.forehead * smoothstep(-1.0, -3.0, y) * 1.5
 
-    def _others(self) -> list[Grid]:
+    def _ear(self, side: int) -> Grid:
+        """The ear at image left (-1) or right (1): half a squeezed ball, turned outwards."""
         i = self.identity
-        grids = []
-        for side in (-1, 1):
-            angle, latitude = np.meshgrid(np.radians(np.linspace(-180, 180, 13)), np.radians(np.linspace(-90, 90, 9)))
-            around = np.cos(latitude)
-            height = 0.58 * (1 + i.ears)
-            ear_x, ear_y, ear_z = 0.13 * around * np.sin(angle), height * np.sin(latitude), around * np.cos(angle)
-            ear_z = 0.36 * ear_z * (1 - 0.35 * np.sin(latitude))
-            turn = np.radians(28) * side
-            width = float(template_x(i, np.array(np.pi / 2), np.array(0.5)))
-            rest = np.stack(
-                [
-                    ear_x * np.cos(turn) - ear_z * np.sin(turn) + side * (width + 0.06),
-                    ear_y + 0.5 + i.nose_length * 0.4,
-                    ear_x * np.sin(turn) + ear_z * np.cos(turn) - 2.15,
-                ]
-            )
-            place = EAR.place(angle / np.pi, latitude / (np.pi / 2))
-            grids.append(Grid(rest.astype(np.float32), place, np.ones_like(angle)))
+        angle, latitude = np.meshgrid(np.radians(np.linspace(-180, 180, 13)), np.radians(np.linspace(-90, 90, 9)))
+        around = np.cos(latitude)
+        x, y = 0.13 * around * np.sin(angle), 0.58 * (1 + i.ears) * np.sin(latitude)
+        z = 0.36 * (around * np.cos(angle)) * (1 - 0.35 * np.sin(latitude))
+        turn = np.radians(28) * side
+        width = float(template_x(i, np.array(np.pi / 2), np.array(0.5)))
+        rest = np.stack(
+            [
+                x * np.cos(turn) - z * np.sin(turn) + side * (width + 0.06),
+                y + 0.5 + i.nose_length * 0.4,
+                x * np.sin(turn) + z * np.cos(turn) - 2.15,
+            ]
+        )
+        place = EAR.place(angle / np.pi, latitude / (np.pi / 2))
+        return Grid(rest.astype(np.float32), place, np.ones_like(angle))
+
+    def _body(self) -> Grid:
+        """Neck and shoulders, which follow the head less the lower they are."""
+        i = self.identity
         angle, y = np.meshgrid(np.radians(np.linspace(-180, 180, 31)), np.linspace(1.0, 6.5, 20))
         half, front, centre, back = (
             profile(BODY_SECTIONS, name, y) for name in ("half_width", "front", "centre", "back")
@@ -135,12 +140,7 @@ class Shape:
         neck = 1 + (0.06 if i.masculine else -0.07) * smoothstep(4.0, 3.4, y)
         depth = np.where(np.cos(angle) > 0, front - centre, centre - back)
         rest = np.stack([half * neck * np.sin(angle), y + i.chin_length * 0.7, centre + depth * np.cos(angle)])
-        place = BODY.place(np.degrees(angle), y)
-        grids.append(Grid(rest.astype(np.float32), place, smoothstep(4.2, 1.6, y)))
-        if i.hair_style == "long":
-            for start, stop, region in ((58, 302, HAIR), (300, 60, INSIDE)):
-                grids.append(self._curtain(start, stop, region))
-        return grids
+        return Grid(rest.astype(np.float32), BODY.place(np.degrees(angle), y), smoothstep(4.2, 1.6, y))
 
     def _curtain(self, start: float, stop: float, region: Region) -> Grid:
         """Hair that hangs around the back of the head, from angle `start` to `stop` [degrees]."""
