@@ -183,12 +183,13 @@ def _download(network: Network) -> Path:
     assert network.url is not None, network.name
     cache = _roots(None)[-1]
     cache.mkdir(parents=True, exist_ok=True)
-    pooch.get_logger().setLevel("WARNING")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
+        received = Path(work) / network.file
         # pooch sets the bar's total to the size that the server announces.
         with tqdm(total=1, unit="B", unit_scale=True, desc=network.file, leave=False) as bar:
-            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)
-            received = Path(pooch.retrieve(network.url, network.sha256, network.file, work, downloader=downloader))
+            pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)(network.url, received, None)
+        if sha256_of(received) != network.sha256:
+            raise ValueError("the file received has another sha256 than the table's")
         final = cache / network.file
         if network.pack is not None:
             received, final = _unpack(received), cache / "models" / network.pack
@@ -221,4 +222,4 @@ def _short(error: Exception) -> str:
         return f"no answer for {TIMEOUT} s"
     if isinstance(error, ConnectionError):
         return "offline, or the server cannot be reached"
-    return "the file received has another sha256 than the table's" if "known hash" in str(error) else first_line(error)
+    return first_line(error)

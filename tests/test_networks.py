@@ -132,6 +132,7 @@ def test_download_of_a_file(
     assert path.read_bytes() == b"network"
     assert path.parent == home / ".cache" / "svfr" / "networks"
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no partial files left"
+    assert path.stat().st_mode == (tmp_path / "source.onnx").stat().st_mode, "readable by others as any new file"
     written = capsys.readouterr()
     assert NETWORKS["yunet"].file in written.err, "a progress bar that names the file"
     assert served not in written.out + written.err
