@@ -4,9 +4,6 @@ Prints seconds and peak memory per output frame, the shares of UNet, VAE and vid
 (counted, and by formula), and what keys and values that are projected once save. Restores made videos from
 file to file, each in a process of its own, with guidance 2 and a reference of the model's own choice.
 
-With --quality N, which a model of rendered faces makes sense of, also cost and quality of the weights' own default
-beside those of the released algorithm at its 50 + 30 steps, on N held-out rendered clips a task.
-
 The defaults take some minutes on two CPU cores. The figures at the real size, on a GPU, come from
     python scripts/bench.py infer --weights svd-xt --size 512 --steps 30
 """
@@ -37,7 +34,6 @@ from .infer_measure import (
     released_branch_frames,
     write_video,
 )
-from .infer_quality import Quality, measure_quality, print_quality
 from .svd_xt import SVD_XT
 
 PAPER_CLIP_LENGTH, PAPER_OVERLAP, PAPER_STEPS = 16, 3, 30  # of the released code
@@ -57,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="default: %(default)s")
     add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="default: %(default)s")
     add("--threads", type=int, default=1, help="of PyTorch on the CPU (default: %(default)s, steady on a shared one)")
-    add("--quality", type=int, metavar="N", help="held-out rendered clips a task (default: 1 for demo, else none)")
     add("--output", type=Path, help="file for all figures (JSON)")
 
 
@@ -77,9 +72,6 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.steps < 1 or options.threads < 1:
         raise ValueError("--steps and --threads have to be at least 1")
-    num_clips = (options.weights == "demo") if options.quality is None else options.quality
-    if num_clips < 0 or (num_clips and options.weights == SVD_XT):
-        raise ValueError(f"--quality {num_clips}: it has to be at least 0, and 0 for {SVD_XT}, which is not trained")
     if options.weights == SVD_XT and device.type == "cpu":
         print("svd-xt on a CPU takes minutes for each step and clip", file=sys.stderr)
 
@@ -96,10 +88,6 @@ def run(options: argparse.Namespace) -> int:
                 print_run(runs[-1])
     print_comparison(runs, key_values)
     print_paper_size()
-    quality: list[Quality] = []
-    if num_clips:
-        quality = in_new_process(measure_quality, setup, int(num_clips))
-        print_quality(quality, int(num_clips))
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
     if options.output:
@@ -110,7 +98,6 @@ def run(options: argparse.Namespace) -> int:
             "key_values": {**asdict(key_values), "saving": key_values.saving},
             "runs": [asdict(run) for run in runs],
             "branch_frames_at_16": paper_size(),
-            "quality": [asdict(row) for row in quality],
         }
         options.output.write_text(json.dumps(results, indent=2) + "\n")
     wrong = [run for run in runs if run.branch_frames != run.formula]

@@ -7,7 +7,7 @@ import bench
 import numpy as np
 import pytest
 import torch
-from benchmarks import common, infer, infer_measure, infer_quality, released
+from benchmarks import common, infer, infer_measure, released
 from benchmarks.infer_measure import (
     Run,
     Setup,
@@ -19,7 +19,6 @@ from benchmarks.infer_measure import (
 )
 from benchmarks.svd_xt import random_svd_xt
 
-from svfr.demo.ladder import TASK_SETS
 from svfr.inference.chain import released_windows
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components
@@ -160,35 +159,6 @@ def test_infer_prints_a_table_and_writes_all_figures(
     assert results["machine"]["torch"] == torch.__version__
     assert results["setup"]["clip_length"] == tiny.CLIP
     assert results["key_values"]["saving"] > 0
-
-
-def test_quality_stands_beside_the_cost(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(infer, "in_new_process", in_this_process)
-    steps = {**infer_quality.OPTIONS["released"], "num_inference_steps": (3, 2)}
-    monkeypatch.setitem(infer_quality.OPTIONS, "released", steps)
-    output = tmp_path / "results.json"
-    arguments = ("--frames", "2", "--steps", "1", "--weights", str(weights), "--device", "cpu", "--quality", "1")
-    assert bench.main(["infer", *arguments, "--output", str(output)]) == 0
-    rows = json.loads(output.read_text())["quality"]
-    assert len(rows) == (len(TASK_SETS) + 1) * 3
-    frames = 2 * tiny.CLIP - 1
-    cost = {
-        "degraded": 0,
-        "default": chained_branch_frames(frames, tiny.CLIP, 1, tiny.STEPS),
-        # 3 steps over the first clip and 2 over all frames, two branches each: windows of 4 with a stride of 1
-        "released": 2 * tiny.CLIP * (3 * 4 + 2 * 7),
-    }
-    for row in rows:
-        assert row["branch_frames"] == pytest.approx(cost[row["method"]] / frames)
-        assert np.isfinite(row["metrics"]["psnr"])
-    by_tasks = {row["tasks"]: row["metrics"]["psnr"] for row in rows if row["method"] == "degraded"}
-    assert by_tasks["all"] == pytest.approx(np.mean([value for tasks, value in by_tasks.items() if tasks != "all"]))
-    shown = capsys.readouterr().out
-    assert "released / default: " in shown
-    assert "PSNR, holes [dB]" in shown
-    assert bench.main(["infer", "--weights", "svd-xt", "--quality", "1"]) == 2
 
 
 def test_a_count_that_differs_from_its_formula_is_an_error(
