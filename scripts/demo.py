@@ -50,8 +50,8 @@ def restore_simply(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray 
 
 def measure(restored: np.ndarray, truth: np.ndarray, mask: np.ndarray | None) -> list[str]:
     """The cells of `COLUMNS` for clips (f, h, w, 3) uint8, "-" where a number is not defined."""
-    frames = [torch.from_numpy(clip).movedim(-1, 1) for clip in (restored, truth)]
-    chunk = Chunk(*frames, mask=None if mask is None else torch.from_numpy(mask > 127))
+    ours, theirs = (torch.from_numpy(clip).movedim(-1, 1) for clip in (restored, truth))
+    chunk = Chunk(ours, theirs, None if mask is None else torch.from_numpy(mask > 127))
     row: dict[str, float | None] = {}
     for metric in build_metrics(("psnr", "ssim", "warping")).video:
         metric.update(chunk)

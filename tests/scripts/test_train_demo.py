@@ -118,9 +118,9 @@ def test_testset_of_held_out_clips(empty: Path, tmp_path: Path) -> None:
     wanted = ["--render-testset", str(tmp_path / "clips"), "--clips", "2", "--frames", "3"]
     assert call(empty, tmp_path / "run", *wanted) == 0
     assert not (tmp_path / "run").exists()
-    assert sorted(clip.name for clip in (tmp_path / "clips").iterdir()) == ["1000000", "1000001"]
-    frames = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "clips/1000001").iterdir())]
-    np.testing.assert_array_equal(frames, render_clip(1_000_001, 3, 32).frames)
+    assert sorted(clip.name for clip in (tmp_path / "clips").iterdir()) == ["2000000", "2000001"]
+    frames = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "clips/2000001").iterdir())]
+    np.testing.assert_array_equal(frames, render_clip(2_000_001, 3, 32).frames)
     assert call(empty, tmp_path / "run", *wanted[:2], "--frames", "0") == 2
 
 
