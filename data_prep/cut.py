@@ -5,18 +5,15 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from data_prep.records import Record, digest, read_step
-from data_prep.runner import Rejected, Step, reject
+from data_prep.records import Record, read_step
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.shots import content_differences, shot_starts
 from svfr.data.video import read_frames
+from svfr.files import digest
 
 LONGEST_NAME = 60  # characters of a file's name that its clips' ids begin with
-
-
-def check(settings: DataPrepConfig) -> None:
-    """Nothing is needed beforehand."""
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -49,7 +46,7 @@ def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:
                 clips.append({**facts, "id": clip_id, "start_frame": first, "num_frames": last - first, "note": noted})
     if not clips:
         reason = f"no shot of at least {settings.cut.clip_frames or settings.cut.min_frames} frames"
-        return [reject(Rejected("cut", file["source"], f"{reason} ({len(differences)} in all)", bad=False))]
+        return [reject("cut", file["source"], f"{reason} ({len(differences)} in all)")]
     return clips
 
 
@@ -77,4 +74,4 @@ def _windows(start: int, stop: int, settings: DataPrepConfig, still: bool) -> It
 def _stem(source: str) -> str:
     """What the ids of a file's clips begin with: its name, in letters that any system takes, and a sum of its path."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in Path(source).stem)
-    return f"{name[:LONGEST_NAME]}-{digest(source)[:8]}"
+    return f"{name[:LONGEST_NAME]}-{digest([source])[:8]}"

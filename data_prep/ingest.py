@@ -4,16 +4,12 @@ import hashlib
 from pathlib import Path
 
 from data_prep.readers import Found, find
-from data_prep.records import Record, digest
-from data_prep.runner import Rejected, Step, reject
+from data_prep.records import Record
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.video import IMAGE_SUFFIXES, probe
-from svfr.files import sha256_of
-
-
-def check(settings: DataPrepConfig) -> None:
-    """Nothing is needed beforehand."""
+from svfr.files import digest, sha256_of
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -84,5 +80,5 @@ def _without_duplicates(records: list[Record]) -> list[Record]:
         if twin is None or twin == record["source"]:
             kept.append(record)
         else:
-            kept.append(reject(Rejected("ingest", record["source"], f"the same bytes as {twin}", bad=False)))
+            kept.append(reject("ingest", record["source"], f"the same bytes as {twin}"))
     return kept

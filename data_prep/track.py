@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import detector, recognizer, save_arrays, walk
+from data_prep.frames import TRACKS, num_frames, save_arrays, walk
 from data_prep.linking import FaceLinker, LinkedTrack
+from data_prep.networks import detector, recognizer
 from data_prep.records import Record, read_step
-from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.runner import Step, by_source, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.detectors import Face
@@ -17,7 +18,6 @@ from svfr.data.faces import crop, frontality, sharpness
 from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
-KIND = "steps/tracks"
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class SharpFace(Face):
     """A face and how sharp it is."""
 
     sharpness: float
-
-
-def check(settings: DataPrepConfig) -> None:
-    """The networks have to be there."""
-    detector(settings)
-    recognizer(settings)
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -46,7 +40,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     limits = {"min_frames": settings.cut.min_frames, "clip_frames": settings.cut.clip_frames}
     step = Step("track", settings, workers, {**names, **limits, "track": settings.track})
     records = step.map(track_faces, by_source(clips), num_frames)
-    step.sweep(KIND, records)
+    step.sweep(TRACKS, records)
     return step.finish(records)
 
 
@@ -64,7 +58,7 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
         return network(np.stack([align_face(image, face.landmarks) for face in faces]))
 
     linkers = [FaceLinker(float(Fraction(clip["fps"])), embed if network else None) for clip in clips]
-    for image, places in walk(Path(settings.source.path) / clips[0]["source"], clips):
+    for image, places in walk(clips, settings):
         faces = [_sharp(image, face) for face in find(image)] if places else []
         for i, _ in places:
             linkers[i].add([face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)])
@@ -74,7 +68,7 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
 def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list[Record]:
     tracks = linker.finish()
     if not tracks:
-        return [reject(Rejected("track", clip["source"], "no face", bad=False, clip=clip["id"]))]
+        return [reject("track", clip["source"], "no face", clip=clip["id"])]
     records = []
     for number, linked in enumerate(tracks):
         start, stop = linked.track.start, linked.track.stop
@@ -92,9 +86,9 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
         }
         reason = _unwanted({**clip, **facts}, settings)
         if reason:
-            records.append(reject(Rejected("track", clip["source"], reason, bad=False, clip=facts["id"])))
+            records.append(reject("track", clip["source"], reason, clip=facts["id"]))
             continue
-        file = save_arrays(Path(settings.output), KIND, facts["id"], **_arrays(linked))
+        file = save_arrays(Path(settings.output), TRACKS, facts["id"], **_arrays(linked))
         person = {"person": clip["note"].get("person")}
         rest = {key: value for key, value in clip.items() if key != "note"}
         records.append({**rest, **facts, **person, "files": [file]})

@@ -25,12 +25,11 @@ from benchmarks.common import describe_machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where the package data_prep lies
 
-from data_prep.frames import detector, landmarker, recognizer
-from data_prep.prepare import MODULES
+from data_prep.networks import detector, landmarker, recognizer, scorer
+from data_prep.prepare import RUN
 from data_prep.records import STEPS, read_step
-from data_prep.score import scorer
 from data_prep.settings import DataPrepConfig, SourceConfig, WriteConfig
-from data_prep.workers import InProcess
+from data_prep.workers import start_workers
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.networks import NetworkMissing
 from svfr.synthetic import TEST_SEEDS, render_clip
@@ -101,13 +100,9 @@ def make_footage(folder: Path, count: int, num_frames: int, size: int) -> Path:
 def available(settings: DataPrepConfig) -> DataPrepConfig:
     """The settings without the networks that are missing."""
     detector(settings)  # without one there is nothing to measure
-    for name, load in (
-        ("recognizer", lambda: recognizer(settings)),
-        ("landmarks", lambda: landmarker(settings)),
-        ("score", lambda: scorer(settings.networks)),
-    ):
+    for name, load in (("recognizer", recognizer), ("landmarks", landmarker), ("score", scorer)):
         try:
-            load()
+            load(settings)
         except (NetworkMissing, ValueError) as error:
             print(f"not measured: {name} ({error})", file=sys.stderr)
             setattr(settings, name, "none")
@@ -119,7 +114,7 @@ def measure(settings: DataPrepConfig) -> dict[str, float]:
     seconds = {}
     for name in STEPS:
         started = time.process_time()
-        MODULES[name].run(settings, InProcess())
+        RUN[name](settings, start_workers("local", 0))
         seconds[name] = time.process_time() - started
     left_out = {name for name in ("score", "landmarks") if getattr(settings, name) == "none"}
     return {name: value for name, value in seconds.items() if name not in left_out}
