@@ -69,7 +69,7 @@ def alike_pairs(embeddings: np.ndarray, threshold: float) -> Pairs:
         found = [pairs]
         for high in range(low, count, BLOCK):
             alike = embeddings[low : low + BLOCK] @ embeddings[high : high + BLOCK].T >= threshold
-            found.append(np.argwhere(np.triu(alike, 1) if low == high else alike) + (low, high))
+            found.append(np.argwhere(np.triu(alike, 1) if low == high else alike) + np.array([low, high]))
         pairs = equal_pairs(_components(count, np.concatenate(found)))  # as few as join the same items
     return pairs
 

@@ -184,6 +184,8 @@ def _celebv_clips(root: Path, annotations: Path | None) -> dict[str, Any]:
 
 
 def _celebv_note(clip: Any) -> Record:
+    if "ytb_id" not in clip:
+        raise KeyError("ytb_id")
     box = [float(clip["bbox"][side]) for side in ("left", "top", "right", "bottom")]
     start, stop = (float(clip["duration"][end]) for end in ("start_sec", "end_sec"))
     return _note(start, stop, box)
