@@ -109,5 +109,5 @@ def _quantiles(values: Sequence[float]) -> list[object]:
 
 def _table(rows: Rows) -> str:
     """A table in Markdown; "" for no rows."""
-    lines = [*rows[:1], ["---"] * len(rows[0]), *rows[1:]] if rows else []
+    lines: Rows = [*rows[:1], ["---"] * len(rows[0]), *rows[1:]] if rows else []
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

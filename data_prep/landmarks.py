@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import LANDMARKS, TRACKS, load_arrays, num_frames, save_arrays, walk
+from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
 from data_prep.networks import landmarker
 from data_prep.records import Record, read_step
-from data_prep.runner import Step, by_source
+from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.landmarks import temporal_scores
@@ -24,7 +24,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     step = Step("landmarks", settings, workers, {"network": network.sha256 if network else None})
     if network is None:
         return step.finish({**clip, "trusted": None} for clip in clips)
-    records = step.map(find_landmarks, by_source(clips), num_frames)
+    records = step.map_clips(find_landmarks, clips)
     step.sweep(LANDMARKS, records)
     return step.finish(records)
 

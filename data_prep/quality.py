@@ -26,32 +26,25 @@ class Arniqa:
         ValueError: torchmetrics or torchvision is not installed, or a file isn't ARNIQA's.
 
     Attributes:
-        name: of the network, for reports.
-        source: the encoder's file.
-        sha256: of that file.
+        sha256: of the encoder's file.
     """
 
-    name = "arniqa"
-
     def __init__(self, networks: Path | None = None, download: bool = True) -> None:
+        encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)
         try:
             from torchmetrics.functional.image.arniqa import _ARNIQA
-        except ImportError as error:
-            raise ValueError("torchmetrics with torchvision is not installed: pip install 'svfr[data,eval]'") from error
-        encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)
 
-        class Network(_ARNIQA):
-            """torchmetrics' network, which would fetch its weights by itself, with ours."""
+            class Network(_ARNIQA):
+                """torchmetrics' network, which would fetch its weights by itself, with ours."""
 
-            def _load_weights(self) -> None:
-                _load(self.encoder, encoder, _encoder_state(encoder))
-                _load(self.regressor, regressor, _regressor_state(regressor))
+                def _load_weights(self) -> None:
+                    _load(self.encoder, encoder, _encoder_state(encoder))
+                    _load(self.regressor, regressor, _regressor_state(regressor))
 
-        try:
             self._network = Network(DATASET).eval()
-        except (ModuleNotFoundError, NameError) as error:
-            raise ValueError("torchvision is not installed: pip install 'svfr[data,eval]'") from error
-        self.source, self.sha256 = str(encoder), sha256_of(encoder)
+        except (ImportError, NameError) as error:
+            raise ValueError("torchmetrics or torchvision is not installed: pip install 'svfr[data,eval]'") from error
+        self.sha256 = sha256_of(encoder)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> float:

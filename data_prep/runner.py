@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from data_prep.frames import num_frames
 from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, write_lines, write_step
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Function, Outcome, Task, Workers
@@ -66,7 +67,12 @@ class Step:
         entries = _read_journal(journal)
         write_lines(journal, entries.values())  # without half a line at its end, which the next one would be joined to
         done = {key: entry for key, entry in entries.items() if self._is_done(entry, cache_keys.get(key))}
-        tasks = [Task(key, value, self._limit(frames(value))) for key, value in inputs.items() if key not in done]
+        limit, per_frame = self.settings.time_limit, self.settings.time_per_frame
+        tasks = [
+            Task(key, value, min(limit + per_frame * frames(value), LONGEST_LIMIT))
+            for key, value in inputs.items()
+            if key not in done
+        ]
         bar = tqdm(total=len(inputs), initial=len(done), desc=f"{self.name:<10}", unit="file", smoothing=0.05)
         num_bad = 0
         with bar, journal.open("a") as file:
@@ -83,6 +89,13 @@ class Step:
                     bar.write(f"{task.key}: {records[0]['rejected']['reason']}", file=sys.stderr)
         write_lines(journal, (done[key] for key in inputs))
         return [record for key in inputs for record in done[key]["records"]]
+
+    def map_clips(self, function: Function, clips: Iterable[Record]) -> list[Record]:
+        """`map` over the clips of one source file after the other, so that each file is read once."""
+        groups: dict[str, list[Record]] = {}
+        for clip in clips:
+            groups.setdefault(clip["source"], []).append(clip)
+        return self.map(function, groups, num_frames)
 
     def finish(self, records: Iterable[Record]) -> list[Record]:
         """Write the step's files: the records that stay, in their order, and what was left out.
@@ -121,9 +134,6 @@ class Step:
         files = (file for record in entry["records"] for file in record.get("files", ()))
         return entry.get("cache_key") == cache_key and all((self.output / file).is_file() for file in files)
 
-    def _limit(self, num_frames: int) -> float:
-        return min(self.settings.time_limit + self.settings.time_per_frame * num_frames, LONGEST_LIMIT)
-
     def _records(self, task: Task, outcome: Outcome) -> list[Record]:
         if outcome.records is not None:
             return outcome.records
@@ -149,14 +159,6 @@ def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | N
 def rejected_file(output: Path, step: str) -> Path:
     """Where a step's list of what it left out lies."""
     return output / FOLDER / f"{step}.rejected.jsonl"
-
-
-def by_source(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Clips grouped by their source file, so that each file is read once in a step."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record["source"], []).append(record)
-    return groups
 
 
 def _read_journal(path: Path) -> dict[str, Record]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import TRACKS, load_arrays, num_frames, walk
+from data_prep.frames import TRACKS, load_arrays, walk
 from data_prep.networks import scorer
 from data_prep.quality import SMALLEST
 from data_prep.records import PrepareError, Record, read_step
-from data_prep.runner import Step, by_source, reject
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.faces import crop
@@ -26,7 +26,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
         return Step("score", settings, workers, {}).finish({**clip, "quality": None} for clip in clips)
     facts = {"frames": settings.quality.frames, "size": settings.write.size, "network": network.sha256}
     step = Step("score", settings, workers, facts)
-    records = step.map(score_clips, by_source(clips), num_frames)
+    records = step.map_clips(score_clips, clips)
     scores = [record["quality"] for record in records if "quality" in record]
     write_histogram(Path(settings.output) / PICTURE, scores, settings.quality.min)
     return step.finish(_select(records, settings))

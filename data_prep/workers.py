@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessP
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from data_prep.records import PrepareError, Record, is_machine_error
 from svfr.networks import NetworkMissing
@@ -27,34 +27,21 @@ Function = Callable[[Any, Any], list[Record]]  # (input, settings) -> records
 
 @dataclass(frozen=True)
 class Task:
-    """One input of a step.
+    """One input of a step."""
 
-    Attributes:
-        key: of the input, unique in the step.
-        input: what the step's function is given.
-        limit: [s] after which it counts as hanging.
-    """
-
-    key: str
-    input: Any
-    limit: float
+    key: str  # unique in the step
+    input: Any  # what the step's function is given
+    limit: float  # [s] after which it counts as hanging
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """What became of a task."""
 
-    Attributes:
-        records: what the function returned; None if it failed.
-        reason: why it failed, one line.
-        stops: whether all other inputs would fail, too.
-        trace: of an error of this code, not of the input.
-    """
-
-    records: list[Record] | None
-    reason: str | None = None
-    stops: bool = False
-    trace: str | None = None
+    records: list[Record] | None  # None if it failed
+    reason: str | None = None  # why it failed, one line
+    stops: bool = False  # whether all other inputs would fail, too
+    trace: str | None = None  # of an error of this code, not of the input
 
 
 def attempt(function: Function, settings: Any, task: Task) -> Outcome:
@@ -98,16 +85,79 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class Worker(Protocol):
-    """Does one task at a time."""
+class Worker:
+    """Does one task at a time. This one does it at once, in this process, without a limit of time."""
 
     def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":
         """Begin a task. The future raises only if the worker has died."""
-        ...
+        future: Future[Outcome] = Future()
+        future.set_result(attempt(function, settings, task))
+        return future
 
     def end(self) -> None:
-        """End it at once."""
-        ...
+        """End the worker, whatever it does."""
+
+
+class Process(Worker):
+    """A process of this machine: a pool of one, since a process that dies breaks its whole pool."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["svfr.data.faces", "svfr.data.video"])  # slow imports, once for all
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_set_up_process)
+        self._pid = self._pool.submit(os.getpid).result()  # or its start would count as a task's time
+
+    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":  # noqa: D102
+        try:
+            return self._pool.submit(attempt_in_time, function, settings, task)
+        except BrokenExecutor:  # it died while idle
+            self._begin()
+            return self._pool.submit(attempt_in_time, function, settings, task)
+
+    def end(self) -> None:  # noqa: D102
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)  # the pool itself would wait for the task
+        self._pool.shutdown()
+
+
+def _set_up_process() -> None:
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
+    use_one_thread()
+
+
+class RayActor(Worker):
+    """A process of a Ray cluster."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._actor: Any = ray.remote(_RemoteProcess).options(num_cpus=1, max_restarts=0, max_task_retries=0).remote()
+        ray.get(self._actor.ready.remote())  # or its start would count as a task's time
+
+    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":  # noqa: D102
+        future: Future[Outcome] = self._actor.attempt.remote(function, settings, task).future()
+        return future
+
+    def end(self) -> None:  # noqa: D102
+        del self._actor  # Ray ends what nobody refers to
+
+
+class _RemoteProcess:
+    def ready(self) -> None:
+        use_one_thread()
+
+    def attempt(self, function: Function, settings: Any, task: Task) -> Outcome:
+        return attempt_in_time(function, settings, task)
 
 
 class Workers:
@@ -133,8 +183,7 @@ class Workers:
                 self._busy[worker.submit(function, settings, task)] = worker, task, time.monotonic()
             for future in wait(self._busy, return_when=FIRST_COMPLETED).done:
                 worker, task, since = self._busy.pop(future)
-                error = future.exception()
-                if error is None:
+                if future.exception() is None:
                     self._idle.append(worker)
                     yield task, future.result()
                 elif time.monotonic() - since >= task.limit:
@@ -151,109 +200,29 @@ class Workers:
 
 
 def start_workers(engine: str, processes: int | None, ray_address: str | None = None) -> Workers:
-    """Workers by the name of their engine: local or ray.
+    """Workers by the name of their engine.
 
     Args:
-        engine: local | ray.
+        engine: local (processes of this machine) | ray.
         processes: how many; None: one for each core; 0: this process does the work, without limits of time.
         ray_address: of a running Ray cluster; None: one of this machine that ends with the workers.
 
     Raises:
         PrepareError: Ray is not installed or does not start.
     """
-    if engine == "ray":
-        return _ray_workers(processes, ray_address)
-    if processes == 0:
-        return Workers(_ThisProcess, 1)
-    return Workers(_Process, processes or os.cpu_count() or 1)
-
-
-class _ThisProcess:
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":
-        future: Future[Outcome] = Future()
-        future.set_result(attempt(function, settings, task))
-        return future
-
-    def end(self) -> None:
-        pass
-
-
-class _Process:
-    """A process of this machine: a pool of one, since a process that dies breaks its whole pool."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["svfr.data.faces", "svfr.data.video"])  # slow imports, once for all
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_set_up_process)
-        self._pid = self._pool.submit(os.getpid).result()  # or its start would count as a task's time
-
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":
-        try:
-            return self._pool.submit(attempt_in_time, function, settings, task)
-        except BrokenExecutor:  # it died while idle
-            self._begin()
-            return self._pool.submit(attempt_in_time, function, settings, task)
-
-    def end(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)  # the pool itself would wait for the task
-        self._pool.shutdown()
-
-
-def _set_up_process() -> None:
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
-    use_one_thread()
-
-
-class _RayActor:
-    def ready(self) -> None:
-        use_one_thread()
-
-    def attempt(self, function: Function, settings: Any, task: Task) -> Outcome:
-        return attempt_in_time(function, settings, task)
-
-
-class _RayWorker:
-    def __init__(self) -> None:
-        import ray
-
-        self._actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RayActor).remote()
-        ray.get(self._actor.ready.remote())  # or its start would count as a task's time
-
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":
-        future: Future[Outcome] = self._actor.attempt.remote(function, settings, task).future()
-        return future
-
-    def end(self) -> None:
-        del self._actor  # Ray ends what nobody refers to
-
-
-def _ray_workers(count: int | None, address: str | None) -> Workers:
+    if engine == "local":
+        return Workers(Worker, 1) if processes == 0 else Workers(Process, processes or os.cpu_count() or 1)
     try:
         import ray
     except ImportError as error:
         raise PrepareError("engine=ray: Ray is not installed: pip install 'svfr[data]'") from error
     # The workers find this code where this process does; on a cluster the checkout has to be on a shared disk.
     path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
-    options: dict[str, Any] = {"num_cpus": count, "include_dashboard": False} if address is None else {}
+    environment = {"env_vars": {"PYTHONPATH": path}}
+    options: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if ray_address is None else {}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-            logging_level=logging.ERROR,
-            **options,
-        )
+        ray.init(address=ray_address, runtime_env=environment, **quiet, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
-    return Workers(_RayWorker, count or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)
+    return Workers(RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)

@@ -10,9 +10,9 @@ import numpy as np
 
 from data_prep.card import write_card
 from data_prep.contact_sheet import write_contact_sheet
-from data_prep.frames import LANDMARKS, TRACKS, load_arrays, num_frames, save_arrays, walk
+from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
 from data_prep.records import STEPS, Record, file_name, read_step, write_lines
-from data_prep.runner import Step, by_source, rejected_file
+from data_prep.runner import Step, rejected_file
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.faces import crop
@@ -40,8 +40,8 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
         write = write_clips
     step = Step("write", settings, workers, facts)
     # Who it is and what it is for changes with every other clip, the pixels don't.
-    inputs = by_source({k: v for k, v in clip.items() if k not in ("identity", "split")} for clip in clips)
-    records = step.map(write, inputs, num_frames)
+    inputs = ({k: v for k, v in clip.items() if k not in ("identity", "split")} for clip in clips)
+    records = step.map_clips(write, inputs)
     for folder in ("clips", "landmarks"):
         step.sweep(folder, records)
     step.finish(records)
