@@ -23,25 +23,19 @@ def write_card(
     rejected: Sequence[Record],
     settings: DataPrepConfig,
 ) -> None:
-    """Write data_card.md.
-
-    Args:
-        path: of the card.
-        manifest: the clips.
-        records: of the same clips, of the step identities.
-        rejected: what the steps left out.
-        settings: of the preparation.
-    """
-    text = _heading(manifest, records, settings)
+    """Write data_card.md, from a manifest, the records of the step identities of its clips, and what was left out."""
+    scores = [clip.quality for clip in manifest if clip.quality is not None]
+    quality: Rows = [[*QUANTILES], _quantiles(scores)] if scores else []
+    parts = [_heading(manifest, records, settings)]
     for title, remark, rows in (
         ("Splits", "No person and no file is in two splits.", _splits(manifest)),
         ("Sizes", "", _sizes(manifest, records)),
-        _quality(manifest),
-        _left_out(rejected),
+        ("Quality", "Of 0 (worst) to 1 (best); see scores.png." if scores else "Not scored.", quality),
+        ("Left out", "Each with its reason in rejected.jsonl." if rejected else "Nothing.", _left_out(rejected)),
     ):
-        text += "\n\n" + "\n\n".join(filter(None, (f"## {title}", remark, _table(rows))))
+        parts += filter(None, (f"## {title}", remark, _table(rows)))
     with replacing(path) as partial:
-        partial.write_text(text + "\n")
+        partial.write_text("\n\n".join(parts) + "\n")
 
 
 def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: DataPrepConfig) -> str:
@@ -87,20 +81,10 @@ def _sizes(manifest: Sequence[Clip], records: Sequence[Record]) -> Rows:
     return [["", *QUANTILES], *([name, *_quantiles(of)] for name, of in values.items() if of)]
 
 
-def _quality(manifest: Sequence[Clip]) -> tuple[str, str, Rows]:
-    scores = [clip.quality for clip in manifest if clip.quality is not None]
-    if not scores:
-        return "Quality", "Not scored.", []
-    return "Quality", "Of 0 (worst) to 1 (best); see scores.png.", [[*QUANTILES], _quantiles(scores)]
-
-
-def _left_out(rejected: Sequence[Record]) -> tuple[str, str, Rows]:
-    if not rejected:
-        return "Left out", "Nothing.", []
+def _left_out(rejected: Sequence[Record]) -> Rows:
     counts = Counter((item["step"], "bad file" if item["bad"] else "not wanted") for item in rejected)
     order = sorted(counts, key=lambda key: (STEPS.index(key[0]), key[1]))
-    rows: Rows = [["step", "why", "count"], *([*key, counts[key]] for key in order)]
-    return "Left out", "Each with its reason in rejected.jsonl.", rows
+    return [["step", "why", "count"], *([*key, counts[key]] for key in order)] if rejected else []
 
 
 def _quantiles(values: Sequence[float]) -> list[object]:

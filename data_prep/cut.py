@@ -28,11 +28,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 
 def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:
-    """The clips of one file.
-
-    Raises:
-        ValueError: it cannot be read to its end.
-    """
+    """The clips of one file."""
     frames = read_frames(Path(settings.source.path) / file["source"])
     differences = content_differences(frame.image for frame in frames)
     bounds = [*shot_starts(differences, settings.cut.threshold), len(differences)]

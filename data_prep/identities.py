@@ -94,13 +94,7 @@ def assign_splits(groups: Sequence[int], shares: dict[str, float], rest: str, se
     """A split for each item, the same for all items of a group.
 
     Groups are taken in an order that `seed` shuffles; a split takes the next ones until it has its share of the items,
-    at least one group if the share is above 0 and there are more groups than splits.
-
-    Args:
-        groups: number of each item's group.
-        shares: of the items, by split.
-        rest: split of what is left.
-        seed: of the shuffle.
+    at least one group if the share is above 0 and there are more groups than splits. What is left is for `rest`.
     """
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())

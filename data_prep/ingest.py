@@ -27,27 +27,22 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 
 def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
-    """Probe and hash one file.
-
-    Raises:
-        ValueError: it cannot be read, or its annotations cannot.
-    """
+    """Probe and hash one file."""
     if found["error"]:
         raise ValueError(found["error"])
     path = Path(found["path"])
     info = probe(path)
-    return [
-        {
-            "source": str(path.relative_to(settings.source.path)),
-            "sha256": _sha256(path),
-            "width": info.width,
-            "height": info.height,
-            "fps": str(info.fps),
-            "num_frames": info.num_frames,
-            "kind": info.kind,
-            "notes": found["notes"],
-        }
-    ]
+    record = {
+        "source": str(path.relative_to(settings.source.path)),
+        "sha256": _sha256(path),
+        "width": info.width,
+        "height": info.height,
+        "fps": str(info.fps),
+        "num_frames": info.num_frames,
+        "kind": info.kind,
+        "notes": found["notes"],
+    }
+    return [record]
 
 
 def _input(found: Found) -> Record:
@@ -77,8 +72,6 @@ def _without_duplicates(records: list[Record]) -> list[Record]:
     kept = []
     for record in records:
         twin = first.setdefault(record["sha256"], record["source"]) if "sha256" in record else None
-        if twin is None or twin == record["source"]:
-            kept.append(record)
-        else:
-            kept.append(reject("ingest", record["source"], f"the same bytes as {twin}"))
+        is_first = twin in (None, record.get("source"))
+        kept.append(record if is_first else reject("ingest", record["source"], f"the same bytes as {twin}"))
     return kept

@@ -30,11 +30,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 
 def find_landmarks(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """The landmarks of the clips of one file.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """The landmarks of the clips of one file."""
     network = landmarker(settings)
     assert network is not None
     output = Path(settings.output)

@@ -19,17 +19,11 @@ Embed = Callable[[list[Face]], np.ndarray]  # n faces of the current frame -> (n
 
 @dataclass(frozen=True)
 class LinkedTrack:
-    """A face through consecutive frames.
-
-    Attributes:
-        track: where it is.
-        faces: as detected; fewer than the track's frames, where some were interpolated.
-        embedding: (d,) float32, unit length, mean of the looks; None without a recognition network.
-    """
+    """A face through consecutive frames."""
 
     track: FaceTrack
-    faces: list[Face]
-    embedding: np.ndarray | None
+    faces: list[Face]  # as detected; fewer than the track's frames, where some were interpolated
+    embedding: np.ndarray | None  # (d,) float32, unit length, mean of the looks; None without a recognition network
 
 
 class FaceLinker:

@@ -27,16 +27,15 @@ from data_prep.workers import Workers, one_line, start_workers
 from svfr import config
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
-
-
 RUN: dict[str, Callable[[DataPrepConfig, Workers], list[Record]]] = {
     name: step.run for name, step in zip(STEPS, (ingest, cut, track, score, landmarks, identities, write), strict=True)
 }
+# What a step needs. Loaded at the start, so that a missing one stops the call before anything is done.
 NETWORKS: dict[str, list[Callable[[DataPrepConfig], object]]] = {
     "track": [detector, recognizer],
     "score": [scorer],
     "landmarks": [landmarker],
-}  # that a step needs
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,9 +56,9 @@ def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
     steps = [name for name in STEPS if name in steps]
     for name in steps:
         for load in NETWORKS.get(name, ()):
-            load(settings)  # a missing one stops the call before anything is done
+            load(settings)
     with _locked(Path(settings.output)):
-        workers = start_workers(settings.engine, settings.processes, settings.ray_address)
+        workers = start_workers(settings)
         try:
             for name in steps:
                 records = RUN[name](settings, workers)

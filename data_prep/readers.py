@@ -19,17 +19,11 @@ VOXCELEB_RATE = 25  # [1/s] of the frame numbers in VoxCeleb2's tracks (its pape
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a data set.
+    """A file of a data set."""
 
-    Attributes:
-        path: a video, an image, or a folder of frames.
-        notes: what its authors noted; [] if nothing, then all of it is taken.
-        error: why it cannot be used, already before it is opened.
-    """
-
-    path: Path
-    notes: list[Record] = field(default_factory=list)
-    error: str | None = None
+    path: Path  # a video, an image, or a folder of frames
+    notes: list[Record] = field(default_factory=list)  # what its authors noted; [] if nothing, then all of it is taken
+    error: str | None = None  # why it cannot be used, already before it is opened
 
 
 def find(collection: str, root: Path, annotations: Path | None, output: Path) -> list[Found]:
@@ -124,13 +118,7 @@ def vfhq(root: Path, annotations: Path | None) -> Iterator[Found]:
             yield _annotated(path, ((file.name, file) for file in meta[path.stem]), _vfhq_note)
 
 
-READERS: dict[str, Callable[[Path, Path | None], Iterator[Found]]] = {
-    "videos": videos,
-    "images": images,
-    "voxceleb2": voxceleb2,
-    "celebv": celebv,
-    "vfhq": vfhq,
-}
+READERS = {"videos": videos, "images": images, "voxceleb2": voxceleb2, "celebv": celebv, "vfhq": vfhq}
 
 
 def _visible_files(root: Path) -> Iterator[tuple[Path, list[Path]]]:

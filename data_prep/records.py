@@ -45,15 +45,9 @@ def read_step(output: Path, step: str) -> list[Record]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PrepareError(f"{path}: cannot be read ({error}); delete it and run the step {step} again") from error
     if version != VERSION:
-        raise PrepareError(
-            f"{path}: made by another version ({version}, this code's is {VERSION}): prepare into a new folder"
-        )
+        versions = f"({version}, this code's is {VERSION})"
+        raise PrepareError(f"{path}: made by another version {versions}: prepare into a new folder")
     return records
-
-
-def write_step(output: Path, step: str, records: Iterable[Record]) -> None:
-    """Write a step's records, whole or not at all."""
-    write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *records])
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:

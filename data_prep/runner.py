@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from data_prep.frames import num_frames
-from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, write_lines, write_step
+from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, step_file, write_lines
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Function, Outcome, Task, Workers
 from svfr.files import digest
@@ -21,19 +21,12 @@ LONGEST_LIMIT = 86_400.0  # [s] whatever number of frames a broken file claims t
 
 @dataclass
 class Step:
-    """One step of the preparation, and where it runs.
-
-    Attributes:
-        name: of the step.
-        settings: all of them.
-        workers: that do the work.
-        depends: what of the settings its results depend on; with another value all is done again.
-    """
+    """One step of the preparation, and where it runs."""
 
     name: str
     settings: DataPrepConfig
     workers: Workers
-    depends: dict[str, Any]
+    depends: dict[str, Any]  # what of the settings its results depend on; with another value all is done again
 
     @property
     def output(self) -> Path:
@@ -54,7 +47,7 @@ class Step:
         Args:
             function: of a module, so that other processes find it.
             inputs: by key, which is the source's path.
-            frames: of an input, for its time limit.
+            frames: number of frames of an input, for its time limit.
 
         Returns:
             All records in the order of the inputs; broken inputs give one that is rejected.
@@ -79,7 +72,7 @@ class Step:
             for task, outcome in self.workers.run(function, self.settings, tasks):
                 if outcome.stops:
                     raise PrepareError(f"step {self.name}: {outcome.reason}")
-                records = self._records(task, outcome)
+                records = [self._bad_file(task, outcome)] if outcome.records is None else outcome.records
                 done[task.key] = {"key": task.key, "cache_key": cache_keys[task.key], "records": records}
                 _append(file, done[task.key], journal)
                 bar.update()
@@ -98,13 +91,7 @@ class Step:
         return self.map(function, groups, num_frames)
 
     def finish(self, records: Iterable[Record]) -> list[Record]:
-        """Write the step's files: the records that stay, in their order, and what was left out.
-
-        Args:
-            records: of `map`, those with "rejected" among them.
-
-        Returns:
-            The records that stay.
+        """Write the step's files: the records that stay, in their order, which it returns, and the rejected ones.
 
         Raises:
             NothingLeft: none stays.
@@ -116,7 +103,7 @@ class Step:
             else:
                 kept.append({key: value for key, value in record.items() if key != "files"})
         write_lines(rejected_file(self.output, self.name), left_out)
-        write_step(self.output, self.name, kept)
+        write_lines(step_file(self.output, self.name), [{"step": self.name, "version": VERSION}, *kept])
         if not kept:
             reasons = Counter(item["reason"] for item in left_out).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "there was no input"
@@ -134,13 +121,11 @@ class Step:
         files = (file for record in entry["records"] for file in record.get("files", ()))
         return entry.get("cache_key") == cache_key and all((self.output / file).is_file() for file in files)
 
-    def _records(self, task: Task, outcome: Outcome) -> list[Record]:
-        if outcome.records is not None:
-            return outcome.records
-        source = str(Path(self.settings.source.path) / task.key)
-        reason = (outcome.reason or "").removeprefix(f"{source}: ").removeprefix(f"{source} ")
-        record = reject(self.name, task.key, reason, bad=True)
-        return [{**record, "trace": outcome.trace} if outcome.trace else record]
+    def _bad_file(self, task: Task, outcome: Outcome) -> Record:
+        source = Path(self.settings.source.path) / task.key
+        reason = str(outcome.reason).removeprefix(f"{source}: ").removeprefix(f"{source} ")
+        trace = {"trace": outcome.trace} if outcome.trace else {}
+        return {**reject(self.name, task.key, reason, bad=True), **trace}
 
 
 def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | None = None) -> Record:
@@ -174,7 +159,6 @@ def _read_journal(path: Path) -> dict[str, Record]:
 def _append(file: TextIO, entry: Record, path: Path) -> None:
     """Write a line that is there even if this process is killed."""
     try:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
+        print(json.dumps(entry), file=file, flush=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

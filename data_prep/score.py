@@ -15,8 +15,6 @@ from data_prep.workers import Workers
 from svfr.data.faces import crop
 from svfr.files import replacing
 
-PICTURE = "scores.png"
-
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/score.jsonl: the records of the clips that stay, with `quality` (None without a score)."""
@@ -28,16 +26,12 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     step = Step("score", settings, workers, facts)
     records = step.map_clips(score_clips, clips)
     scores = [record["quality"] for record in records if "quality" in record]
-    write_histogram(Path(settings.output) / PICTURE, scores, settings.quality.min)
+    write_histogram(Path(settings.output) / "scores.png", scores, settings.quality.min)
     return step.finish(_select(records, settings))
 
 
 def score_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """The clips of one file with their scores.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """The clips of one file with their scores."""
     network = scorer(settings)
     assert network is not None
     crops = [load_arrays(Path(settings.output), TRACKS, clip["id"])["crops"] for clip in clips]
@@ -80,14 +74,16 @@ def _spread(length: int, count: int) -> set[int]:
 def _select(records: list[Record], settings: DataPrepConfig) -> list[Record]:
     """Records with those below the limits turned into rejections."""
     least, keep = settings.quality.min or 0.0, settings.quality.keep
-    ranked = sorted((r for r in records if "quality" in r), key=lambda record: (-record["quality"], record["id"]))
-    best = {record["id"] for record in ranked[:keep]}
-    result = []
-    for record in records:
-        reason = None
-        if "quality" in record and record["quality"] < least:
+    scored = [record for record in records if "quality" in record]
+    best = {r["id"] for r in sorted(scored, key=lambda record: (-record["quality"], record["id"]))[:keep]}
+
+    def select(record: Record) -> Record:
+        if record.get("quality", least) < least:
             reason = f"quality {record['quality']:g} is below quality.min={least:g}"
         elif "quality" in record and record["id"] not in best:
             reason = f"not among the best {keep} (quality.keep)"
-        result.append(reject("score", record["source"], reason, clip=record["id"]) if reason else record)
-    return result
+        else:
+            return record
+        return reject("score", record["source"], reason, clip=record["id"])
+
+    return [select(record) for record in records]

@@ -120,7 +120,6 @@ class DataPrepConfig:
     """How raw footage becomes a training manifest."""
 
     source: SourceConfig = field(default_factory=SourceConfig)
-    """The raw footage."""
     output: str = "???"
     """Folder of the result and of all that is needed to go on after an interruption."""
     networks: str | None = None
@@ -147,15 +146,10 @@ class DataPrepConfig:
     time_per_frame: float = 1.0
     """[s] that the limit grows by with each frame of the file."""
     cut: CutConfig = field(default_factory=CutConfig)
-    """Shots, and clips from them."""
     track: TrackConfig = field(default_factory=TrackConfig)
-    """Which faces become clips."""
     quality: QualityConfig = field(default_factory=QualityConfig)
-    """What is kept by its score."""
     identity: IdentityConfig = field(default_factory=IdentityConfig)
-    """Who is who, and the splits."""
     write: WriteConfig = field(default_factory=WriteConfig)
-    """What is written."""
 
     def __post_init__(self) -> None:
         _check_least("", self, processes=0, seed=0, time_limit=0.1, time_per_frame=0)

@@ -45,11 +45,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 
 def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """Follow the faces of the clips of one file.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """Follow the faces of the clips of one file."""
     find, network = detector(settings), recognizer(settings)
     image = np.empty(0)
 

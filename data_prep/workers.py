@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.records import PrepareError, Record, is_machine_error
+from data_prep.settings import DataPrepConfig
 from svfr.networks import NetworkMissing
 
-Function = Callable[[Any, Any], list[Record]]  # (input, settings) -> records
+# (input, settings) -> records; raises ValueError or OSError if the input is bad.
+Function = Callable[[Any, DataPrepConfig], list[Record]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Outcome:
     trace: str | None = None  # of an error of this code, not of the input
 
 
-def attempt(function: Function, settings: Any, task: Task) -> Outcome:
+def attempt(function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
     """Call `function(task.input, settings)`; whatever goes wrong becomes one line."""
     try:
         return Outcome(function(task.input, settings))
@@ -59,7 +61,7 @@ def attempt(function: Function, settings: Any, task: Task) -> Outcome:
         return Outcome(None, reason, trace=traceback.format_exc())
 
 
-def attempt_in_time(function: Function, settings: Any, task: Task) -> Outcome:
+def attempt_in_time(function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
     """`attempt` with a watchdog that ends this process at the task's limit, whatever it hangs in."""
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(task.limit, exit=True, file=nowhere)  # a thread that needs no Python lock
@@ -88,7 +90,7 @@ def use_one_thread() -> None:
 class Worker:
     """Does one task at a time. This one does it at once, in this process, without a limit of time."""
 
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
         """Begin a task. The future raises only if the worker has died."""
         future: Future[Outcome] = Future()
         future.set_result(attempt(function, settings, task))
@@ -98,7 +100,7 @@ class Worker:
         """End the worker, whatever it does."""
 
 
-class Process(Worker):
+class _Process(Worker):
     """A process of this machine: a pool of one, since a process that dies breaks its whole pool."""
 
     def __init__(self) -> None:
@@ -110,14 +112,14 @@ class Process(Worker):
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_set_up_process)
         self._pid = self._pool.submit(os.getpid).result()  # or its start would count as a task's time
 
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":  # noqa: D102
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
         try:
             return self._pool.submit(attempt_in_time, function, settings, task)
         except BrokenExecutor:  # it died while idle
             self._begin()
             return self._pool.submit(attempt_in_time, function, settings, task)
 
-    def end(self) -> None:  # noqa: D102
+    def end(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)  # the pool itself would wait for the task
         self._pool.shutdown()
@@ -135,7 +137,7 @@ def _set_up_process() -> None:
     use_one_thread()
 
 
-class RayActor(Worker):
+class _RayActor(Worker):
     """A process of a Ray cluster."""
 
     def __init__(self) -> None:
@@ -144,11 +146,11 @@ class RayActor(Worker):
         self._actor: Any = ray.remote(_RemoteProcess).options(num_cpus=1, max_restarts=0, max_task_retries=0).remote()
         ray.get(self._actor.ready.remote())  # or its start would count as a task's time
 
-    def submit(self, function: Function, settings: Any, task: Task) -> "Future[Outcome]":  # noqa: D102
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
         future: Future[Outcome] = self._actor.attempt.remote(function, settings, task).future()
         return future
 
-    def end(self) -> None:  # noqa: D102
+    def end(self) -> None:
         del self._actor  # Ray ends what nobody refers to
 
 
@@ -156,25 +158,21 @@ class _RemoteProcess:
     def ready(self) -> None:
         use_one_thread()
 
-    def attempt(self, function: Function, settings: Any, task: Task) -> Outcome:
+    def attempt(self, function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
         return attempt_in_time(function, settings, task)
 
 
 class Workers:
-    """Workers of one kind, started when they are needed and replaced when they die.
-
-    Args:
-        start: a worker.
-        count: of workers.
-        close: called after all of them have ended.
-    """
+    """`count` workers, started by `start` when they are needed and replaced when they die; `close` comes after them."""
 
     def __init__(self, start: Callable[[], Worker], count: int, close: Callable[[], None] = lambda: None) -> None:
         self._start, self._count, self._close = start, count, close
         self._idle: list[Worker] = []
         self._busy: dict[Future[Outcome], tuple[Worker, Task, float]] = {}
 
-    def run(self, function: Function, settings: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
+    def run(
+        self, function: Function, settings: DataPrepConfig, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Outcome]]:
         """Do all tasks, yielding each with its outcome in the order in which they end."""
         waiting = list(reversed(tasks))
         while waiting or self._busy:
@@ -199,19 +197,15 @@ class Workers:
         self._close()
 
 
-def start_workers(engine: str, processes: int | None, ray_address: str | None = None) -> Workers:
-    """Workers by the name of their engine.
-
-    Args:
-        engine: local (processes of this machine) | ray.
-        processes: how many; None: one for each core; 0: this process does the work, without limits of time.
-        ray_address: of a running Ray cluster; None: one of this machine that ends with the workers.
+def start_workers(settings: DataPrepConfig) -> Workers:
+    """The workers that the settings ask for.
 
     Raises:
         PrepareError: Ray is not installed or does not start.
     """
-    if engine == "local":
-        return Workers(Worker, 1) if processes == 0 else Workers(Process, processes or os.cpu_count() or 1)
+    processes, address = settings.processes, settings.ray_address
+    if settings.engine == "local":
+        return Workers(Worker, 1) if processes == 0 else Workers(_Process, processes or os.cpu_count() or 1)
     try:
         import ray
     except ImportError as error:
@@ -219,10 +213,10 @@ def start_workers(engine: str, processes: int | None, ray_address: str | None = 
     # The workers find this code where this process does; on a cluster the checkout has to be on a shared disk.
     path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {"env_vars": {"PYTHONPATH": path}}
-    options: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if ray_address is None else {}
+    options: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address is None else {}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(address=ray_address, runtime_env=environment, **quiet, **options)
+        ray.init(address=address, runtime_env=environment, **quiet, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
-    return Workers(RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)
+    return Workers(_RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)

@@ -25,6 +25,8 @@ MANIFEST = "manifest.jsonl"
 # one every 250 frames); one thread, since x264 writes other bytes with another number of them.
 ENCODER = {"g": "30", "threads": "1"}
 
+Square = tuple[int, int, int, int]  # x0, y0, x1, y1 [px]
+
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write manifest.jsonl and what it names: clips/ID.mp4 (unless `write.mode=references`) and landmarks/ID.npz.
@@ -65,12 +67,7 @@ def collect_rejected(output: Path) -> list[Record]:
 
 
 def write_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """Cut the clips of one file out, as files of their own.
-
-    Raises:
-        ValueError: it cannot be read.
-        OSError: something cannot be written.
-    """
+    """Cut the clips of one file out, as files of their own."""
     output, size = Path(settings.output), settings.write.size
     crops = [load_arrays(output, TRACKS, clip["id"])["crops"] for clip in clips]
     names = [f"clips/{file_name(clip['id'], '.mp4')}" for clip in clips]
@@ -99,7 +96,7 @@ def refer_to_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record
     output = Path(settings.output)
     records = []
     for clip in clips:
-        square = still_square(load_arrays(output, TRACKS, clip["id"])["crops"], clip["width"], clip["height"])
+        square = _still_square(load_arrays(output, TRACKS, clip["id"])["crops"], clip["width"], clip["height"])
         video = os.path.relpath(Path(settings.source.path) / clip["source"], output)
         landmarks = _save_landmarks(clip, output, np.array([square[:2]]), np.ones(1))
         size = square[2] - square[0]
@@ -107,14 +104,8 @@ def refer_to_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record
     return records
 
 
-def still_square(crops: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square of whole px around all of a clip's crops, inside of the frame and as small as its shorter side.
-
-    Args:
-        crops: (f, 4) [px].
-        width: of the frame [px].
-        height: of the frame [px].
-    """
+def _still_square(crops: np.ndarray, width: int, height: int) -> Square:
+    """The square of whole px around (f, 4) crops, inside of the frame and no larger than its shorter side [px]."""
     low, high = crops[:, :2].min(axis=0), crops[:, 2:].max(axis=0)
     side = int(min(np.ceil((high - low).max()), width, height))
     corner = np.rint((low + high) / 2 - side / 2)
@@ -123,13 +114,7 @@ def still_square(crops: np.ndarray, width: int, height: int) -> tuple[int, int, 
 
 
 def _record(
-    clip: Record,
-    video: str,
-    start_frame: int,
-    size: int,
-    square: tuple[int, int, int, int] | None,
-    landmarks: str | None,
-    sha256: str,
+    clip: Record, video: str, start_frame: int, size: int, square: Square | None, landmarks: str | None, sha256: str
 ) -> Record:
     """A clip's line of the manifest, but for who it is and what it is for."""
     line = {
@@ -150,13 +135,10 @@ def _record(
 
 
 def _save_landmarks(clip: Record, output: Path, origin: np.ndarray, scale: np.ndarray) -> str | None:
-    """Save the landmarks in px of the crop; returns the file, None if there are no landmarks.
+    """Save a clip's landmarks in px of the crop with corner `origin` (f or 1, 2) [px], enlarged by `scale` (f or 1,).
 
-    Args:
-        clip: whose landmarks.
-        output: the output folder.
-        origin: (f or 1, 2) corner of the crop [px of the file's frames].
-        scale: (f or 1,) px of the crop for one of the frame.
+    Returns:
+        The file, relative to the output; None if there are no landmarks.
     """
     if clip["trusted"] is None:
         return None

@@ -114,7 +114,7 @@ def measure(settings: DataPrepConfig) -> dict[str, float]:
     seconds = {}
     for name in STEPS:
         started = time.process_time()
-        RUN[name](settings, start_workers("local", 0))
+        RUN[name](settings, start_workers(settings))
         seconds[name] = time.process_time() - started
     left_out = {name for name in ("score", "landmarks") if getattr(settings, name) == "none"}
     return {name: value for name, value in seconds.items() if name not in left_out}

@@ -3,7 +3,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -36,8 +36,12 @@ def step(folder: Path, workers: Workers, **settings: Any) -> Step:
     return Step("work", DataPrepConfig(source, str(folder), score="none", **settings), workers, {"a": 1})
 
 
+def started(engine: Literal["local", "ray"], processes: int) -> Workers:
+    return start_workers(DataPrepConfig(engine=engine, processes=processes))
+
+
 def in_process() -> Workers:
-    return start_workers("local", 0)
+    return started("local", 0)
 
 
 def done(folder: Path) -> set[str]:
@@ -53,7 +57,7 @@ def inputs(*numbers: int) -> dict[str, Any]:
 
 
 def test_results_are_in_order_and_whole(tmp_path: Path) -> None:
-    workers = start_workers("local", 2)
+    workers = started("local", 2)
     try:
         records = step(tmp_path, workers).map(work, inputs(6, 2, 3, 4))
     finally:
@@ -117,7 +121,7 @@ def misbehave(folder: Path, workers: Workers) -> dict[str, str]:
 
 
 def test_bad_inputs_stop_nothing(tmp_path: Path) -> None:
-    reasons = misbehave(tmp_path, start_workers("local", 2))
+    reasons = misbehave(tmp_path, started("local", 2))
     assert reasons["13"] == "unlucky"
     assert reasons["14"] == "ended its worker process (crash, or out of memory)"
     assert reasons["15"] == "took longer than 2 s"
@@ -126,14 +130,14 @@ def test_bad_inputs_stop_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bad_inputs_stop_nothing_on_ray(tmp_path: Path) -> None:
-    reasons = misbehave(tmp_path, start_workers("ray", 2))
+    reasons = misbehave(tmp_path, started("ray", 2))
     assert reasons["13"] == "unlucky"
     assert reasons["14"] == "ended its worker process (crash, or out of memory)"
     assert reasons["15"] == "took longer than 2 s"
 
 
 def test_workers_go_on_after_one_died_while_idle(tmp_path: Path) -> None:
-    workers = start_workers("local", 1)
+    workers = started("local", 1)
     try:
         [pid] = [record["pid"] for record in step(tmp_path, workers).map(own_pid, inputs(1))]
         os.kill(pid, signal.SIGKILL)
@@ -149,13 +153,13 @@ def own_pid(number: int, settings: DataPrepConfig) -> list[Record]:
 
 
 def test_closing_ends_a_worker_in_the_middle_of_a_task(tmp_path: Path) -> None:
-    workers = start_workers("local", 2)
+    workers = started("local", 2)
     settings = DataPrepConfig(SourceConfig(path="raw"), str(tmp_path), score="none")
     running = workers.run(work, settings, [Task("2", 2, 60), Task("15", 15, 60)])
     assert next(running)[1].records == [{"source": "2", "square": 4}]
-    started = time.monotonic()
+    since = time.monotonic()
     workers.close()
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - since < 30
 
 
 def test_an_output_that_cannot_be_written_is_no_inputs_fault(tmp_path: Path) -> None:
