@@ -23,8 +23,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """
     files = read_step(Path(settings.output), "ingest")
     step = Step("cut", settings, workers, {"cut": settings.cut})
-    records = step.map(cut_file, {file["source"]: file for file in files}, lambda file: file["num_frames"])
-    return step.finish(records)
+    return step.finish(step.map(cut_file, {file["source"]: file for file in files}, lambda file: file["num_frames"]))
 
 
 def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:

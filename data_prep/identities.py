@@ -86,8 +86,7 @@ def number_groups(count: int, *pairs: Pairs) -> list[int]:
 
 def _components(count: int, pairs: Pairs) -> list[int]:
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    labels: list[int] = connected_components(graph, directed=False)[1].tolist()
-    return labels
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def assign_splits(groups: Sequence[int], shares: dict[str, float], rest: str, seed: int) -> list[str]:

@@ -50,8 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
     """Run steps in their order; returns the exit code."""
-    unknown = [name for name in steps if name not in RUN]
-    if unknown:
+    if unknown := [name for name in steps if name not in RUN]:
         raise PrepareError(f"--steps: unknown step '{unknown[0]}': choose from {', '.join(STEPS)}")
     steps = [name for name in STEPS if name in steps]
     for name in steps:

@@ -83,8 +83,7 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
             records.append(reject("track", clip["source"], reason, clip=facts["id"]))
             continue
         embedding = np.zeros(0, np.float32) if linked.embedding is None else linked.embedding
-        arrays = {"crops": linked.track.boxes, "embedding": embedding}
-        file = save_arrays(Path(settings.output), TRACKS, facts["id"], **arrays)
+        file = save_arrays(Path(settings.output), TRACKS, facts["id"], crops=linked.track.boxes, embedding=embedding)
         rest = {key: value for key, value in clip.items() if key != "note"}
         records.append({**rest, **facts, "person": clip["note"].get("person"), "files": [file]})
     return records

@@ -143,12 +143,12 @@ class _RayActor(Worker):
     def __init__(self) -> None:
         import ray
 
-        self._actor: Any = ray.remote(_RemoteProcess).options(num_cpus=1, max_restarts=0, max_task_retries=0).remote()
+        remote_process: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RemoteProcess)
+        self._actor = remote_process.remote()
         ray.get(self._actor.ready.remote())  # or its start would count as a task's time
 
     def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
-        future: Future[Outcome] = self._actor.attempt.remote(function, settings, task).future()
-        return future
+        return self._actor.attempt.remote(function, settings, task).future()
 
     def end(self) -> None:
         del self._actor  # Ray ends what nobody refers to
