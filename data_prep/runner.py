@@ -59,7 +59,7 @@ class Step:
         journal = self.output / FOLDER / "journal" / f"{self.name}.jsonl"
         entries = _read_journal(journal)
         write_lines(journal, entries.values())  # without half a line at its end, which the next one would be joined to
-        done = {key: entry for key, entry in entries.items() if self._is_done(entry, cache_keys.get(key))}
+        done = {key: entry for key, entry in entries.items() if key in inputs and self._is_done(entry, cache_keys[key])}
         limit, per_frame = self.settings.time_limit, self.settings.time_per_frame
         tasks = [
             Task(key, value, min(limit + per_frame * frames(value), LONGEST_LIMIT))
@@ -117,7 +117,7 @@ class Step:
             if path.is_file() and path not in named:
                 path.unlink()
 
-    def _is_done(self, entry: Record, cache_key: str | None) -> bool:
+    def _is_done(self, entry: Record, cache_key: str) -> bool:
         files = (file for record in entry["records"] for file in record.get("files", ()))
         return entry.get("cache_key") == cache_key and all((self.output / file).is_file() for file in files)
 
