@@ -17,11 +17,7 @@ Rows = list[list[object]]  # of a table, the head first; [] for none
 
 
 def write_card(
-    path: Path,
-    manifest: Sequence[Clip],
-    records: Sequence[Record],
-    rejected: Sequence[Record],
-    settings: DataPrepConfig,
+    path: Path, manifest: list[Clip], records: list[Record], rejected: list[Record], settings: DataPrepConfig
 ) -> None:
     """Write data_card.md, from a manifest, the records of the step identities of its clips, and what was left out."""
     scores = [clip.quality for clip in manifest if clip.quality is not None]

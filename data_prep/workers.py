@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +175,9 @@ class Workers:
     ) -> Iterator[tuple[Task, Outcome]]:
         """Do all tasks, yielding each with its outcome in the order in which they end."""
         waiting = list(reversed(tasks))
+        missing = max(0, min(self._count, len(tasks)) - len(self._idle))
+        with ThreadPoolExecutor(missing or 1) as threads:  # their starts take seconds each
+            self._idle += threads.map(lambda _: self._start(), range(missing))
         while waiting or self._busy:
             while waiting and len(self._busy) < self._count:
                 worker, task = self._idle.pop() if self._idle else self._start(), waiting.pop()
