@@ -98,6 +98,6 @@ def fingerprint(path: Path | None) -> list[str] | None:
     return [f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats]
 
 
-def digest(facts: dict[str, Any]) -> str:
+def digest(facts: Any) -> str:
     """SHA-256 of JSON-like facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
