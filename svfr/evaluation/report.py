@@ -30,8 +30,6 @@ from svfr.metrics import COLUMNS
 SHOWN_PROBLEMS = 8  # the others are one click away
 WORST_FRAMES = 12  # in the gallery
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
-LABEL_COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd")  # beside a video's pictures
-OF_ONE_VIDEO = ("vidd", "colourfulness", "warping")  # beginnings of columns in which the ground truth is not perfect
 
 
 def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
@@ -184,7 +182,7 @@ def _plots(results: Results, task: str, columns: list[str]) -> str:
     for column in columns:
         series = {}
         for method in methods:
-            if method == "ground_truth" and not column.startswith(OF_ONE_VIDEO):
+            if method == "ground_truth" and not COLUMNS[column].no_reference:
                 continue  # perfect, and would squeeze the others
             points = [
                 (row.name, value)
@@ -274,7 +272,7 @@ def _video(name: str, records: dict[Pair, Record], problems: list[Problem], outp
         )
         numbers = [
             f"{COLUMNS[column].title.split(',')[0]} {show_number(column, value)}"
-            for column in LABEL_COLUMNS
+            for column in paper.COLUMNS
             if (value := record.metrics.get(column)) is not None
         ]
         lines = "<br>".join(" · ".join(numbers[start : start + 2]) for start in range(0, len(numbers), 2))

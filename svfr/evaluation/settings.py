@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from svfr.config import check_at_least, check_choice
 from svfr.evaluation.testset_settings import TestsetConfig
 from svfr.inference.settings import InferConfig
+from svfr.metrics import METRICS
 
 BASELINES = ("ground_truth", "degraded", "bicubic")
-ALL_METRICS = ("psnr", "ssim", "lpips", "lpips_alex", "colour", "ids", "landmarks", "warping", "fvd")
 
 
 @dataclass
@@ -16,7 +16,7 @@ class EvalConfig:
 
     name: str = ""
     """Of the protocol, for the report's title."""
-    metrics: list[str] = field(default_factory=lambda: list(ALL_METRICS))
+    metrics: list[str] = field(default_factory=lambda: list(METRICS))
     """Names of `svfr.metrics.METRICS`; each gives one or more columns."""
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.evaluation.settings import ALL_METRICS, EvalConfig
+from svfr.evaluation.settings import EvalConfig
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
 from svfr.metrics.temporal import WarpingError
@@ -114,7 +114,6 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Eval:
 
 
 def test_defaults_name_every_metric() -> None:
-    assert ALL_METRICS == METRICS
     assert EvalConfig().metrics == list(METRICS)
 
 
@@ -313,9 +312,9 @@ def test_a_second_run_measures_only_what_changed(
     measured: list[str] = []
     whole = run.Evaluator._measure
 
-    def spy(self: Any, pair: Any, call: str, on_frames: Callable[[int], None]) -> Any:
+    def spy(self: Any, pair: Any, cache_key: str, on_frames: Callable[[int], None]) -> Any:
         measured.append(f"{pair.method}/{pair.name}")
-        return whole(self, pair, call, on_frames)
+        return whole(self, pair, cache_key, on_frames)
 
     monkeypatch.setattr(run.Evaluator, "_measure", spy)
     evaluate("--restored", str(tmp_path / "r"))
