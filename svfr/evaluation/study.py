@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from svfr.evaluation.tables import markdown, show_number, task_title, title
+from svfr.evaluation.tables import markdown_table as markdown, show_number, task_title, title
 from svfr.metrics import COLUMNS
 
 SEED_MARK = "_seed"  # between a way of training and its seed, in the names of methods
