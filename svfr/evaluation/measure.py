@@ -111,8 +111,8 @@ class Evaluator:
             while frames := list(islice(pairs, settings.chunk_size)):
                 chunk = _to_chunk(frames, None if points is None else points[record.num_frames :])
                 for metric in metrics:
-                    for column, values in metric.update(chunk).items():
-                        frame_values.setdefault(column, []).extend(_finite(value) for value in values)
+                    for name, values in metric.update(chunk).items():
+                        frame_values.setdefault(name, []).extend(map(_finite, values))
                 for frame in frames:
                     pictures.add(frame.restored, frame.truth)
                 has_hole = has_hole or (chunk.mask is not None and bool(chunk.mask.any()))

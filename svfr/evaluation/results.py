@@ -95,7 +95,7 @@ def _aggregate(
     pairs = sorted(pairs, key=lambda pair: pair.name)
     done = [records[pair] for pair in pairs if records[pair].status == "done"]
     result = Aggregate(method, task, len(done), len(pairs) - len(done))
-    for column in (column.name for metric in evaluator.built.video for column in metric.columns):
+    for column in [column.name for metric in evaluator.built.video for column in metric.columns]:
         values = [value for record in done if (value := record.metrics.get(column)) is not None]
         result.metrics[column] = statistics.fmean(values) if values else None
         result.std[column] = statistics.stdev(values) if len(values) > 1 else None
@@ -108,9 +108,9 @@ def _aggregate(
         loaded = [load_features(folder, index, name) for name, folder in folders.items()]
         _add_set_metric(result, metric, [features for features in loaded if features is not None])
     for name, reason in missing.items():
-        for column in METRICS[name].columns:
-            result.metrics[column.name] = None
-            result.why_none[column.name] = reason
+        for missed in METRICS[name].columns:
+            result.metrics[missed.name] = None
+            result.why_none[missed.name] = reason
     return result
 
 
