@@ -80,13 +80,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def save_frames(folder: Path, rows: dict[str, list[float | None]]) -> None:
-    """Keep the values of single frames, NaN where undefined."""
-    save_arrays(folder / FRAMES, **{name: np.array(values, dtype=np.float64) for name, values in rows.items()})
-
-
 def load_frames(folder: Path) -> dict[str, np.ndarray]:
-    """What `save_frames` kept, by column; (f,) float64."""
+    """The values of single frames by column, (f,) float64, NaN where undefined."""
     return load_arrays(folder / FRAMES)
 
 
