@@ -1,8 +1,8 @@
-"""Distributions as inline SVG: one dot a video, a line at the mean."""
+"""Where the dots of a distribution lie: one dot a video, a line at the mean, a row a method."""
 
 import math
 from collections.abc import Sequence
-from html import escape
+from typing import NamedTuple
 
 from svfr.evaluation.results import is_baseline
 from svfr.evaluation.tables import name_of, show_number
@@ -14,6 +14,31 @@ WIDTH, ROW, LEFT, RIGHT, BOTTOM = 340, 22, 104, 12, 20  # [px]
 TICKS = 4
 
 
+class Mark(NamedTuple):
+    """A tick, a dot or a mean, with its text."""
+
+    x: float  # [px]
+    y: float  # [px]
+    text: str
+
+
+class PlotRow(NamedTuple):
+    """A method's row."""
+
+    label: Mark
+    colour: str
+    dots: list[Mark]
+    mean: Mark
+
+
+class DotPlot(NamedTuple):
+    """What the page draws."""
+
+    size: tuple[int, int]  # width, height [px]
+    ticks: list[Mark]
+    rows: list[PlotRow]
+
+
 def colour_of(method: str, methods: Sequence[str]) -> str:
     """The same colour for a method wherever it is shown; gray for baselines."""
     if is_baseline(method):
@@ -22,8 +47,8 @@ def colour_of(method: str, methods: Sequence[str]) -> str:
     return PALETTE[restoring.index(method) % len(PALETTE)]
 
 
-def dot_plot(series: dict[str, list[tuple[str, float]]], methods: Sequence[str], column: str) -> str:
-    """One row a method.
+def dot_plot(series: dict[str, list[tuple[str, float]]], methods: Sequence[str], column: str) -> DotPlot:
+    """Lay out a distribution.
 
     Args:
         series: (video, value) by method.
@@ -32,35 +57,26 @@ def dot_plot(series: dict[str, list[tuple[str, float]]], methods: Sequence[str],
     """
     values = [value for points in series.values() for _, value in points]
     ticks = nice_ticks(min(values), max(values))
-    low, high = min(ticks[0], min(values)), max(ticks[-1], max(values))
-    height = ROW * len(series) + BOTTOM
+    low, high = ticks[0], ticks[-1]
+    bottom = ROW * len(series)
 
-    def x(value: float) -> float:
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+    def mark(value: float, y: float, text: str) -> Mark:
+        return Mark(round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1), round(y, 1), text)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" font-family="inherit" font-size="11">']
-    for tick in ticks:
-        parts.append(f'<line x1="{x(tick):.1f}" y1="2" x2="{x(tick):.1f}" y2="{height - BOTTOM}" stroke="#e3e8ee"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 5}" text-anchor="middle" fill="#8a97a6">{tick:g}</text>')
+    rows = []
     for index, (method, points) in enumerate(series.items()):
-        y = ROW * index + ROW / 2
-        colour = colour_of(method, methods)
-        label = name_of(method)
-        label = label if len(label) <= 16 else label[:15] + "…"
-        parts.append(f'<text x="0" y="{y + 4:.1f}" fill="{colour}">{escape(label)}</text>')
-        for number, (name, value) in enumerate(points):
+        y = ROW * (index + 0.5)
+        name = name_of(method)
+        dots = []
+        for number, (video, value) in enumerate(points):
             shift = (number * 5 % 9 - 4) * 0.9  # spread in a fixed pattern, so that equal values don't hide each other
-            hint = escape(f"{name}: {show_number(column, value)}")
-            parts.append(
-                f'<circle cx="{x(value):.1f}" cy="{y + shift:.1f}" r="3" fill="{colour}" fill-opacity="0.45">'
-                f"<title>{hint}</title></circle>"
-            )
+            dots.append(mark(value, y + shift, f"{video}: {show_number(column, value)}"))
         mean = math.fsum(value for _, value in points) / len(points)
-        parts.append(
-            f'<line x1="{x(mean):.1f}" y1="{y - 8:.1f}" x2="{x(mean):.1f}" y2="{y + 8:.1f}" stroke="{colour}" '
-            f'stroke-width="2"><title>{escape(f"mean {show_number(column, mean)}")}</title></line>'
+        label = Mark(0, y + 4, name if len(name) <= 16 else f"{name[:15]}…")
+        rows.append(
+            PlotRow(label, colour_of(method, methods), dots, mark(mean, y, f"mean {show_number(column, mean)}"))
         )
-    return "".join(parts) + "</svg>"
+    return DotPlot((WIDTH, bottom + BOTTOM), [mark(tick, bottom, f"{tick:g}") for tick in ticks], rows)
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -71,4 +87,4 @@ def nice_ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(index * step, 12) + 0.0 for index in range(first, last + 1)]  # + 0.0: no -0
+    return [index * step for index in range(first, last + 1)]
