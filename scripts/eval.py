@@ -34,13 +34,12 @@ from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.tables import paper_table, table_markdown
 from svfr.files import write_json
-from svfr.metrics import build_metrics
+from svfr.metrics import METRICS, build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
-NEED_FACES = ("ids", "landmarks")  # metrics that are computed on aligned faces
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -66,7 +65,7 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
     """The metrics that can be computed, and why others cannot."""
     wanted, missing = list(settings.metrics), {}
     detector: FaceDetector | None = None
-    faces = [name for name in wanted if name in NEED_FACES]
+    faces = [n for n in wanted if n in METRICS and any(column.needs_faces for column in METRICS[n].columns)]
     if faces:
         try:
             detector = load_detector(settings.detector, options.networks)
@@ -115,9 +114,9 @@ def collect(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> 
     """Read the records of all processes and write the three files."""
     records = {}
     for pair in matches.pairs:
-        call = evaluator.call(pair)
-        kept = read_record(evaluator.output, pair, call)
-        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", call, reason="not finished")
+        cache_key = evaluator.cache_key(pair)
+        kept = read_record(evaluator.output, pair, cache_key)
+        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", cache_key, reason="not finished")
     results = gather(matches, records, evaluator, missing, evaluator.settings.task)
     write_json(evaluator.output / RESULTS, results.as_json())
     (evaluator.output / "table.md").write_text(table_markdown(results))

@@ -157,15 +157,6 @@ NETWORKS: dict[str, Network] = {
             licence="Apache-2.0 (kinetics-i3d), copied by the authors of StyleGAN-V",
             url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
         ),
-        Network(
-            name="i3d-weights",  # the same weights as a plain state dict, as VideoGPT uses them
-            file="i3d_pretrained_400.pt",
-            purpose="FVD",
-            size=None,
-            sha256=None,
-            licence="Apache-2.0 (kinetics-i3d), copied by the authors of VideoGPT",
-            url=None,
-        ),
     )
 }
 

@@ -22,10 +22,8 @@ import torch
 
 from svfr import __version__
 from svfr.data.alignment import FFHQ_TEMPLATE
-from svfr.metrics import METRICS, Chunk, SetMetric, VideoMetric, build_metrics
-from svfr.metrics.fvd import FVD
-from svfr.metrics.i3d import I3D, I3DFeatures
-from svfr.metrics.image import LPIPS
+from svfr.metrics import METRICS, Chunk, Metric, build_metrics
+from svfr.metrics.lpips import LPIPS, LPIPSAlex
 from svfr.models.devices import resolve_device
 
 from .common import MIB, describe_machine, in_new_process, peak_rss
@@ -135,7 +133,7 @@ def measure(setup: Setup, name: str, num_frames: int) -> Measured:
     built = build_metrics([name], setup.networks, setup.device, download=False)
     missing, random_weights = built.missing.get(name), False
     if missing and name in RANDOM:
-        built_one: VideoMetric | SetMetric = RANDOM[name](setup.device)
+        built_one: Metric = RANDOM[name](setup.device)
         missing, random_weights = None, True
     elif missing:
         return Measured(name, num_frames, 0.0, 0, 0, False, missing)
@@ -151,7 +149,7 @@ def measure(setup: Setup, name: str, num_frames: int) -> Measured:
     return Measured(name, num_frames, seconds, peak_rss(), peak_device, random_weights, missing)
 
 
-def _feed(metric: VideoMetric | SetMetric, setup: Setup, num_frames: int) -> float:
+def _feed(metric: Metric, setup: Setup, num_frames: int) -> float:
     """Seconds that a metric takes for a video."""
     points = torch.from_numpy(FFHQ_TEMPLATE * setup.size / 512)
     generator = torch.Generator().manual_seed(0)
@@ -159,10 +157,7 @@ def _feed(metric: VideoMetric | SetMetric, setup: Setup, num_frames: int) -> flo
         torch.rand((1, 3, 16, 32), generator=generator) * 200 + 28, size=(setup.size, 2 * setup.size), mode="bicubic"
     )[0]
     seconds = 0.0
-    if isinstance(metric, FVD):
-        metric.reset("made")
-    else:
-        metric.reset()  # type: ignore[call-arg]
+    metric.reset()
     for at in range(0, num_frames, setup.chunk_size):
         shifts = range(at, min(at + setup.chunk_size, num_frames))
         truth = torch.stack([picture.roll(shift, dims=2)[:, :, : setup.size] for shift in shifts])
@@ -176,26 +171,20 @@ def _feed(metric: VideoMetric | SetMetric, setup: Setup, num_frames: int) -> flo
     return seconds
 
 
-def _random_lpips(net: str, architecture: str, device: str) -> LPIPS:
+def _random_lpips(metric: type[LPIPS], device: str) -> LPIPS:
     import torchvision
 
     with torch.device("meta"):
-        features = getattr(torchvision.models, architecture)(weights=None).features
+        features = getattr(torchvision.models, metric.network)(weights=None).features
     features.to_empty(device="cpu").apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{architecture}.pth"
+        file = Path(folder) / f"{metric.network}.pth"
         torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, file)
-        return LPIPS(net, file, device)
+        return metric(file, device)
 
 
-def _random_fvd(device: str) -> FVD:
-    with tempfile.NamedTemporaryFile() as file:
-        return FVD(I3DFeatures(I3D(), Path(file.name), device))
-
-
-RANDOM: dict[str, Callable[[str], VideoMetric | SetMetric]] = {
-    "lpips": lambda device: _random_lpips("vgg", "vgg16", device),
-    "lpips_alex": lambda device: _random_lpips("alex", "alexnet", device),
-    "fvd": _random_fvd,
+RANDOM: dict[str, Callable[[str], Metric]] = {
+    "lpips": lambda device: _random_lpips(LPIPS, device),
+    "lpips_alex": lambda device: _random_lpips(LPIPSAlex, device),
 }
 """Metrics whose networks can be made with random weights."""

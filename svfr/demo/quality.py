@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from svfr.data.alignment import five_points
 from svfr.demo.clips import DegradedClip
-from svfr.metrics.base import Chunk, FrameMeans, FrameRows, Row, VideoMetric, to_row
+from svfr.metrics.base import Chunk, Column, FrameRows, Row, VideoMetric, to_numbers
 from svfr.metrics.identity import Identity, IResNetRecognizer
 from svfr.metrics.image import PSNR, SSIM
 from svfr.metrics.temporal import WarpingError
@@ -67,28 +67,28 @@ def chroma_psnr(restored: Tensor, truth: Tensor) -> Tensor:
     return (10 * torch.log10(255**2 / error.square().mean(dim=(1, 2, 3)))).clamp(max=100.0)
 
 
-class Detail(FrameMeans):
+class Detail(VideoMetric):
     """GMSD, gradient energy and the PSNR of chroma."""
 
-    columns = ("gmsd", "gradient_energy", "psnr_chroma")
+    columns = (
+        Column("gmsd", "GMSD", "lower"),
+        Column("gradient_energy", "Gradient energy / truth", "truth"),
+        Column("psnr_chroma", "PSNR, chroma", "higher", "dB"),
+    )
 
     def __init__(self) -> None:
-        self.protocol: dict[str, Any] = {
+        self.protocol = {
             "gmsd": "Xue et al. 2014: Prewitt, luma of 0 to 255, constant 170, not downsampled",
             "gradient_energy": "mean squared Prewitt gradient of luma, restored / truth",
             "psnr_chroma": "Cr and Cb of ITU-R 601, full range, pooled",
         }
-        self.reset()
 
-    def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames."""
-        return self.take(
-            {
-                "gmsd": to_row(gradient_magnitude_deviation(chunk.restored, chunk.truth)),
-                "gradient_energy": to_row(gradient_energy_ratio(chunk.restored, chunk.truth)),
-                "psnr_chroma": to_row(chroma_psnr(chunk.restored, chunk.truth)),
-            }
-        )
+    def _measure(self, chunk: Chunk) -> FrameRows:
+        return {
+            "gmsd": to_numbers(gradient_magnitude_deviation(chunk.restored, chunk.truth)),
+            "gradient_energy": to_numbers(gradient_energy_ratio(chunk.restored, chunk.truth)),
+            "psnr_chroma": to_numbers(chroma_psnr(chunk.restored, chunk.truth)),
+        }
 
 
 def build_quality(model: Path, untrained: bool = False) -> list[VideoMetric]:

@@ -30,7 +30,7 @@ from svfr.evaluation.records import (
 from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
-from svfr.metrics import BuiltMetrics, Chunk
+from svfr.metrics import BuiltMetrics, Chunk, Column
 
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
@@ -59,7 +59,7 @@ class Evaluator:
     settings: EvalConfig
     output: Path
 
-    def call(self, pair: Pair) -> str:
+    def cache_key(self, pair: Pair) -> str:
         """Digest of all that the record of a pair depends on; empty where a file is not there."""
         settings = self.settings
         try:
@@ -93,25 +93,32 @@ class Evaluator:
         Returns:
             The record, and whether it was there before.
         """
-        call = self.call(pair)
-        kept = read_record(self.output, pair, call)
+        cache_key = self.cache_key(pair)
+        kept = read_record(self.output, pair, cache_key)
         if kept is not None and kept.status == "done":
             on_frames(kept.num_frames)
             return kept, True
         start_record(self.output, pair)
         try:
-            record = self._measure(pair, call, on_frames)
+            record = self._measure(pair, cache_key, on_frames)
         except Exception as error:  # one pair never stops the rest
             reason, trace = describe_failure(error, "lower chunk_size")
-            record = Record(pair.method, pair.task, pair.name, "failed", call, reason=reason, trace=trace)
+            record = Record(pair.method, pair.task, pair.name, "failed", cache_key, reason=reason, trace=trace)
         write_record(self.output, pair, record)
         return record, False
 
-    def _measure(self, pair: Pair, call: str, on_frames: Callable[[int], None]) -> Record:
+    def _measure(self, pair: Pair, cache_key: str, on_frames: Callable[[int], None]) -> Record:
         settings = self.settings
         info = probe(pair.truth)
         record = Record(
-            pair.method, pair.task, pair.name, "done", call, width=info.width, height=info.height, fps=float(info.fps)
+            pair.method,
+            pair.task,
+            pair.name,
+            "done",
+            cache_key,
+            width=info.width,
+            height=info.height,
+            fps=float(info.fps),
         )
         self._check(pair, info, record)
         points = self._points(pair)
@@ -119,7 +126,7 @@ class Evaluator:
         for metric in self.built.video:
             metric.reset()
         for set_metric in self.built.sets:
-            set_metric.reset(pair.name)
+            set_metric.reset()
         frames: dict[str, list[float | None]] = {}
         gray = [True, True]
         has_hole = False
@@ -144,12 +151,14 @@ class Evaluator:
             if not record.num_frames:
                 raise VideoError(f"{pair.truth}: no frames")
         for metric in self.built.video:
-            for column, value in metric.compute().items():
-                record.metrics[column] = _finite(value)
-                if record.metrics[column] is None:
-                    record.why_none[column] = _why(column, value, pair, record.num_frames, has_hole, points)
+            row = metric.compute()
+            for column in metric.columns:
+                value = row[column.name]
+                record.metrics[column.name] = _finite(value)
+                if record.metrics[column.name] is None:
+                    record.why_none[column.name] = _why(column, value, pair, record.num_frames, has_hole, points)
         for index, set_metric in enumerate(self.built.sets):
-            save_features(folder, index, set_metric.features())
+            save_features(folder, index, set_metric.features(pair.name))
         save_frames(folder, frames)
         if gray[0] and not gray[1] and pair.method not in ("degraded", "ground_truth"):
             record.problems.append("no colour in any frame, though the ground truth has some")
@@ -281,14 +290,14 @@ def _finite(value: float | None) -> float | None:
 
 
 def _why(
-    column: str, value: float | None, pair: Pair, num_frames: int, has_hole: bool, points: np.ndarray | None
+    column: Column, value: float | None, pair: Pair, num_frames: int, has_hole: bool, points: np.ndarray | None
 ) -> str:
     """Why a column of a video has no number."""
     if value is not None:
         return "infinite: equal to the ground truth" if value == math.inf else f"not a number ({value})"
-    if column.endswith("_mask") and not has_hole:
+    if column.needs_holes and not has_hole:
         return "no holes" if pair.mask is None else "the mask has no holes"
-    if column.startswith(("ids", "vidd", "landmark")) and (points is None or np.isnan(points).all()):
+    if column.needs_faces and (points is None or np.isnan(points).all()):
         return "no face found in the ground truth"
     if num_frames == 1:
         return "one frame only"

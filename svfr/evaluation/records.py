@@ -27,7 +27,7 @@ class Record:
         task: see `Pair`.
         name: see `Pair`.
         status: "done" or "failed".
-        call: digest of all that the numbers depend on.
+        cache_key: digest of all that the numbers depend on.
         reason: why it failed, in one line.
         trace: of an error that is ours, not the input's.
         num_frames: compared.
@@ -44,7 +44,7 @@ class Record:
     task: str
     name: str
     status: str
-    call: str
+    cache_key: str
     reason: str | None = None
     trace: str | None = None
     num_frames: int = 0
@@ -75,14 +75,14 @@ def write_record(output: Path, pair: Pair, record: Record) -> None:
     write_json(record_folder(output, pair) / ROW, asdict(record))
 
 
-def read_record(output: Path, pair: Pair, call: str) -> Record | None:
-    """The finished record of this very call; None if there is none."""
+def read_record(output: Path, pair: Pair, cache_key: str) -> Record | None:
+    """The finished record of this very key; None if there is none."""
     try:
         content: dict[str, Any] = json.loads((record_folder(output, pair) / ROW).read_text())
         record = Record(**content)
     except (OSError, ValueError, TypeError):
         return None
-    return record if call and record.call == call else None
+    return record if cache_key and record.cache_key == cache_key else None
 
 
 def save_frames(folder: Path, rows: dict[str, list[float | None]]) -> None:

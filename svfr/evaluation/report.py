@@ -34,7 +34,6 @@ from svfr.metrics import COLUMNS
 WORST_FRAMES = 12  # in the gallery
 TABLE_WIDTH = 7  # columns of a table that is not the paper's
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
-OF_ONE_VIDEO = ("vidd", "colourfulness", "warping")  # beginnings of columns in which the ground truth is not perfect
 
 
 class Cell(NamedTuple):
@@ -153,12 +152,12 @@ def _plots(results: Results, task: str) -> tuple[dict[str, DotPlot], dict[str, D
         series: dict[str, list[tuple[str, float]]] = {method: [] for method in methods}
         for row in results.rows:
             value = row.metrics.get(column)
-            is_perfect = row.method == "ground_truth" and not column.startswith(OF_ONE_VIDEO)
+            is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
             if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
                 series[row.method].append((row.name, value))
         series = {method: points for method, points in series.items() if points}
         if series:
-            group = first if column in paper.COLUMNS or column.endswith("_mask") else others
+            group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
             group[column] = dot_plot(series, methods, column)
     return first, others
 

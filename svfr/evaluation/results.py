@@ -12,8 +12,7 @@ from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem
 from svfr.evaluation.records import Record, load_features, record_folder
 from svfr.evaluation.settings import BASELINES, EvalConfig
-from svfr.metrics import COLUMNS, BuiltMetrics
-from svfr.metrics.fvd import clip_manifest
+from svfr.metrics import COLUMNS, METRICS, BuiltMetrics
 from svfr.networks import describe
 
 RESULTS = "results.json"
@@ -70,7 +69,7 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """For `results.json`."""
-        hidden = ("call", "trace")
+        hidden = ("cache_key", "trace")
         videos = [{key: value for key, value in asdict(row).items() if key not in hidden} for row in self.rows]
         return {
             "protocol": self.protocol,
@@ -127,7 +126,7 @@ def _aggregate(
     done = [(pair, record) for pair, record in done if record.status == "done"]
     result = Aggregate(method, task, len(done), len(found) - len(done))
     for metric in built.video:
-        for column in metric.columns:
+        for column in (column.name for column in metric.columns):
             values = [value for _, record in done if (value := record.metrics.get(column)) is not None]
             result.metrics[column] = statistics.fmean(values) if values else None
             result.std[column] = statistics.stdev(values) if len(values) > 1 else None
@@ -142,8 +141,8 @@ def _aggregate(
         features = [each for each in kept if each.starts]
         row = set_metric.compute(features)
         result.metrics.update(row)
-        result.clips.extend(clip_manifest(kept))
-        title = COLUMNS[set_metric.columns[0]].title
+        result.clips.extend({"video": each.video, "starts": list(each.starts)} for each in kept)
+        title = set_metric.columns[0].title
         num_clips = sum(len(each.starts) for each in features)
         dimensions = features[0].truth.shape[1] if features else 0
         if 0 < num_clips < dimensions:
@@ -154,7 +153,7 @@ def _aggregate(
         if features and len(features) < len(kept):
             short = len(kept) - len(features)
             result.notes.append(f"{title} leaves out {short} of {len(kept)} videos, which are shorter than its clips")
-        for column in set_metric.columns:
+        for column in row:
             if row.get(column) is None:
                 result.why_none[column] = "no video is long enough"
     for column, reason in _missing_columns(missing).items():
@@ -163,17 +162,8 @@ def _aggregate(
     return result
 
 
-METRIC_COLUMNS = {  # name of a metric -> the columns of the paper's tables that it would give
-    "psnr": ("psnr",),
-    "ssim": ("ssim",),
-    "lpips": ("lpips",),
-    "ids": ("ids", "vidd"),
-    "fvd": ("fvd",),
-}
-
-
 def _missing_columns(missing: dict[str, str]) -> dict[str, str]:
-    return {column: reason for name, reason in missing.items() for column in METRIC_COLUMNS.get(name, ())}
+    return {column.name: reason for name, reason in missing.items() for column in METRICS[name].columns}
 
 
 def describe_protocol(settings: EvalConfig, built: BuiltMetrics, detector: FaceDetector | None) -> dict[str, Any]:
@@ -182,7 +172,7 @@ def describe_protocol(settings: EvalConfig, built: BuiltMetrics, detector: FaceD
     return {
         "svfr": __version__,
         "name": settings.name,
-        "metrics": [{"columns": list(metric.columns), **metric.protocol} for metric in metrics],
+        "metrics": [{"columns": [column.name for column in metric.columns], **metric.protocol} for metric in metrics],
         "face_detector": detector and {"name": detector.name, **_file(Path(detector.source))},
         "means": "of frames within a video, then of videos; set metrics as they say",
         "frames": "decoded to uint8 RGB, compared one by one, nothing cut or resized but smaller degraded inputs",

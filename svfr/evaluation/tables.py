@@ -7,15 +7,6 @@ from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_col
 from svfr.metrics import COLUMNS
 
 ARROWS = {"higher": "↑", "lower": "↓", "truth": ""}
-DIGITS = {
-    "fvd": 2,
-    "fvd_low": 2,
-    "fvd_high": 2,
-    "fvd_clips": 0,
-    "ciede2000": 2,
-    "colourfulness": 2,
-    "landmark_error": 2,
-}
 NOT_COMPUTED, UNDEFINED = "not computed", "-"
 HEADS = {"bfr": "BFR", "colorization": "Colorization", "inpainting": "Inpainting"}
 NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic": "bicubic"}
@@ -23,7 +14,7 @@ NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic"
 
 def show_number(column: str, value: float | None) -> str:
     """A figure as tables print it."""
-    return UNDEFINED if value is None else f"{value:.{DIGITS.get(column, 3)}f}"
+    return UNDEFINED if value is None else f"{value:.{COLUMNS[column].digits}f}"
 
 
 def show_cell(aggregate: Aggregate | None, column: str, missing: bool) -> str:

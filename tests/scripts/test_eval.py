@@ -312,9 +312,9 @@ def test_a_second_run_measures_only_what_changed(
     measured: list[str] = []
     whole = run.Evaluator._measure
 
-    def spy(self: Any, pair: Any, call: str, on_frames: Callable[[int], None]) -> Any:
+    def spy(self: Any, pair: Any, cache_key: str, on_frames: Callable[[int], None]) -> Any:
         measured.append(f"{pair.method}/{pair.name}")
-        return whole(self, pair, call, on_frames)
+        return whole(self, pair, cache_key, on_frames)
 
     monkeypatch.setattr(run.Evaluator, "_measure", spy)
     evaluate("--restored", str(tmp_path / "r"))
