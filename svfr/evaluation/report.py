@@ -5,30 +5,19 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from svfr.evaluation import paper
+from svfr.evaluation import paper, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.plots import DotPlot, colour_of, dot_plot
 from svfr.evaluation.records import PICTURES, Record, load_frames, picture_files, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
-from svfr.evaluation.tables import (
-    best_values,
-    count_of,
-    is_missing,
-    methods_of,
-    name_of,
-    notes_of,
-    show_cell,
-    show_number,
-    task_title,
-    tasks_of,
-    title,
-)
+from svfr.evaluation.tables import show_number
 from svfr.metrics import COLUMNS
 
 WORST_FRAMES = 12  # in the gallery
@@ -63,26 +52,35 @@ class Table(NamedTuple):
 
 def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
     """The whole page; pictures come from the folder of the records."""
-    page = Environment(
+    output, methods = evaluator.output, tables.methods_of(results)
+
+    def shown_pairs(task: str, name: str) -> dict[Pair, Record]:
+        mine = {pair: record for pair, record in records.items() if pair.name == name and pair.task in (task, "")}
+        return {pair: record for pair, record in mine.items() if record.status == "done"}
+
+    environment = Environment(
         loader=PackageLoader("svfr", "assets/report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    page.filters.update(data_url=data_url, task_title=task_title, column_title=title, name_of=name_of)
-    methods, tasks = methods_of(results), tasks_of(results)
-    return page.get_template("report.html").render(
+    environment.filters.update(data_url=data_url, task_title=tables.task_title)
+    return environment.get_template("report.html").render(
         name=results.protocol["name"] or "Restored videos against their ground truth",
         results=results,
-        restoring=[method for method in methods if not is_baseline(method)],
-        tables={task: _tables(results, task) for task in tasks},
-        notes=notes_of(results),
+        tables=tables,
         paper=paper,
-        plots={task: _plots(results, task) for task in tasks},
-        worst_frames=_worst_frames(records, evaluator.output),
-        videos={task: _videos(results, records, evaluator.output, task) for task in tasks},
-        shown_videos=evaluator.settings.report_videos,
+        tasks=tables.tasks_of(results),
+        restoring=[method for method in methods if not is_baseline(method)],
+        tables_of=partial(_tables, results),
+        plots_of=partial(_plots, results),
+        worst_frames=_worst_frames(records, output),
+        worst_first=partial(_worst_first, results),
+        limit=evaluator.settings.report_videos,
+        shown_pairs=shown_pairs,
+        picture=lambda pair, name: data_url(record_folder(output, pair) / PICTURES / name),
+        numbers=_numbers,
         colours={method: colour_of(method, methods) for method in methods},
         protocol=json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False),
     )
@@ -103,25 +101,25 @@ def _tables(results: Results, task: str) -> list[Table]:
     first = [column for column in paper.COLUMNS if column in columns]
     others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
     parts = [first, *(others[start : start + TABLE_WIDTH] for start in range(0, len(others), TABLE_WIDTH))]
-    tables = []
+    result = []
     for part in parts:
         lines = []
         for aggregate in aggregates:
             kind = "baseline" if is_baseline(aggregate.method) else "method"
             cells = [_cell(results, aggregate, column) for column in part]
-            count = count_of(aggregate, len(results.names))
-            lines.append(Line(kind, name_of(aggregate.method), cells, count))
-        tables.append(Table([title(column) for column in part], lines))
-    tables[0].lines.extend(_quoted_lines(task, first))
-    return tables
+            count = tables.count_of(aggregate, len(results.names))
+            lines.append(Line(kind, tables.name_of(aggregate.method), cells, count))
+        result.append(Table([tables.title(column) for column in part], lines))
+    result[0].lines.extend(_quoted_lines(task, first))
+    return result
 
 
 def _cell(results: Results, aggregate: Aggregate, column: str) -> Cell:
     value, std = aggregate.metrics.get(column), aggregate.std.get(column)
-    text = show_cell(aggregate, column, is_missing(results, column))
+    text = tables.show_cell(aggregate, column, tables.is_missing(results, column))
     if value is None:
         return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
-    is_best = not is_baseline(aggregate.method) and value == best_values(results, aggregate.task, column)
+    is_best = not is_baseline(aggregate.method) and value == tables.best_values(results, aggregate.task, column)
     spread = f"± {show_number(column, std)}" if std is not None else ""
     ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
     if None not in ends:
@@ -146,15 +144,15 @@ def _quoted_lines(task: str, columns: Sequence[str]) -> list[Line]:
 
 def _plots(results: Results, task: str) -> tuple[dict[str, DotPlot], dict[str, DotPlot]]:
     """By column: those of the paper and of holes, and the others."""
-    methods = methods_of(results)
+    methods = tables.methods_of(results)
     first, others = {}, {}
     for column in ordered_columns(results):
-        series: dict[str, list[tuple[str, float]]] = {method: [] for method in methods}
+        series: dict[str, dict[str, float]] = {method: {} for method in methods}
         for row in results.rows:
             value = row.metrics.get(column)
             is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
             if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
-                series[row.method].append((row.name, value))
+                series[row.method][row.name] = value
         series = {method: points for method, points in series.items() if points}
         if series:
             group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
@@ -173,28 +171,16 @@ def _worst_frames(records: dict[Pair, Record], output: Path) -> list[tuple[str, 
         for file in picture_files(folder, "worst_"):
             index = int(file.stem.removeprefix("worst_"))
             value = float(psnr[index]) if index < len(psnr) else math.nan
-            label = f"{name_of(pair.method)} · {task_title(pair.task)} · {pair.name} · frame {index}"
+            label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
             known = not math.isnan(value)
             found.append((value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, file))
     return [(label, file) for _, label, file in sorted(found)[:WORST_FRAMES]]
 
 
-def _videos(results: Results, records: dict[Pair, Record], output: Path, task: str) -> dict[str, dict[str, Any]]:
-    """What is shown of each video, worst first: its methods with figures and pictures, and its problems."""
-    videos = {}
-    for name in _worst_first(results, task):
-        shown = []
-        for pair, record in records.items():
-            if pair.name == name and pair.task in (task, "") and record.status == "done":
-                numbers = [
-                    f"{COLUMNS[column].title.split(',')[0]} {show_number(column, value)}"
-                    for column in paper.COLUMNS
-                    if (value := record.metrics.get(column)) is not None
-                ]
-                shown.append((record, numbers, record_folder(output, pair) / PICTURES))
-        problems = [p for p in results.problems if p.name == name and p.task in (task, "")]
-        videos[name] = {"shown": shown, "problems": problems}
-    return videos
+def _numbers(record: Record) -> list[str]:
+    """A video's figures in the columns of the paper."""
+    found = {column: value for column in paper.COLUMNS if (value := record.metrics.get(column)) is not None}
+    return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
 
 
 def _worst_first(results: Results, task: str) -> list[str]:

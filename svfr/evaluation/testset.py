@@ -93,7 +93,7 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
         networks: folder of third-party networks.
 
     Returns:
-        The content of the set's report.json, which names the clips that failed.
+        The content of report.json, which names the clips that failed.
 
     Raises:
         ValueError: nothing to make it of, or settings that cannot be used.
@@ -191,12 +191,15 @@ class TestsetMaker:
         )
 
     def _find_points(self, truth: np.ndarray, fps: float, item: Item) -> np.ndarray | None:
-        if not self.needs_points:
-            return None
-        if self.landmarks is not None:
+        """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one; None if they are not needed."""
+        if self.needs_points and self.landmarks is not None:
             return read_points(self.landmarks / f"{item.target}.txt", len(truth))
-        assert self.detector is not None
-        return find_points(truth, fps, self.detector)
+        if self.detector is None:
+            return None
+        points = np.full((len(truth), 5, 2), np.nan, dtype=np.float32)
+        for track in track_largest_face(map(self.detector, truth), fps):
+            points[track.start : track.stop] = track.landmarks
+        return points
 
 
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
@@ -216,14 +219,6 @@ def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo
     if not frames:
         raise VideoError(f"{path}: no frames")
     return np.stack(frames), info
-
-
-def find_points(frames: np.ndarray, fps: float, detector: FaceDetector) -> np.ndarray:
-    """(f, 5, 2) float32 points [px] of the largest face, NaN in frames without one."""
-    points = np.full((len(frames), 5, 2), np.nan, dtype=np.float32)
-    for track in track_largest_face((detector(frame) for frame in frames), fps):
-        points[track.start : track.stop] = track.landmarks
-    return points
 
 
 def read_points(path: Path, num_frames: int) -> np.ndarray:
@@ -247,7 +242,7 @@ def alignment_matrices(points: np.ndarray, size: int, each_frame: bool) -> np.nd
     Args:
         points: (f, 5, 2) [px], NaN where there is no face.
         size: side of the aligned square [px].
-        each_frame: one a frame; frames without a face take the last one that had one (the first ones: the first).
+        each_frame: frames without a face take the last one that had one (the first ones: the first).
 
     Raises:
         VideoError: no face in any frame.
@@ -293,11 +288,12 @@ def make_inputs(
 ) -> Inputs:
     """Degrade a clip for each task: blur and the like, then gray, then white holes.
 
-    The same degradation serves all tasks with bfr, the same mask all with inpainting.
+    The same degradation serves all tasks with bfr, the same mask all with inpainting. The seed and the clip's name
+    decide all numbers.
 
     Args:
         truth: (f, h, w, 3) uint8.
-        name: of the clip; with the seed it decides all numbers.
+        name: of the clip.
         tasks: "bfr", "bfr+colorization", ...
         settings: `preset`, `seed` and `moving_masks` count.
         points: (f, 5, 2) [px], for moving masks.
