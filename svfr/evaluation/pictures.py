@@ -3,8 +3,9 @@
 All are small JPEG files or MP4, for the report. A ground truth's pictures serve all methods.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,7 @@ WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one 
 WORST = 3
 
 
-class Pictures:
+class Pictures(AbstractContextManager):
     """Takes the frames of one video in turn; a context manager that writes strip.jpg, slice.jpg, clip.mp4, worst_I.jpg.
 
     Args:
@@ -47,14 +48,9 @@ class Pictures:
         self._clip = VideoWriter(folder / "clip.mp4", source=clip_info, crf=CLIP_CRF)
         self._time_base = 1 / info.fps
 
-    def __enter__(self) -> "Pictures":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clip.__exit__(kind, error, trace)
-        if error is None:
+    def __exit__(self, *error: Any) -> None:
+        self._clip.__exit__(*error)
+        if error[0] is None:
             _save(np.concatenate(self._strip, axis=1), self._folder / "strip.jpg")
             _save(np.concatenate(self._slice, axis=1), self._folder / "slice.jpg")
             for _, index, picture in self._worst:

@@ -47,7 +47,7 @@ def colour_of(method: str, methods: Sequence[str]) -> str:
 
 
 def dot_plot(series: dict[str, dict[str, float]], methods: Sequence[str], column: str) -> DotPlot:
-    """Lay out a column's values, by method and video; the colours are those among all `methods`."""
+    """Lay out a column's values, by method and video; `methods` are all that the page shows."""
     values = [value for points in series.values() for value in points.values()]
     ticks = nice_ticks(min(values), max(values))
 
@@ -55,14 +55,13 @@ def dot_plot(series: dict[str, dict[str, float]], methods: Sequence[str], column
         share = (value - ticks[0]) / (ticks[-1] - ticks[0])
         return Mark(round(LEFT + share * (RIGHT - LEFT), 1), text)
 
-    rows = []
+    plot = DotPlot([mark(tick, f"{tick:g}") for tick in ticks], [])
     for method, points in series.items():
         dots = [mark(value, f"{video}: {show_number(column, value)}") for video, value in points.items()]
         mean = statistics.fmean(points.values())
-        rows.append(
-            PlotRow(name_of(method), colour_of(method, methods), dots, mark(mean, f"mean {show_number(column, mean)}"))
-        )
-    return DotPlot([mark(tick, f"{tick:g}") for tick in ticks], rows)
+        mean_mark = mark(mean, f"mean {show_number(column, mean)}")
+        plot.rows.append(PlotRow(name_of(method), colour_of(method, methods), dots, mean_mark))
+    return plot
 
 
 def nice_ticks(low: float, high: float) -> list[float]:

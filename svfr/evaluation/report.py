@@ -5,7 +5,6 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +20,22 @@ from svfr.evaluation.tables import show_number
 from svfr.metrics import COLUMNS
 
 WORST_FRAMES = 12  # in the gallery
-TABLE_WIDTH = 7  # columns of a table that is not the paper's
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
+
+
+def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
+    """The whole page; pictures come from the folder of the records."""
+    environment = Environment(
+        loader=PackageLoader("svfr", "assets/report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(task_title=tables.task_title, name_of=tables.name_of)
+    page = Page(results, records, evaluator.output)
+    limit = evaluator.settings.report_videos
+    return environment.get_template("report.html").render(page=page, results=results, paper=paper, limit=limit)
 
 
 class Cell(NamedTuple):
@@ -34,56 +47,124 @@ class Cell(NamedTuple):
     hint: str = ""
 
 
-class Line(NamedTuple):
-    """A line of a table."""
+class Page:
+    """What the template shows; a task and a column are given by name."""
 
-    kind: str  # baseline | method | quoted | quoted rule
-    label: str
-    cells: list[Cell]
-    count: str
+    title = staticmethod(tables.title)
+    show_number = staticmethod(show_number)
+    is_baseline = staticmethod(is_baseline)
 
+    def __init__(self, results: Results, records: dict[Pair, Record], output: Path) -> None:
+        self.results, self.records, self.output = results, records, output
+        self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
+        self.restoring = [method for method in self.methods if not is_baseline(method)]
+        self.notes = tables.notes_of(results)
+        self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
 
-class Table(NamedTuple):
-    """A table and the titles of its columns."""
+    def aggregates(self, task: str) -> list[Aggregate]:
+        """The rows of a table, baselines first."""
+        return sorted((a for a in self.results.aggregates if a.task == task), key=lambda a: not is_baseline(a.method))
 
-    titles: list[str]
-    lines: list[Line]
+    def columns(self, task: str) -> tuple[list[str], list[str]]:
+        """The columns of the paper, and all others that have a figure."""
+        columns = ordered_columns(self.results)
+        first = [column for column in paper.COLUMNS if column in columns]
+        aggregates = self.aggregates(task)
+        others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
+        return first, others
 
+    def count(self, aggregate: Aggregate) -> str:
+        """Number of videos behind a row."""
+        return tables.count_of(aggregate, len(self.results.names))
 
-def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
-    """The whole page; pictures come from the folder of the records."""
-    output, methods = evaluator.output, tables.methods_of(results)
+    def cell(self, aggregate: Aggregate, column: str) -> Cell:
+        """A method's figure, with its spread over videos or the ends of its interval."""
+        value, std = aggregate.metrics.get(column), aggregate.std.get(column)
+        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column))
+        if value is None:
+            return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
+        best = tables.best_values(self.results, aggregate.task, column)
+        is_best = value == best and not is_baseline(aggregate.method)
+        spread = f"± {show_number(column, std)}" if std is not None else ""
+        ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
+        if None not in ends:
+            spread = " to ".join(show_number(column, end) for end in ends)
+        return Cell(text, "best" if is_best else "", spread)
 
-    def shown_pairs(task: str, name: str) -> dict[Pair, Record]:
-        mine = {pair: record for pair, record in records.items() if pair.name == name and pair.task in (task, "")}
+    def quoted(self, task: str, columns: Sequence[str]) -> list[tuple[str, dict[str, float | None]]]:
+        """The paper's own rows that have a figure in these columns: label, and figure by column."""
+        if task not in paper.TASKS:
+            return []
+        place = paper.TASKS.index(task)
+        rows = []
+        for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3[:-1])):
+            for row in table:
+                cells = dict(zip(paper.COLUMNS, row.cells, strict=True))
+                figures = {column: cells[column][place] for column in columns}
+                if any(figure is not None for figure in figures.values()):
+                    rows.append((f"{row.method} ({source}, quoted)", figures))
+        return rows
+
+    def plots(self, task: str) -> tuple[dict[str, DotPlot], dict[str, DotPlot]]:
+        """By column: those of the paper and of holes, and the others."""
+        first, others = {}, {}
+        for column in ordered_columns(self.results):
+            series: dict[str, dict[str, float]] = {method: {} for method in self.methods}
+            for row in self.results.rows:
+                value = row.metrics.get(column)
+                is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
+                if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
+                    series[row.method][row.name] = value
+            series = {method: points for method, points in series.items() if points}
+            if series:
+                group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
+                group[column] = dot_plot(series, self.methods, column)
+        return first, others
+
+    def worst_frames(self) -> list[tuple[str, str]]:
+        """Labels and pictures, lowest PSNR first."""
+        found: list[tuple[float, str, Path]] = []
+        for pair in self.records:
+            if is_baseline(pair.method) or self.records[pair].status != "done":
+                continue
+            folder = record_folder(self.output, pair)
+            psnr = load_frames(folder).get("psnr", [])
+            for file in picture_files(folder, "worst_"):
+                index = int(file.stem.removeprefix("worst_"))
+                value = float(psnr[index]) if index < len(psnr) else math.nan
+                label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
+                known = not math.isnan(value)
+                found.append((value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, file))
+        return [(label, data_url(file)) for _, label, file in sorted(found)[:WORST_FRAMES]]
+
+    def worst_first(self, task: str) -> list[str]:
+        """Names of the task's videos by the mean LPIPS of all methods, by PSNR without it."""
+        rows = [r for r in self.results.rows if r.task == task and r.status == "done" and not is_baseline(r.method)]
+        column = next((c for c in ("lpips", "psnr") if any(r.metrics.get(c) is not None for r in rows)), "")
+        sign = 1.0 if column == "psnr" else -1.0
+        means: dict[str, float] = {}
+        for name in {row.name for row in rows}:
+            values = [value for row in rows if row.name == name and (value := row.metrics.get(column)) is not None]
+            means[name] = sign * statistics.fmean(values) if values else 0.0
+        return sorted(means, key=lambda name: (means[name], name))
+
+    def compared(self, task: str, name: str) -> dict[Pair, Record]:
+        """What there is of a video, by method."""
+        mine = {pair: record for pair, record in self.records.items() if pair.name == name and pair.task in (task, "")}
         return {pair: record for pair, record in mine.items() if record.status == "done"}
 
-    environment = Environment(
-        loader=PackageLoader("svfr", "assets/report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters.update(data_url=data_url, task_title=tables.task_title)
-    return environment.get_template("report.html").render(
-        name=results.protocol["name"] or "Restored videos against their ground truth",
-        results=results,
-        tables=tables,
-        paper=paper,
-        tasks=tables.tasks_of(results),
-        restoring=[method for method in methods if not is_baseline(method)],
-        tables_of=partial(_tables, results),
-        plots_of=partial(_plots, results),
-        worst_frames=_worst_frames(records, output),
-        worst_first=partial(_worst_first, results),
-        limit=evaluator.settings.report_videos,
-        shown_pairs=shown_pairs,
-        picture=lambda pair, name: data_url(record_folder(output, pair) / PICTURES / name),
-        numbers=_numbers,
-        colours={method: colour_of(method, methods) for method in methods},
-        protocol=json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False),
-    )
+    def numbers(self, record: Record) -> list[str]:
+        """A video's figures in the columns of the paper."""
+        found = {column: value for column in paper.COLUMNS if (value := record.metrics.get(column)) is not None}
+        return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
+
+    def picture(self, pair: Pair, name: str) -> str:
+        """The URL of a picture or clip."""
+        return data_url(record_folder(self.output, pair) / PICTURES / name)
+
+    def colour(self, method: str) -> str:
+        """A method's colour on the page."""
+        return colour_of(method, self.methods)
 
 
 def data_url(file: Path) -> str:
@@ -92,104 +173,3 @@ def data_url(file: Path) -> str:
         return f"data:{MIME[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
     except OSError:
         return ""
-
-
-def _tables(results: Results, task: str) -> list[Table]:
-    """The columns of the paper with its own figures, then all others that have one."""
-    aggregates = sorted((a for a in results.aggregates if a.task == task), key=lambda a: not is_baseline(a.method))
-    columns = ordered_columns(results)
-    first = [column for column in paper.COLUMNS if column in columns]
-    others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
-    parts = [first, *(others[start : start + TABLE_WIDTH] for start in range(0, len(others), TABLE_WIDTH))]
-    result = []
-    for part in parts:
-        lines = []
-        for aggregate in aggregates:
-            kind = "baseline" if is_baseline(aggregate.method) else "method"
-            cells = [_cell(results, aggregate, column) for column in part]
-            count = tables.count_of(aggregate, len(results.names))
-            lines.append(Line(kind, tables.name_of(aggregate.method), cells, count))
-        result.append(Table([tables.title(column) for column in part], lines))
-    result[0].lines.extend(_quoted_lines(task, first))
-    return result
-
-
-def _cell(results: Results, aggregate: Aggregate, column: str) -> Cell:
-    value, std = aggregate.metrics.get(column), aggregate.std.get(column)
-    text = tables.show_cell(aggregate, column, tables.is_missing(results, column))
-    if value is None:
-        return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
-    is_best = not is_baseline(aggregate.method) and value == tables.best_values(results, aggregate.task, column)
-    spread = f"± {show_number(column, std)}" if std is not None else ""
-    ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
-    if None not in ends:
-        spread = " to ".join(show_number(column, end) for end in ends)
-    return Cell(text, "best" if is_best else "", spread)
-
-
-def _quoted_lines(task: str, columns: Sequence[str]) -> list[Line]:
-    if task not in paper.TASKS:
-        return []
-    lines: list[Line] = []
-    for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3[:-1])):
-        for row in table:
-            figures = dict(zip(paper.COLUMNS, row.cells, strict=True))
-            values = {column: figures[column][paper.TASKS.index(task)] for column in columns}
-            if any(value is not None for value in values.values()):
-                cells = [Cell(show_number(column, value)) for column, value in values.items()]
-                kind = "quoted" if lines else "quoted rule"
-                lines.append(Line(kind, f"{row.method} ({source}, quoted)", cells, "50"))
-    return lines
-
-
-def _plots(results: Results, task: str) -> tuple[dict[str, DotPlot], dict[str, DotPlot]]:
-    """By column: those of the paper and of holes, and the others."""
-    methods = tables.methods_of(results)
-    first, others = {}, {}
-    for column in ordered_columns(results):
-        series: dict[str, dict[str, float]] = {method: {} for method in methods}
-        for row in results.rows:
-            value = row.metrics.get(column)
-            is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
-            if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
-                series[row.method][row.name] = value
-        series = {method: points for method, points in series.items() if points}
-        if series:
-            group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
-            group[column] = dot_plot(series, methods, column)
-    return first, others
-
-
-def _worst_frames(records: dict[Pair, Record], output: Path) -> list[tuple[str, Path]]:
-    """Labels and pictures, lowest PSNR first."""
-    found: list[tuple[float, str, Path]] = []
-    for pair, record in records.items():
-        if is_baseline(pair.method) or record.status != "done":
-            continue
-        folder = record_folder(output, pair)
-        psnr = load_frames(folder).get("psnr", [])
-        for file in picture_files(folder, "worst_"):
-            index = int(file.stem.removeprefix("worst_"))
-            value = float(psnr[index]) if index < len(psnr) else math.nan
-            label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
-            known = not math.isnan(value)
-            found.append((value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, file))
-    return [(label, file) for _, label, file in sorted(found)[:WORST_FRAMES]]
-
-
-def _numbers(record: Record) -> list[str]:
-    """A video's figures in the columns of the paper."""
-    found = {column: value for column in paper.COLUMNS if (value := record.metrics.get(column)) is not None}
-    return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
-
-
-def _worst_first(results: Results, task: str) -> list[str]:
-    """Names of the task's videos by the mean LPIPS of all methods, by PSNR without it."""
-    rows = [r for r in results.rows if r.task == task and r.status == "done" and not is_baseline(r.method)]
-    column = next((c for c in ("lpips", "psnr") if any(r.metrics.get(c) is not None for r in rows)), "")
-    sign = 1.0 if column == "psnr" else -1.0
-    means: dict[str, float] = {}
-    for name in {row.name for row in rows}:
-        values = [value for row in rows if row.name == name and (value := row.metrics.get(column)) is not None]
-        means[name] = sign * statistics.fmean(values) if values else 0.0
-    return sorted(means, key=lambda name: (means[name], name))
