@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.expect}: no such file")
     report = make_testset(options.ground_truth, options.output, settings, options.networks)
     manifest = options.output / MANIFEST
-    problems = other_pixels(manifest.read_text(), options.expect.read_text()) if options.expect else []
+    problems = other_pixels(manifest, options.expect) if options.expect else []
     for problem in problems:
         print(problem, file=sys.stderr)
     same = ", all pixels as expected" if options.expect and not problems else ""

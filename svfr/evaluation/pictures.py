@@ -26,19 +26,18 @@ class Pictures(AbstractContextManager):
     """Takes the frames of one video in turn; a context manager that writes strip.jpg, slice.jpg, clip.mp4, worst_I.jpg.
 
     Args:
-        folder: of the files.
+        folder: where it writes.
         info: of the ground truth.
         height: of all pictures [px].
-        strip_frames: how many frames the strip has, evenly spread.
-        is_truth: whether restored and truth are the same, and no frame the worst.
+        strip_frames: evenly spread over the video.
+        is_truth: restored and truth are the same, and no frame is the worst.
     """
 
     def __init__(self, folder: Path, info: VideoInfo, height: int, strip_frames: int, is_truth: bool) -> None:
         self._folder = folder
         self._size = (max(2, 2 * round(height * info.width / info.height / 2)), 2 * (height // 2))
-        self._num_frames = max(1, info.num_frames)
-        wanted = np.linspace(0, self._num_frames - 1, min(strip_frames, self._num_frames))
-        self._strip_indices = {round(index) for index in wanted}
+        num_frames = max(1, info.num_frames)
+        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(strip_frames, num_frames))}
         self._strip: list[np.ndarray] = []
         self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
@@ -71,14 +70,11 @@ class Pictures(AbstractContextManager):
 
     def _keep_worst(self, small: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
         error = float(np.square(restored.astype(np.int32) - truth).mean())
-        near = [entry for entry in self._worst if self._index - entry[1] < WORST_GAP]
-        if any(entry[0] >= error for entry in near):
-            return
-        if len(self._worst) - len(near) >= WORST and error <= min(entry[0] for entry in self._worst):
-            return
-        beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
+        near = [entry[0] for entry in self._worst if self._index - entry[1] < WORST_GAP]
         far = [entry for entry in self._worst if self._index - entry[1] >= WORST_GAP]
-        self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
+        if error > (far[-1][0] if len(far) == WORST else max(near, default=-1.0)):
+            beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
+            self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
 
 
 def _save(image: np.ndarray, file: Path) -> None:

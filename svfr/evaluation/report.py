@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from svfr.evaluation import paper, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
-from svfr.evaluation.plots import DotPlot, colour_of, dot_plot
+from svfr.evaluation.plots import Axis, colour_of
 from svfr.evaluation.records import PICTURES, Record, load_frames, picture_files, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.evaluation.tables import show_number
 from svfr.metrics import COLUMNS
 
 WORST_FRAMES = 12  # in the gallery
+Series = dict[str, dict[str, float]]  # a column's values by method and video
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
 
 
@@ -33,9 +34,13 @@ def report_html(results: Results, records: dict[Pair, Record], evaluator: Evalua
         undefined=StrictUndefined,
     )
     environment.filters.update(task_title=tables.task_title, name_of=tables.name_of)
-    page = Page(results, records, evaluator.output)
-    limit = evaluator.settings.report_videos
-    return environment.get_template("report.html").render(page=page, results=results, paper=paper, limit=limit)
+    return environment.get_template("report.html").render(
+        page=Page(results, records, evaluator.output),
+        results=results,
+        tables=tables,
+        paper=paper,
+        limit=evaluator.settings.report_videos,
+    )
 
 
 class Cell(NamedTuple):
@@ -50,15 +55,10 @@ class Cell(NamedTuple):
 class Page:
     """What the template shows; a task and a column are given by name."""
 
-    title = staticmethod(tables.title)
-    show_number = staticmethod(show_number)
-    is_baseline = staticmethod(is_baseline)
-
     def __init__(self, results: Results, records: dict[Pair, Record], output: Path) -> None:
         self.results, self.records, self.output = results, records, output
         self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
         self.restoring = [method for method in self.methods if not is_baseline(method)]
-        self.notes = tables.notes_of(results)
         self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
 
     def aggregates(self, task: str) -> list[Aggregate]:
@@ -72,10 +72,6 @@ class Page:
         aggregates = self.aggregates(task)
         others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
         return first, others
-
-    def count(self, aggregate: Aggregate) -> str:
-        """Number of videos behind a row."""
-        return tables.count_of(aggregate, len(self.results.names))
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with its spread over videos or the ends of its interval."""
@@ -105,21 +101,24 @@ class Page:
                     rows.append((f"{row.method} ({source}, quoted)", figures))
         return rows
 
-    def plots(self, task: str) -> tuple[dict[str, DotPlot], dict[str, DotPlot]]:
+    def plots(self, task: str) -> tuple[dict[str, Series], dict[str, Series]]:
         """By column: those of the paper and of holes, and the others."""
         first, others = {}, {}
         for column in ordered_columns(self.results):
-            series: dict[str, dict[str, float]] = {method: {} for method in self.methods}
+            series: Series = {method: {} for method in self.methods}
             for row in self.results.rows:
                 value = row.metrics.get(column)
                 is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
                 if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
                     series[row.method][row.name] = value
-            series = {method: points for method, points in series.items() if points}
-            if series:
+            if any(series.values()):
                 group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
-                group[column] = dot_plot(series, self.methods, column)
+                group[column] = {method: points for method, points in series.items() if points}
         return first, others
+
+    def axis(self, series: Series) -> Axis:
+        """The axis of a plot."""
+        return Axis([value for points in series.values() for value in points.values()])
 
     def worst_frames(self) -> list[tuple[str, str]]:
         """Labels and pictures, lowest PSNR first."""

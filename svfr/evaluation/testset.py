@@ -6,7 +6,7 @@ the sha256 of the pixels in the manifest tells whether they did.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -111,8 +111,10 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     finally:
         report = collect(items, output, maker.cache_key, about)
     write_json(output / SETTINGS, about)
+    entries = [clip["facts"] for clip in report["videos"] if clip["status"] == "done"]
+    lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in sorted(entries, key=lambda entry: entry["name"])]
     with replacing(output / MANIFEST) as partial:
-        partial.write_text(manifest_lines(clip["facts"] for clip in report["videos"] if clip["status"] == "done"))
+        partial.write_text("".join(lines))
     return report
 
 
@@ -264,10 +266,7 @@ def warp(frames: np.ndarray, matrices: np.ndarray, size: int, nearest: bool = Fa
     for frame, matrix in zip(frames, np.broadcast_to(matrices, (len(frames), 2, 3)), strict=True):
         if not nearest:
             frame, matrix = _shrunk(frame, matrix)
-        aligned = cv2.warpAffine(
-            frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border
-        )
-        warped.append(aligned)
+        warped.append(cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderValue=border))
     return np.stack(warped)
 
 
@@ -373,23 +372,27 @@ def write_clip(path: Path, frames: np.ndarray) -> str:
 def pixels_sha256(frames: np.ndarray) -> str:
     """sha256 of shape and pixels."""
     sha256 = hashlib.sha256(str(frames.shape).encode())
-    for frame in frames:
-        sha256.update(frame.tobytes())
+    sha256.update(np.ascontiguousarray(frames))
     return sha256.hexdigest()
 
 
-def manifest_lines(entries: Iterable[dict[str, Any]]) -> str:
-    """The clips of a test set as JSON lines, sorted by name."""
-    ordered = sorted(entries, key=lambda entry: entry["name"])
-    return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in ordered)
+def other_pixels(manifest: Path, expected: Path) -> list[str]:
+    """Where the pixels of two manifest.jsonl differ: one line each.
 
-
-def other_pixels(lines: str, expected: str) -> list[str]:
-    """Where a manifest's pixels differ from another lab's: one line each."""
-    ours, theirs = ({e["name"]: e for e in map(json.loads, text.splitlines())} for text in (lines, expected))
+    Raises:
+        ValueError: a file is no manifest.
+    """
+    ours, theirs = _read_manifest(manifest), _read_manifest(expected)
     problems = [f"{name}: only in one of the manifests" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
-        for part, sha256 in theirs[name]["sha256"].items():
-            if ours[name]["sha256"].get(part) != sha256:
-                problems.append(f"{name}: {part} has other pixels")
+        parts = theirs[name].items()
+        problems += [f"{name}: {part} has other pixels" for part, sha256 in parts if ours[name].get(part) != sha256]
     return problems
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, str]]:
+    """The sha256 of each part, by clip."""
+    try:
+        return {entry["name"]: entry["sha256"] for entry in map(json.loads, path.read_text().splitlines())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no manifest of a test set") from error
