@@ -22,7 +22,8 @@ import torch
 
 from svfr import __version__
 from svfr.data.alignment import FFHQ_TEMPLATE
-from svfr.metrics import METRICS, Chunk, Metric, build_metrics
+from svfr.metrics import METRICS, Chunk, build_metrics
+from svfr.metrics.base import Metric
 from svfr.metrics.lpips import LPIPS, LPIPSAlex
 from svfr.models.devices import resolve_device
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
@@ -31,42 +31,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Pair:
-    """A video to compare with its ground truth.
+    """A video to compare with its ground truth."""
 
-    Attributes:
-        method: of the restored folder, or one of `BASELINES`.
-        task: "bfr", "bfr+colorization", ...; "" for baselines, which are the same for every task.
-        name: relative name of the ground truth, without suffix.
-        truth: the ground truth.
-        restored: None for what is computed from the ground truth itself.
-        mask: holes of the inpainting task, if known.
-    """
-
-    method: str
-    task: str
-    name: str
+    method: str  # of the restored folder, or one of `BASELINES`
+    task: str  # "bfr", "bfr+colorization", ...; "" for baselines, which are the same for every task
+    name: str  # relative name of the ground truth, without suffix
     truth: Path
-    restored: Path | None
-    mask: Path | None = None
+    restored: Path | None  # None for what is computed from the ground truth itself
+    mask: Path | None = None  # holes of the inpainting task, if known
 
 
 @dataclass
 class Matches:
-    """What `match` found.
+    """What `match` found."""
 
-    Attributes:
-        pairs: ordered by ground truth, then as the methods were given.
-        problems: unmatched files and empty folders.
-        names: of all ground-truth videos.
-        tasks: in canonical order, of all methods.
-        methods: as given, baselines first.
-    """
-
-    pairs: list[Pair] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    tasks: list[str] = field(default_factory=list)
-    methods: list[str] = field(default_factory=list)
+    pairs: list[Pair]  # ordered by ground truth, then as the methods were given
+    problems: list[Problem]  # unmatched files and empty folders
+    names: list[str]  # of all ground-truth videos
+    tasks: list[str]  # in canonical order, of all methods
+    methods: list[str]  # as given, baselines first
 
 
 def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
@@ -128,60 +111,53 @@ def match(
         ValueError: no ground truth.
     """
     problems = list(failed)
-    truths = {
-        item_name(item): item
-        for item in _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
-    }
+    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
+    truths = {item_name(item): item for item in items}
+    lone = item_name(items[0]) if len(items) == 1 and items[0].source == truth else None
     mask_by_name = _find_masks(truths, truth, masks)
-    lone = next(iter(truths)) if len(truths) == 1 and next(iter(truths.values())).source == truth else None
-    result = Matches(problems=problems, names=list(truths))
     not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
-    found: dict[str, list[Pair]] = {name: [] for name in truths}
-    for baseline in baselines:
-        if baseline != "degraded":
-            result.methods.append(baseline)
-            for name, item in truths.items():
-                found[name].append(Pair(baseline, "", name, item.source, None))
+    computed = [baseline for baseline in baselines if baseline != "degraded"]
+    pairs = [Pair(baseline, "", name, item.source, None) for baseline in computed for name, item in truths.items()]
     folders = {**({"degraded": degraded} if degraded and "degraded" in baselines else {}), **methods}
+    tasks: set[str] = set()
     for method, folder in folders.items():
-        result.methods.append(method)
         folders_by_task, ignored = task_folders(folder, task)
+        tasks.update(folders_by_task)
         for name in ignored:
             place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
-            result.problems.append(Problem(method, "", name, f"{place}, not looked at"))
+            problems.append(Problem(method, "", name, f"{place}, not looked at"))
         for task_name, task_folder in folders_by_task.items():
-            if task_name not in result.tasks:
-                result.tasks.append(task_name)
-            results = _find(method, task_name, task_folder, output, lone, result.problems)
+            results = _find(method, task_name, task_folder, output, lone, problems)
             results = _without_inner_folders(results, truths.keys())
             if results and results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
                     f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
                 )
-                result.problems.append(Problem(method, task_name, "", reason))
+                problems.append(Problem(method, task_name, "", reason))
                 continue
             for name in results.keys() - truths.keys():
-                result.problems.append(Problem(method, task_name, name, "no ground truth of this name"))
+                problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():
-                if (method, task_name, name) in not_restored:
-                    continue
+                if not results or (method, task_name, name) in not_restored:
+                    continue  # the folder, or the restoration, has been named
                 if name not in results:
-                    if results:  # else the folder has been named
-                        result.problems.append(Problem(method, task_name, name, "no result of this name"))
+                    problems.append(Problem(method, task_name, name, "no result of this name"))
                     continue
                 mask = mask_by_name.get(name) if "inpainting" in task_name else None
                 if masks is not None and mask is None and "inpainting" in task_name:
                     reason = f"{masks}: no mask of this name; the columns of holes are left out"
-                    result.problems.append(Problem(method, task_name, name, reason))
-                found[name].append(Pair(method, task_name, name, item.source, results[name], mask))
-    result.tasks.sort(key=_task_order)
-    result.methods.sort(key=lambda method: (*BASELINES, method).index(method))
-    for pairs in found.values():
-        pairs.sort(key=lambda pair: (*BASELINES, pair.method).index(pair.method))
-    result.pairs = [pair for pairs in found.values() for pair in pairs]
-    result.problems.sort(key=lambda problem: (problem.method, problem.task, problem.name))
-    return result
+                    problems.append(Problem(method, task_name, name, reason))
+                pairs.append(Pair(method, task_name, name, item.source, results[name], mask))
+    order = [*BASELINES, *methods]
+    places = {name: place for place, name in enumerate(truths)}
+    return Matches(
+        pairs=sorted(pairs, key=lambda pair: (places[pair.name], order.index(pair.method))),
+        problems=sorted(problems, key=lambda problem: (problem.method, problem.task, problem.name)),
+        names=list(truths),
+        tasks=sorted(tasks, key=_task_order),
+        methods=sorted({*computed, *folders}, key=order.index),
+    )
 
 
 def item_name(item: Item) -> str:

@@ -5,22 +5,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-from svfr.metrics.base import Chunk, Column, Metric, NetworkOptions, Row, SetFeatures, SetMetric, VideoMetric
+from svfr.metrics.base import Chunk, Column, Metric, NetworkOptions, SetFeatures, SetMetric, VideoMetric
 from svfr.networks import NetworkMissing
 
-__all__ = [
-    "COLUMNS",
-    "METRICS",
-    "BuiltMetrics",
-    "Chunk",
-    "Column",
-    "Metric",
-    "Row",
-    "SetFeatures",
-    "SetMetric",
-    "VideoMetric",
-    "build_metrics",
-]
+__all__ = ["COLUMNS", "METRICS", "BuiltMetrics", "Chunk", "Column", "SetFeatures", "SetMetric", "VideoMetric"]
 
 METRICS: dict[str, type[Metric]] = {
     name: resolve_name(f"svfr.metrics.{place}")

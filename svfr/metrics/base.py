@@ -20,45 +20,30 @@ FrameRows = dict[str, list[float | None]]  # the same for each frame of a chunk
 
 @dataclass(frozen=True)
 class Column:
-    """A number that a metric gives, and how it is to be read.
+    """A number that a metric gives, and how it is to be read."""
 
-    Attributes:
-        name: in results.json.
-        title: in tables.
-        better: "higher", "lower", or "truth" (the nearer to the ground truth's own value).
-        unit: "" if it has none.
-        digits: after the point, in tables.
-        needs_faces: not defined without the landmarks of a face.
-        needs_holes: not defined without a hole in the mask.
-        no_reference: computed of the restored video alone, so that the ground truth has a value of its own.
-    """
-
-    name: str
-    title: str
-    better: Literal["higher", "lower", "truth"]
+    name: str  # in results.json
+    title: str  # in tables
+    better: Literal["higher", "lower", "truth"]  # "truth": the nearer to the ground truth's own value
     unit: str = ""
-    digits: int = 3
-    needs_faces: bool = False
-    needs_holes: bool = False
-    no_reference: bool = False
+    digits: int = 3  # after the point, in tables
+    needs_faces: bool = False  # not defined without the landmarks of a face
+    needs_holes: bool = False  # not defined without a hole in the mask
+    no_reference: bool = False  # computed of the restored video alone: the ground truth has a value of its own
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive frames of a restored video beside the ground truth.
 
-    Attributes:
-        restored: (n, 3, h, w) uint8 RGB.
-        truth: (n, 3, h, w) uint8 RGB.
-        mask: (n, h, w) bool, True is a hole; None if nothing was filled in.
-        landmarks: (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN in frames without a face; None if
-            they were not searched.
+    Raises:
+        ValueError: tensors of another type or shape.
     """
 
-    restored: Tensor
-    truth: Tensor
-    mask: Tensor | None = None
-    landmarks: Tensor | None = None
+    restored: Tensor  # (n, 3, h, w) uint8 RGB
+    truth: Tensor  # (n, 3, h, w) uint8 RGB
+    mask: Tensor | None = None  # (n, h, w) bool, True is a hole; None if nothing was filled in
+    landmarks: Tensor | None = None  # (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN without a face
 
     def __post_init__(self) -> None:
         for name, frames in (("restored", self.restored), ("truth", self.truth)):
@@ -76,6 +61,13 @@ class Chunk:
     def __len__(self) -> int:
         return self.truth.shape[0]
 
+    def faces(self) -> list[tuple[int, np.ndarray]]:
+        """Indices of the frames with a face, and its landmarks (5, 2) float64 [px]."""
+        if self.landmarks is None:
+            return []
+        found = enumerate(self.landmarks.double().cpu().numpy())
+        return [(index, points) for index, points in found if np.isfinite(points).all()]
+
 
 class NetworkOptions(NamedTuple):
     """What `svfr.metrics.build_metrics` was told of networks."""
@@ -88,15 +80,10 @@ class NetworkOptions(NamedTuple):
 
 
 class Metric(ABC):
-    """What metrics have in common; one object serves video after video, with a `reset` before each.
+    """What metrics have in common; one object serves video after video, with a `reset` before each."""
 
-    Attributes:
-        columns: the numbers that it gives, in a table's order.
-        protocol: what a report has to state of it: variant, window, network with its file's sha256 (JSON).
-    """
-
-    columns: ClassVar[tuple[Column, ...]]
-    protocol: Mapping[str, Any]
+    columns: ClassVar[tuple[Column, ...]]  # the numbers that it gives, in a table's order
+    protocol: Mapping[str, Any]  # what a report has to state: variant, window, network with its file's sha256 (JSON)
 
     @classmethod
     def build(cls, options: NetworkOptions) -> "Metric":
@@ -151,19 +138,12 @@ class VideoMetric(Metric):
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """What a set metric has to know of one video; small, and all that a resumed or split evaluation keeps.
+    """What a set metric has to know of one video; small, and all that a resumed or split evaluation keeps."""
 
-    Attributes:
-        video: name of the video.
-        starts: first frames of the clips that were sampled, in order.
-        restored: (len(starts), d) float64 features of the restored clips.
-        truth: (len(starts), d) float64 features of the same clips of the ground truth.
-    """
-
-    video: str
-    starts: tuple[int, ...]
-    restored: np.ndarray
-    truth: np.ndarray
+    video: str  # its name
+    starts: tuple[int, ...]  # first frames of the clips that were taken, in order
+    restored: np.ndarray  # (len(starts), d) float64 features of the restored clips
+    truth: np.ndarray  # (len(starts), d) float64 features of the same clips of the ground truth
 
 
 class SetMetric(Metric):

@@ -1,15 +1,20 @@
 """FVD (Unterthiner et al. 2018): the Fréchet distance between the features of all restored and of all true clips."""
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from svfr.files import sha256_of
 from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, Row, SetFeatures, SetMetric
-from svfr.metrics.i3d import load_i3d_features
+from svfr.networks import find
 
+SIDE = 224  # [px]
 CLIP_LENGTH = 16  # frames, of StyleGAN-V's protocol
 BOOTSTRAPS = 200
 CONFIDENCE = 0.95
@@ -53,6 +58,48 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(((means[0] - means[1]) ** 2).sum() + spread - 2 * common)
 
 
+class I3DFeatures:
+    """Logits of I3D (Carreira & Zisserman 2017) of clips that are resized to 224 px, bilinear without antialiasing.
+
+    Args:
+        network: the TorchScript module that the field uses.
+        source: file that it was loaded from.
+        device: torch device.
+    """
+
+    def __init__(self, network: nn.Module, source: Path, device: str = "cpu") -> None:
+        self._network, self._device = network.to(device).eval(), device
+        self.protocol = {
+            "features": "I3D, Kinetics-400 logits, before the softmax",
+            "input": f"{SIDE} x {SIDE} px, bilinear, [-1, 1]",
+            "network": {"file": source.name, "sha256": sha256_of(source)},
+        }
+
+    @torch.inference_mode()
+    def __call__(self, clips: Tensor) -> Tensor:
+        """(b, f, 3, h, w) uint8 -> (b, 400) float32 on the CPU; f >= 9."""
+        b, f = clips.shape[:2]
+        x = clips.to(self._device).flatten(0, 1).float()
+        x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        x = (x / 127.5 - 1).unflatten(0, (b, f)).transpose(1, 2)  # (b, 3, f, 224, 224)
+        # Its own resizing and scaling stay off: they are done.
+        return self._network(x, rescale=False, resize=False, return_features=True).float().cpu()
+
+
+def load_i3d_features(networks: Path | None = None, device: str = "cpu", download: bool = True) -> I3DFeatures:
+    """FVD's network. TorchScript is code, so it is run only if its sha256 is the one of the table.
+
+    Raises:
+        NetworkMissing: it is not there, and cannot be downloaded.
+        ValueError: the file is something else.
+    """
+    path = find("i3d", networks, download)  # checks its sha256
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # new PyTorch prefers other formats; the field's is this
+        network = torch.jit.load(path, map_location="cpu")
+    return I3DFeatures(network, path, device)
+
+
 class FVD(SetMetric):
     """FVD over the clips of all videos.
 
@@ -61,7 +108,7 @@ class FVD(SetMetric):
     the value; it doesn't show the bias, which is upwards and large for few clips.
 
     Args:
-        network: I3D (`svfr.metrics.i3d.load_i3d_features`), or any other.
+        network: I3D, or any other.
         clip_length: frames.
         seed: of the interval.
     """
@@ -119,7 +166,8 @@ class FVD(SetMetric):
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         """FVD of a set, the ends of its interval, and the number of clips; None with fewer than two clips."""
-        videos = sorted((video for video in features if video.starts), key=_content)
+        # Sorted by what they show, so that neither names nor the order of files decide what is drawn.
+        videos = sorted((v for v in features if v.starts), key=lambda v: (v.truth.tolist(), v.restored.tolist()))
         num_clips = sum(len(video.starts) for video in videos)
         row: Row = {column.name: None for column in self.columns}
         row["fvd_clips"] = num_clips
@@ -137,11 +185,6 @@ class FVD(SetMetric):
             low, high = np.quantile(draws, [tail, 1 - tail]) - np.mean(draws)
             row["fvd_low"], row["fvd_high"] = max(0.0, value + float(low)), value + float(high)
         return row
-
-
-def _content(video: SetFeatures) -> tuple[list[float], list[float]]:
-    """Sorts videos by what they show, so that neither names nor the order of files decide what is drawn."""
-    return video.truth.tolist(), video.restored.tolist()
 
 
 def _distance(videos: Sequence[SetFeatures]) -> float:

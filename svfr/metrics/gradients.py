@@ -1,5 +1,7 @@
 """Detail, by the gradients of luma: GMSD, and the gradients' energy."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,13 +25,7 @@ def gmsd(restored: Tensor, truth: Tensor) -> Tensor:
     """Gradient magnitude similarity deviation (Xue et al. 2014) of each frame.
 
     Assumption: without the paper's halving of the picture, which is meant for pictures of some hundred px.
-
-    Args:
-        restored: (n, 3, h, w) uint8 RGB; h, w >= 3.
-        truth: (n, 3, h, w) uint8 RGB.
-
-    Returns:
-        (n,) float64, 0 for equal frames.
+    (n, 3, h, w) uint8 RGB -> (n,) float64, 0 for equal frames; h, w >= 3.
     """
     ours, theirs = gradient_magnitude(restored), gradient_magnitude(truth)
     similarity = (2 * ours * theirs + GMSD_CONSTANT) / (ours.square() + theirs.square() + GMSD_CONSTANT)
@@ -39,12 +35,7 @@ def gmsd(restored: Tensor, truth: Tensor) -> Tensor:
 def gradient_energy(restored: Tensor, truth: Tensor) -> Tensor:
     """Mean squared gradient of luma over that of the truth: below 1 is too smooth, above 1 too rough.
 
-    Args:
-        restored: (n, 3, h, w) uint8 RGB; h, w >= 3.
-        truth: (n, 3, h, w) uint8 RGB.
-
-    Returns:
-        (n,) float64; NaN where the truth is flat.
+    (n, 3, h, w) uint8 RGB -> (n,) float64, NaN where the truth is flat; h, w >= 3.
     """
     ours, theirs = (gradient_magnitude(frames).square().mean(dim=(1, 2)) for frames in (restored, truth))
     return torch.where(theirs > 0, ours / theirs, torch.nan)
@@ -59,9 +50,7 @@ class GMSD(VideoMetric):
         self.protocol = {"gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames"}
 
     def _measure(self, chunk: Chunk) -> FrameRows:
-        if min(chunk.truth.shape[2:]) < SMALLEST:
-            return {"gmsd": [None] * len(chunk)}
-        return {"gmsd": to_numbers(gmsd(chunk.restored, chunk.truth))}
+        return {"gmsd": _values(gmsd, chunk)}
 
 
 class GradientEnergy(VideoMetric):
@@ -73,6 +62,9 @@ class GradientEnergy(VideoMetric):
         self.protocol = {"gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames"}
 
     def _measure(self, chunk: Chunk) -> FrameRows:
-        if min(chunk.truth.shape[2:]) < SMALLEST:
-            return {"gradient_energy": [None] * len(chunk)}
-        return {"gradient_energy": to_numbers(gradient_energy(chunk.restored, chunk.truth))}
+        return {"gradient_energy": _values(gradient_energy, chunk)}
+
+
+def _values(function: Callable[[Tensor, Tensor], Tensor], chunk: Chunk) -> list[float | None]:
+    too_small = min(chunk.truth.shape[2:]) < SMALLEST
+    return [None] * len(chunk) if too_small else to_numbers(function(chunk.restored, chunk.truth))

@@ -49,9 +49,6 @@ class Identity(VideoMetric):
     `stride5` compares the frames 0, 5, 10, ... with one another, the others each frame with the next. Frames without a
     face in the truth don't count, nor do their pairs. A restored video that stands still while the truth moves is not
     at 0, since it is cropped as the truth moves.
-
-    Args:
-        recognizer: embeds aligned faces.
     """
 
     columns = (
@@ -85,8 +82,7 @@ class Identity(VideoMetric):
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
-        embeddings = self._embed(chunk)
-        for at, pair in enumerate(embeddings):
+        for at, pair in enumerate(self._embed(chunk)):
             if pair is not None:
                 rows["ids"][at] = float(ids(*pair))
             ours = None if pair is None else pair[0]
@@ -104,29 +100,22 @@ class Identity(VideoMetric):
     def _embed(self, chunk: Chunk) -> list[tuple[np.ndarray, np.ndarray] | None]:
         """Embeddings (d,) float64 of the restored and the true face of each frame; None without a face."""
         found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(chunk)
-        if chunk.landmarks is None:
-            return found
-        points = chunk.landmarks.double().cpu().numpy()
-        where = [at for at in range(len(chunk)) if np.isfinite(points[at]).all()]
-        for start in range(0, len(where), BATCH_SIZE // 2):
-            batch = where[start : start + BATCH_SIZE // 2]
-            faces = [
-                align_face(image, points[at])
+        faces = chunk.faces()
+        for start in range(0, len(faces), BATCH_SIZE // 2):
+            batch = faces[start : start + BATCH_SIZE // 2]
+            crops = [
+                align_face(to_images(frames[at : at + 1])[0], points)
                 for frames in (chunk.restored, chunk.truth)
-                for at, image in zip(batch, to_images(frames[batch]), strict=True)
+                for at, points in batch
             ]
-            ours, theirs = np.split(self._recognizer(np.stack(faces)).astype(np.float64), 2)
-            for at, pair in zip(batch, zip(ours, theirs, strict=True), strict=True):
-                found[at] = pair
+            ours, theirs = np.split(self._recognizer(np.stack(crops)).astype(np.float64), 2)
+            for (at, _), *pair in zip(batch, ours, theirs, strict=True):
+                found[at] = (pair[0], pair[1])
         return found
 
 
 class IResNetRecognizer:
-    """Our own ArcFace network as a recognizer.
-
-    Args:
-        path: a state dict (.safetensors, .pth) with the published names, or a folder of ours.
-        device: torch device.
+    """Our own ArcFace network, from a state dict (.safetensors, .pth) with the published names or a folder of ours.
 
     Raises:
         WeightsError: no such network there.
@@ -153,8 +142,8 @@ def load_face_network(
     """A recognition network: a name or an ONNX file as `load_recognizer` takes it, or an `IResNetRecognizer`'s path.
 
     Raises:
-        NetworkMissing: see `load_recognizer`.
-        ValueError: see `load_recognizer` and `IResNetRecognizer`.
+        NetworkMissing: it is not there, and cannot be downloaded.
+        ValueError: an unknown name, or a file that is something else.
     """
     path = Path(name)
     if path.is_dir() or path.suffix in (".safetensors", ".pth", ".pt"):

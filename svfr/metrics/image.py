@@ -33,9 +33,9 @@ def psnr(restored: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
         (n,) float64 [dB], at most 100; NaN where the mask is empty.
     """
     squares = (restored.double() - truth.double()).square().mean(dim=1)  # (n, h, w)
-    return decibels(
-        squares.mean(dim=(1, 2)) if mask is None else (squares * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
-    )
+    if mask is None:
+        return decibels(squares.mean(dim=(1, 2)))
+    return decibels((squares * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)))
 
 
 def ssim_map(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -17,16 +17,9 @@ TEMPLATE_BOX = (16.8, 9.3, 96.0, 119.7)
 
 
 def landmark_error(restored: np.ndarray, truth: np.ndarray) -> float | None:
-    """Mean distance of landmarks in percent of the truth's distance between the outer corners of the eyes.
+    """Mean distance of landmarks (68, 2) [px], in % of the truth's distance between the outer corners of the eyes.
 
-    Papers that measure 98 points, or in px at 512, have other numbers.
-
-    Args:
-        restored: (68, 2) [px].
-        truth: (68, 2) [px].
-
-    Returns:
-        [%]; None if the truth's eyes coincide.
+    None if the truth's eyes coincide. Papers that measure 98 points, or in px at 512, have other numbers.
     """
     left, right = OUTER_EYE_CORNERS
     eyes = float(np.linalg.norm(truth[left] - truth[right]))
@@ -43,13 +36,7 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
 
 
 class LandmarkError(VideoMetric):
-    """Landmark error of a video, the mean over frames with a face.
-
-    Both videos are searched in the same box, which the truth's five landmarks give.
-
-    Args:
-        landmarker: finds 68 landmarks.
-    """
+    """Landmark error, of frames with a face; both videos are searched in the box of the truth's five landmarks."""
 
     columns = (Column("landmark_error", "Landmarks", "lower", "% of the outer-eye distance", 2, needs_faces=True),)
 
@@ -68,10 +55,8 @@ class LandmarkError(VideoMetric):
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = [None] * len(chunk)
-        if chunk.landmarks is not None:
-            for at, points in enumerate(chunk.landmarks.double().cpu().numpy()):
-                if np.isfinite(points).all():
-                    box = box_of(points)[None]
-                    images = (to_images(frames[at : at + 1])[0] for frames in (chunk.restored, chunk.truth))
-                    values[at] = landmark_error(*(self._landmarker(image, box)[0] for image in images))
+        for at, points in chunk.faces():
+            box = box_of(points)[None]
+            images = (to_images(frames[at : at + 1])[0] for frames in (chunk.restored, chunk.truth))
+            values[at] = landmark_error(*(self._landmarker(image, box)[0] for image in images))
         return {"landmark_error": values}

@@ -19,11 +19,7 @@ class LPIPS(VideoMetric):
     """LPIPS with VGG, of whole frames and of their holes.
 
     The number of the holes is the mean over their pixels of the layers' maps, resized to the frame as the package
-    does for its spatial output.
-
-    Args:
-        backbone: torchvision's file of the network's weights.
-        device: torch device.
+    does for its spatial output. The backbone is torchvision's file of the network's weights.
 
     Raises:
         ValueError: lpips or torchvision is not installed, or the file holds another network.
@@ -60,25 +56,20 @@ class LPIPS(VideoMetric):
             return rows
         for at in range(0, len(chunk), BATCH_SIZE):
             part = slice(at, at + BATCH_SIZE)
-            layers = self.layers(chunk.restored[part], chunk.truth[part])
-            rows[whole][part] = to_numbers(torch.stack([layer.mean(dim=(1, 2, 3)) for layer in layers]).sum(dim=0))
+            maps = self._maps(chunk.restored[part], chunk.truth[part])
+            rows[whole][part] = to_numbers(torch.stack([m.mean(dim=(1, 2, 3)) for m in maps]).sum(dim=0))
             if chunk.mask is not None:
                 mask = chunk.mask[part].to(self._device)
-                large = [functional.interpolate(m, size=chunk.truth.shape[2:], mode="bilinear") for m in layers]
+                large = [functional.interpolate(m, size=chunk.truth.shape[2:], mode="bilinear") for m in maps]
                 spatial = torch.stack(large).sum(dim=0)[:, 0]  # (n, h, w)
                 rows[holes][part] = to_numbers((spatial * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)))
         return rows
 
-    def layers(self, restored: Tensor, truth: Tensor) -> list[Tensor]:
+    def _maps(self, restored: Tensor, truth: Tensor) -> list[Tensor]:
         """Weighted squared distances of the features, one (n, 1, h', w') map a layer of the backbone."""
-        ours, theirs = (
-            self._lpips.net(self._lpips.scaling_layer(frames.to(self._device).float() / 127.5 - 1))
-            for frames in (restored, truth)
-        )
-        return [
-            weigh((_normalize(a) - _normalize(b)).square())
-            for weigh, a, b in zip(self._lpips.lins, ours, theirs, strict=True)
-        ]
+        inputs = [self._lpips.scaling_layer(x.to(self._device).float() / 127.5 - 1) for x in (restored, truth)]
+        layers = zip(self._lpips.lins, *(self._lpips.net(x) for x in inputs), strict=True)
+        return [weigh((_normalize(a) - _normalize(b)).square()) for weigh, a, b in layers]
 
 
 class LPIPSAlex(LPIPS):

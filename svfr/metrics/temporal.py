@@ -87,14 +87,9 @@ class WarpingError(VideoMetric):
         return {"warping_error": values}
 
 
-def temporal_slice(frames: Iterable[np.ndarray], position: float = 0.5) -> np.ndarray:
-    """The same column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
+def temporal_slice(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """The middle column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
 
-    Args:
-        frames: (h, w, 3) uint8 each, at least one; taken one by one.
-        position: of the column, from 0 (left) to 1.
-
-    Returns:
-        (h, f, 3) uint8, time from left to right.
+    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right.
     """
-    return np.stack([frame[:, round(position * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)
+    return np.stack([frame[:, round(0.5 * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from svfr.metrics import COLUMNS, BuiltMetrics, Chunk, Row, SetFeatures, SetMetric, VideoMetric
-from svfr.metrics.base import FrameRows
+from svfr.metrics import COLUMNS, BuiltMetrics, Chunk, SetFeatures, SetMetric, VideoMetric
+from svfr.metrics.base import FrameRows, Row
 
 
 class Psnr(VideoMetric):

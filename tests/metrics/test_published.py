@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from svfr.metrics.base import Chunk
-from svfr.metrics.fvd import FVD
-from svfr.metrics.i3d import load_i3d_features
+from svfr.metrics.fvd import FVD, load_i3d_features
 from svfr.metrics.image import PSNR, SSIM
 from svfr.metrics.lpips import LPIPSAlex
 from svfr.networks import NetworkMissing, find

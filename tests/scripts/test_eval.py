@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -310,13 +309,13 @@ def test_a_second_run_measures_only_what_changed(
     from svfr.evaluation import measure as run
 
     measured: list[str] = []
-    whole = run.Evaluator._measure
+    start_record = run.start_record
 
-    def spy(self: Any, pair: Any, cache_key: str, on_frames: Callable[[int], None]) -> Any:
+    def spy(output: Path, pair: Any) -> Path:
         measured.append(f"{pair.method}/{pair.name}")
-        return whole(self, pair, cache_key, on_frames)
+        return start_record(output, pair)
 
-    monkeypatch.setattr(run.Evaluator, "_measure", spy)
+    monkeypatch.setattr(run, "start_record", spy)
     evaluate("--restored", str(tmp_path / "r"))
     assert len(measured) == 9
     before = (evaluate.output / "results.json").read_bytes()
