@@ -13,6 +13,7 @@ Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself 
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from svfr import config
-from svfr.data.detectors import FaceDetector, load_detector
+from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Problem, match, parse_restored
@@ -49,9 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--run", action="store_true", help="restore --degraded first")
-    parser.add_argument(
-        "--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run: demo (default), released, a folder"
-    )
+    parser.add_argument("--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run (default: demo)")
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(EvalConfig.__dataclass_fields__)
@@ -61,17 +60,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
     """The metrics that can be computed, and why others cannot."""
-    wanted, missing = list(settings.metrics), {}
-    detector: FaceDetector | None = None
-    faces = [n for n in wanted if n in METRICS and any(column.needs_faces for column in METRICS[n].columns)]
-    if faces:
-        try:
-            detector = load_detector(settings.detector, options.networks)
-        except NetworkMissing as error:
-            missing = dict.fromkeys(faces, str(error))
-            wanted = [name for name in wanted if name not in faces]
+    known = [name for name in settings.metrics if name in METRICS]
+    faces = [name for name in known if any(column.needs_faces for column in METRICS[name].columns)]
+    detector, missing = None, {}
+    try:
+        detector = load_detector(settings.detector, options.networks) if faces else None
+    except NetworkMissing as error:
+        missing = dict.fromkeys(faces, str(error))
     built = build_metrics(
-        wanted,
+        [name for name in settings.metrics if name not in missing],
         options.networks,
         device,
         recognizer=settings.recognizer,
@@ -85,8 +82,11 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
     """Measure this process's share: all pairs of a ground truth, so that its faces are searched once."""
     names = matches.names[state.process_index :: state.num_processes]
     mine = [pair for name in names for pair in matches.pairs if pair.name == name]
-    num_frames = {path: count_frames(path) for path in {pair.truth for pair in mine}}
-    total = sum(num_frames[pair.truth] for pair in mine)
+    num_frames = {}
+    for path in {pair.truth for pair in mine}:
+        with suppress(VideoError):  # named when its turn comes
+            num_frames[path] = probe(path).num_frames
+    total = sum(num_frames.get(pair.truth, 0) for pair in mine)
     with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
         for pair in mine:
             place = "/".join(part for part in (pair.method, pair.task, pair.name) if part)
@@ -94,14 +94,6 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
             record, _ = evaluator.evaluate(pair, bar.update)
             for line in [record.reason] if record.reason else record.problems:
                 bar.write(f"{place}: {line}", sys.stderr)
-
-
-def count_frames(path: Path) -> int:
-    """Frames of a video, 0 of one that cannot be read."""
-    try:
-        return probe(path).num_frames
-    except VideoError:
-        return 0
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
@@ -145,14 +137,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         methods.update(restored)
 
     matches = match(
-        truth,
-        methods,
-        degraded,
-        masks,
-        output=output,
-        task=settings.task,
-        baselines=settings.baselines,
-        failed=failed,
+        truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
     )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
         raise ValueError(f"{truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)")
