@@ -372,7 +372,7 @@ def write_clip(path: Path, frames: np.ndarray) -> str:
 def pixels_sha256(frames: np.ndarray) -> str:
     """sha256 of shape and pixels."""
     sha256 = hashlib.sha256(str(frames.shape).encode())
-    sha256.update(np.ascontiguousarray(frames))
+    sha256.update(np.ascontiguousarray(frames).data)
     return sha256.hexdigest()
 
 
