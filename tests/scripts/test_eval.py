@@ -165,7 +165,7 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing is loaded
     assert page.count('class="strip"') == page.count("<video ") == 3 * 4
     assert "data:video/mp4;base64," in page
-    assert "network &#x27;lpips_vgg&#x27; is missing" in page
+    assert "network &#39;lpips_vgg&#39; is missing" in page
 
 
 def test_tasks_and_methods(evaluate: Eval, tmp_path: Path) -> None:
