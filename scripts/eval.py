@@ -91,7 +91,7 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
         for pair in mine:
             place = "/".join(part for part in (pair.method, pair.task, pair.name) if part)
             bar.set_postfix_str(place[-40:])
-            record, _ = evaluator.evaluate(pair, bar.update)
+            record = evaluator.evaluate(pair, bar.update)
             for line in [record.reason] if record.reason else record.problems:
                 bar.write(f"{place}: {line}", sys.stderr)
 

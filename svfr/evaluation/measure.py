@@ -14,19 +14,11 @@ from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
 from svfr.data.video import VideoError, VideoInfo, probe, read_frames
+from svfr.evaluation import records
 from svfr.evaluation.face_points import face_points
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
-from svfr.evaluation.records import (
-    FRAMES,
-    PICTURES,
-    Record,
-    read_record,
-    save_arrays,
-    save_features,
-    start_record,
-    write_record,
-)
+from svfr.evaluation.records import FRAMES, PICTURES, Record
 from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
@@ -67,29 +59,21 @@ class Evaluator:
         except OSError:
             return ""
 
-    def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> tuple[Record, bool]:
-        """Measure a pair, or take the record that is there.
-
-        Args:
-            pair: what to compare.
-            on_frames: told of frames that are done.
-
-        Returns:
-            The record, and whether it was there before.
-        """
+    def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> Record:
+        """Measure a pair, or take the record that is there; `on_frames` is told how many frames are done."""
         cache_key = self.cache_key(pair)
-        kept = read_record(self.output, pair, cache_key)
+        kept = records.read_record(self.output, pair, cache_key)
         if kept is not None and kept.status == "done":
             on_frames(kept.num_frames)
-            return kept, True
+            return kept
         record = Record(pair.method, pair.task, pair.name, "done", cache_key)
         try:
-            self._measure(pair, record, start_record(self.output, pair), on_frames)
+            self._measure(pair, record, records.start_record(self.output, pair), on_frames)
         except Exception as error:  # one pair never stops the rest
             reason, trace = describe_failure(error, "lower chunk_size")
             record = Record(pair.method, pair.task, pair.name, "failed", cache_key, reason=reason, trace=trace)
-        write_record(self.output, pair, record)
-        return record, False
+        records.write_record(self.output, pair, record)
+        return record
 
     def _measure(self, pair: Pair, record: Record, folder: Path, on_frames: Callable[[int], None]) -> None:
         """Fill in the record, and write what belongs to it into its folder."""
@@ -132,9 +116,9 @@ class Evaluator:
                     why = _why_undefined(column, value, pair, record.num_frames, has_hole, points)
                     record.why_none[column.name] = why
         for index, set_metric in enumerate(self.built.sets):
-            save_features(folder, index, set_metric.features(pair.name))
-        rows = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
-        save_arrays(folder / FRAMES, **rows)
+            records.save_features(folder, index, set_metric.features(pair.name))
+        arrays = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
+        records.save_arrays(folder / FRAMES, **arrays)
         if gray_restored and not gray_truth and pair.method not in ("degraded", "ground_truth"):
             record.problems.append("no colour in any frame, though the ground truth has some")
         if record.num_frames == 1 and info.kind != "image":

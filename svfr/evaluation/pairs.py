@@ -182,8 +182,7 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     Returns:
         The folders, and the names of other folders, such as the same task's in another spelling, and of videos.
     """
-    children = sorted(folder.iterdir()) if folder.is_dir() else []
-    children = [child for child in children if not child.name.startswith(".")]
+    children = [child for child in sorted(folder.iterdir()) if child.name[0] != "."] if folder.is_dir() else []
     tasks = {name: child for child in children if child.is_dir() and (name := canonical_task(child.name)) is not None}
     if not tasks:
         return {task: folder}, []

@@ -64,20 +64,18 @@ def gather(
 
     Args:
         matches: what was compared.
-        records: of every pair.
-        evaluator: that made them.
-        missing: metrics that cannot be computed.
+        records: of every pair, made by `evaluator`.
+        evaluator: with the metrics that were computed.
+        missing: name of a metric that was not -> reason.
         task: of the rows of baselines where no method names one.
     """
-    tasks = matches.tasks or [task]
     rows: list[Record] = []
     aggregates: list[Aggregate] = []
-    for row_task in tasks:
-        for method in matches.methods:
-            found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
-            if found:
-                rows += [replace(record, task=row_task) for record in found.values()]
-                aggregates.append(_aggregate(method, row_task, found, evaluator))
+    for row_task, method in product(matches.tasks or [task], matches.methods):
+        found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
+        if found:
+            rows += [replace(record, task=row_task) for record in found.values()]
+            aggregates.append(_aggregate(method, row_task, found, evaluator))
     for name, reason in missing.items():
         for aggregate, column in product(aggregates, METRICS[name].columns):
             aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
