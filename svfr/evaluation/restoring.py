@@ -61,11 +61,10 @@ def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str,
 
 
 def restore_set(
-    degraded: Path | None,
+    weights: dict[str, str],
+    degraded: Path,
     masks: Path | None,
     output: Path,
-    weights: dict[str, str],
-    *,
     settings: EvalConfig,
     networks: Path | None,
     device: str,
@@ -89,8 +88,6 @@ def restore_set(
     Raises:
         ValueError: no degraded inputs, or weights that cannot be used.
     """
-    if degraded is None:
-        raise ValueError("--run restores the degraded inputs: give --degraded DIR")
     tasks = task_folders(degraded, settings.task)[0]
     folders: dict[str, Path] = {}
     problems: list[Problem] = []

@@ -84,13 +84,7 @@ class ClipEntry:
 
 
 def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: Path | None = None) -> dict[str, Any]:
-    """Make a test set, with its manifest and settings beside it; clips that are done are skipped.
-
-    Args:
-        source: videos or frame folders, or DicFace's test_data.
-        output: folder of the set.
-        settings: how it is made.
-        networks: folder of third-party networks.
+    """Make a test set of videos, frame folders, or DicFace's test_data; clips that are done are skipped.
 
     Returns:
         The content of report.json, which names the clips that failed.
@@ -377,11 +371,7 @@ def pixels_sha256(frames: np.ndarray) -> str:
 
 
 def other_pixels(manifest: Path, expected: Path) -> list[str]:
-    """Where the pixels of two manifest.jsonl differ: one line each.
-
-    Raises:
-        ValueError: a file is no manifest.
-    """
+    """Where the pixels of two manifest.jsonl differ, one line each; a ValueError if one is no manifest."""
     ours, theirs = _read_manifest(manifest), _read_manifest(expected)
     problems = [f"{name}: only in one of the manifests" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
