@@ -29,7 +29,7 @@ from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_fram
 from svfr.evaluation.pairs import canonical_task
 from svfr.evaluation.settings import TestsetConfig
 from svfr.files import digest, fingerprint, replacing, write_json
-from svfr.inference.batch import Item, collect, find_items, run_items
+from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"
@@ -103,7 +103,8 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
         with tqdm(total=len(items), desc="clips", unit="clip") as bar:
             run_items(items, output, maker.cache_key, maker.make, bar.write, lambda _: bar.update())
     finally:
-        report = collect(items, output, maker.cache_key, about)
+        report = {**about, **collect(items, output, maker.cache_key)}
+        write_json(output / REPORT, report)
     write_json(output / SETTINGS, about)
     entries = [clip["facts"] for clip in report["videos"] if clip["status"] == "done"]
     lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in sorted(entries, key=lambda entry: entry["name"])]
