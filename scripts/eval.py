@@ -36,7 +36,6 @@ from svfr.metrics import METRICS, build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
-REPORT = "report.html"
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
 
 
@@ -89,7 +88,7 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
     with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
         for pair in mine:
             bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
-            record, _ = evaluator.evaluate(pair, bar.update)
+            record = evaluator.evaluate(pair, bar.update)
             for line in [record.reason] if record.reason else record.problems:
                 bar.write(str(Problem(pair.method, pair.task, pair.name, line)), sys.stderr)
 
@@ -103,7 +102,10 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
     results = gather(matches, records, evaluator, missing, evaluator.settings.task)
     write_json(evaluator.output / RESULTS, results.as_json())
-    for name, text in (("table.md", table_markdown(results)), (REPORT, report_html(results, records, evaluator))):
+    for name, text in (
+        ("table.md", table_markdown(results)),
+        ("report.html", report_html(results, records, evaluator)),
+    ):
         with replacing(evaluator.output / name) as partial:
             partial.write_text(text)
     return results
@@ -128,11 +130,9 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
-    failed: list[Problem] = []
-    if options.run:
-        weights = parse_weights(options.weights or ["demo"], methods)
-        restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
-        methods.update(restored)
+    weights = parse_weights(options.weights or ["demo"], methods) if options.run else {}
+    restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
+    methods.update(restored)
     matches = match(
         truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
     )
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     done = sum(record.status == "done" for record in results.rows)
     print(paper_table(results))
     count = len(results.problems)
-    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / REPORT}")
+    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
     return 1 if results.problems else 0
 
 

@@ -14,18 +14,11 @@ from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
 from svfr.data.video import VideoError, VideoInfo, probe, read_frames
+from svfr.evaluation import records
 from svfr.evaluation.face_points import face_points
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
-from svfr.evaluation.records import (
-    PICTURES,
-    Record,
-    read_record,
-    save_features,
-    save_frames,
-    start_record,
-    write_record,
-)
+from svfr.evaluation.records import FRAMES, PICTURES, Record
 from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
@@ -66,29 +59,21 @@ class Evaluator:
         except OSError:
             return ""
 
-    def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> tuple[Record, bool]:
-        """Measure a pair, or take the record that is there.
-
-        Args:
-            pair: what to compare.
-            on_frames: told of frames that are done.
-
-        Returns:
-            The record, and whether it was there before.
-        """
+    def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> Record:
+        """Measure a pair, or take the record that is there; `on_frames` is told how many frames are done."""
         cache_key = self.cache_key(pair)
-        kept = read_record(self.output, pair, cache_key)
+        kept = records.read_record(self.output, pair, cache_key)
         if kept is not None and kept.status == "done":
             on_frames(kept.num_frames)
-            return kept, True
+            return kept
         record = Record(pair.method, pair.task, pair.name, "done", cache_key)
         try:
-            self._measure(pair, record, start_record(self.output, pair), on_frames)
+            self._measure(pair, record, records.start_record(self.output, pair), on_frames)
         except Exception as error:  # one pair never stops the rest
             reason, trace = describe_failure(error, "lower chunk_size")
             record = Record(pair.method, pair.task, pair.name, "failed", cache_key, reason=reason, trace=trace)
-        write_record(self.output, pair, record)
-        return record, False
+        records.write_record(self.output, pair, record)
+        return record
 
     def _measure(self, pair: Pair, record: Record, folder: Path, on_frames: Callable[[int], None]) -> None:
         """Fill in the record, and write what belongs to it into its folder."""
@@ -128,11 +113,12 @@ class Evaluator:
                 value = row[column.name]
                 record.metrics[column.name] = _finite(value)
                 if _finite(value) is None:
-                    reason = _why_undefined(column, value, pair, record.num_frames, has_hole, points)
-                    record.why_none[column.name] = reason
+                    why = _why_undefined(column, value, pair, record.num_frames, has_hole, points)
+                    record.why_none[column.name] = why
         for index, set_metric in enumerate(self.built.sets):
-            save_features(folder, index, set_metric.features(pair.name))
-        save_frames(folder, frame_values)
+            records.save_features(folder, index, set_metric.features(pair.name))
+        arrays = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
+        records.save_arrays(folder / FRAMES, **arrays)
         if gray_restored and not gray_truth and pair.method not in ("degraded", "ground_truth"):
             record.problems.append("no colour in any frame, though the ground truth has some")
         if record.num_frames == 1 and info.kind != "image":
@@ -150,20 +136,20 @@ class Evaluator:
             return
         info = probe(pair.restored)
         if (info.width, info.height) != (truth.width, truth.height):
+            size = f"{info.width}x{info.height}"
             if pair.method != "degraded":
                 raise VideoError(
-                    f"{pair.restored}: frames are {info.width}x{info.height}, the ground truth's "
-                    f"{truth.width}x{truth.height}; nothing is resized, restore at the ground truth's size"
+                    f"{pair.restored}: frames are {size}, the ground truth's {truth.width}x{truth.height}; "
+                    "nothing is resized, restore at the ground truth's size"
                 )
-            record.notes.append(f"enlarged from {info.width}x{info.height} by bicubic interpolation")
+            record.notes.append(f"enlarged from {size} by bicubic interpolation")
         rates = {abs(float(video.fps)) for video in (info, truth) if video.kind == "video"}
         if len(rates) == 2 and not math.isclose(*rates, rel_tol=1e-3):
+            differ = f"{float(info.fps):.5g} frames/s, the ground truth {float(truth.fps):.5g}"
             if not self.settings.ignore_fps:
-                raise VideoError(
-                    f"{pair.restored}: {float(info.fps):.5g} frames/s, the ground truth {float(truth.fps):.5g}; "
-                    "set ignore_fps=true to compare frame by frame all the same"
-                )
-            record.notes.append(f"says {float(info.fps):.5g} frames/s, the ground truth {float(truth.fps):.5g}")
+                cure = "set ignore_fps=true to compare frame by frame all the same"
+                raise VideoError(f"{pair.restored}: {differ}; {cure}")
+            record.notes.append(f"says {differ}")
 
     def _frame_pairs(self, pair: Pair, info: VideoInfo) -> Iterator[FramePair]:
         """Frames of both videos, with their holes.
@@ -173,22 +159,23 @@ class Evaluator:
         """
         truths = (frame.image for frame in read_frames(pair.truth))
         if pair.restored is None:
-            for truth in truths:
-                is_truth = pair.method == "ground_truth"
-                restored = truth if is_truth else shrink_and_enlarge(truth, self.settings.bicubic_factor)
-                yield FramePair(restored, truth, None)
+            factor = 1 if pair.method == "ground_truth" else self.settings.bicubic_factor
+            yield from (FramePair(shrink_and_enlarge(truth, factor), truth, None) for truth in truths)
             return
-        holes = _holes(pair.mask, info)
+        holes = _holes(pair.mask, info) if pair.mask else repeat(None)
         num_truth = num_restored = 0
         for truth, frame in zip_longest(truths, read_frames(pair.restored)):
             num_truth += truth is not None
             num_restored += frame is not None
             if num_truth == num_restored:
-                yield FramePair(resize(frame.image, info.width, info.height), truth, next(holes))
+                hole = next(holes, None)
+                if pair.mask and hole is None:
+                    ends = f"the mask ends after {num_truth - 1} frames, the ground truth goes on"
+                    raise VideoError(f"{pair.mask}: {ends}")
+                yield FramePair(resize(frame.image, info.width, info.height), truth, hole)
         if num_truth != num_restored:
-            raise VideoError(
-                f"{pair.restored}: {num_restored} frames, the ground truth has {num_truth}; nothing is cut"
-            )
+            differ = f"{num_restored} frames, the ground truth has {num_truth}"
+            raise VideoError(f"{pair.restored}: {differ}; nothing is cut")
 
 
 def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
@@ -197,31 +184,18 @@ def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
     return resize(resize(image, max(1, round(width / factor)), max(1, round(height / factor))), width, height)
 
 
-def _holes(mask: Path | None, info: VideoInfo) -> Iterator[np.ndarray | None]:
-    """A hole (h, w) bool for each frame; one mask serves all."""
-    if mask is None:
-        yield from repeat(None)
-        return
+def _holes(mask: Path, info: VideoInfo) -> Iterator[np.ndarray]:
+    """A hole (h, w) bool for each frame of the mask; that of a single one without end."""
     holes = (resize_mask(frame.image.max(axis=-1), info.width, info.height) for frame in read_frames(mask))
-    if probe(mask).num_frames == 1:
-        yield from repeat(next(holes))
-    count = 0
-    for count, hole in enumerate(holes, start=1):  # noqa: B007 (told after the loop)
-        yield hole
-    raise VideoError(f"{mask}: the mask ends after {count} frames, the ground truth goes on")
+    return repeat(next(holes)) if probe(mask).num_frames == 1 else holes
 
 
 def _to_chunk(frames: list[FramePair], points: np.ndarray | None) -> Chunk:
-    def stack(images: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
-
+    both = torch.from_numpy(np.stack([(frame.restored, frame.truth) for frame in frames]))  # (n, 2, h, w, 3)
+    restored, truth = both.movedim((1, -1), (0, 2)).contiguous()  # (n, 3, h, w) each
     holes = [frame.hole for frame in frames if frame.hole is not None]
-    return Chunk(
-        restored=stack([frame.restored for frame in frames]),
-        truth=stack([frame.truth for frame in frames]),
-        mask=torch.from_numpy(np.stack(holes)) if holes else None,
-        landmarks=None if points is None else torch.from_numpy(points[: len(frames)]),
-    )
+    mask = torch.from_numpy(np.stack(holes)) if holes else None
+    return Chunk(restored, truth, mask, None if points is None else torch.from_numpy(points[: len(frames)]))
 
 
 def _is_gray(frames: torch.Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +63,10 @@ def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
     methods: dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
+        path = Path(folder)
         if not equals or Path(argument).exists():
             path = Path(argument)
             name = "restored" if len(arguments) == 1 else path.resolve().name
-        else:
-            path = Path(folder)
         if not name or "/" in name or name.startswith(".") or name in BASELINES:
             raise ValueError(f"--restored {argument}: '{name}' cannot be a method's name, give another as NAME=DIR")
         if name in methods:
@@ -127,9 +126,17 @@ def match(
             place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
             problems.append(Problem(method, "", name, f"{place}, not looked at"))
         for task_name, task_folder in folders_by_task.items():
-            results = _find(method, task_name, task_folder, output, lone, problems)
-            results = _without_inner_folders(results, truths.keys())
-            if results and results.keys().isdisjoint(truths):
+            try:
+                found = find_items(task_folder, output, "png")
+            except VideoError as error:
+                problems.append(Problem(method, task_name, "", str(error)))
+                continue
+            if lone is not None and len(found) == 1:  # one video against one video, whatever their names
+                results = {lone: found[0].source}
+            else:
+                found = _without_strays(found, method, task_name, problems)
+                results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
+            if results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
                     f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
@@ -139,8 +146,8 @@ def match(
             for name in results.keys() - truths.keys():
                 problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():
-                if not results or (method, task_name, name) in not_restored:
-                    continue  # the folder, or the restoration, has been named
+                if (method, task_name, name) in not_restored:
+                    continue
                 if name not in results:
                     problems.append(Problem(method, task_name, name, "no result of this name"))
                     continue
@@ -155,7 +162,7 @@ def match(
         pairs=sorted(pairs, key=lambda pair: (places[pair.name], order.index(pair.method))),
         problems=sorted(problems, key=lambda problem: (problem.method, problem.task, problem.name)),
         names=list(truths),
-        tasks=sorted(tasks, key=_task_order),
+        tasks=sorted(tasks, key=lambda name: (name.count("+"), [TASKS.index(part) for part in name.split("+")])),
         methods=sorted({*computed, *folders}, key=order.index),
     )
 
@@ -175,26 +182,12 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     Returns:
         The folders, and the names of other folders, such as the same task's in another spelling, and of videos.
     """
-    children = sorted(folder.iterdir()) if folder.is_dir() else []
-    children = [child for child in children if not child.name.startswith(".")]
+    children = [child for child in sorted(folder.iterdir()) if child.name[0] != "."] if folder.is_dir() else []
     tasks = {name: child for child in children if child.is_dir() and (name := canonical_task(child.name)) is not None}
     if not tasks:
         return {task: folder}, []
     others = [child for child in children if child not in tasks.values()]
     return tasks, [child.name for child in others if child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES]
-
-
-def _find(
-    method: str, task: str, folder: Path, output: Path, lone: str | None, problems: list[Problem]
-) -> dict[str, Path]:
-    try:
-        items = find_items(folder, output, "png")
-    except VideoError as error:
-        problems.append(Problem(method, task, "", str(error)))
-        return {}
-    if lone is not None and len(items) == 1:  # one video against one video, whatever their names
-        return {lone: items[0].source}
-    return {item_name(item): item.source for item in _without_strays(items, method, task, problems)}
 
 
 def _without_strays(items: list[Item], method: str, task: str, problems: list[Problem]) -> list[Item]:
@@ -210,15 +203,14 @@ def _without_strays(items: list[Item], method: str, task: str, problems: list[Pr
     return clips
 
 
-def _without_inner_folders(results: dict[str, Path], names: Collection[str]) -> dict[str, Path]:
+def _without_inner_folders(results: dict[str, Path], names: Set[str]) -> dict[str, Path]:
     """Results by name where a method puts them one folder deeper, NAME/restored_faces, as CodeFormer and KEEP do."""
-    parents = Counter(name.rpartition("/")[0] for name in results)
-    found = {}
-    for name, path in results.items():
-        parent = name.rpartition("/")[0]
-        inner = name not in names and parent in names and parents[parent] == 1 and parent not in results
-        found[parent if inner else name] = path
-    return found
+    parents = {name: name.rpartition("/")[0] for name in results}
+    single = {parent for parent, count in Counter(parents.values()).items() if count == 1} - results.keys()
+    return {
+        parents[name] if name not in names and parents[name] in single & names else name: path
+        for name, path in results.items()
+    }
 
 
 def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dict[str, Path]:
@@ -232,8 +224,3 @@ def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dic
     # A folder of one PNG a video looks like one mask of many frames to a video without any.
     by_name = masks.is_dir() and any(path != masks for path in found.values())
     return {name: path for name, path in found.items() if not by_name or path != masks}
-
-
-def _task_order(task: str) -> tuple[int, list[int]]:
-    parts = [TASKS.index(part) for part in task.split("+")]
-    return len(parts), parts

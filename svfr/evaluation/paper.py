@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 SOURCE = "Wang et al., SVFR: A Unified Framework for Generalized Video Face Restoration, arXiv 2501.01235"
-COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")
-"""Of Tables 2 and 3, in their order."""
-TASKS = ("bfr", "colorization", "inpainting")
-"""Each cell of Tables 2 and 3 holds one figure a task."""
+COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")  # of Tables 2 and 3, in their order
+TASKS = ("bfr", "colorization", "inpainting")  # each cell of Tables 2 and 3 holds one figure a task
 
 
 class QuotedRow(NamedTuple):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -14,7 +13,8 @@ from svfr.files import replacing, write_json
 from svfr.inference.batch import RECORDS
 from svfr.metrics import SetFeatures
 
-ROW, FRAMES, PICTURES = "row.json", "frames.npz", "pictures"
+ROW, PICTURES = "row.json", "pictures"
+FRAMES = "frames.npz"  # values of single frames by column, (f,) float64, NaN where undefined
 
 
 @dataclass
@@ -80,16 +80,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
 
 
-def save_frames(folder: Path, rows: dict[str, list[float | None]]) -> None:
-    """Keep the values of single frames, NaN where undefined."""
-    save_arrays(folder / FRAMES, **{name: np.array(values, dtype=np.float64) for name, values in rows.items()})
-
-
-def load_frames(folder: Path) -> dict[str, np.ndarray]:
-    """What `save_frames` kept, by column; (f,) float64."""
-    return load_arrays(folder / FRAMES)
-
-
 def save_features(folder: Path, index: int, features: SetFeatures) -> None:
     """Keep what the set metric number `index` has to know of a video."""
     starts = np.array(features.starts, dtype=np.int64)
@@ -100,8 +90,3 @@ def load_features(folder: Path, index: int, video: str) -> SetFeatures | None:
     """What `save_features` kept; None if it is not there."""
     kept = load_arrays(folder / f"set{index}.npz")
     return SetFeatures(video, tuple(kept["starts"].tolist()), kept["restored"], kept["truth"]) if kept else None
-
-
-def picture_files(folder: Path, prefix: str) -> Iterator[Path]:
-    """Pictures of a record by the beginning of their names, sorted."""
-    yield from sorted((folder / PICTURES).glob(f"{prefix}*"))

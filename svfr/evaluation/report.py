@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from svfr.evaluation import paper, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.plots import Axis, colour_of
-from svfr.evaluation.records import PICTURES, Record, load_frames, picture_files, record_folder
+from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.evaluation.tables import show_number
 from svfr.metrics import COLUMNS
@@ -80,7 +79,7 @@ class Page:
         text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column))
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
-        best = tables.best_values(self.results, aggregate.task, column)
+        best = tables.best_value(self.results, aggregate.task, column)
         is_best = value == best and not is_baseline(aggregate.method)
         spread = f"± {show_number(column, std)}" if std is not None else ""
         ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
@@ -104,8 +103,7 @@ class Page:
 
     def plots(self, task: str) -> tuple[dict[str, Series], dict[str, Series]]:
         """By column: those of the paper and of holes, and the others."""
-        first: dict[str, Series] = {}
-        others: dict[str, Series] = {}
+        first, others = dict[str, Series](), dict[str, Series]()
         for column in ordered_columns(self.results):
             series: Series = {method: {} for method in self.methods}
             for row in self.results.rows:
@@ -129,8 +127,8 @@ class Page:
             if is_baseline(pair.method) or self.records[pair].status != "done":
                 continue
             folder = record_folder(self.output, pair)
-            psnr = load_frames(folder).get("psnr", np.zeros(0))
-            for file in picture_files(folder, "worst_"):
+            psnr = list(load_arrays(folder / FRAMES).get("psnr", []))
+            for file in sorted((folder / PICTURES).glob("worst_*")):
                 index = int(file.stem.removeprefix("worst_"))
                 value = float(psnr[index]) if index < len(psnr) else math.nan
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"

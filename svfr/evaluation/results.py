@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,38 +64,32 @@ def gather(
 
     Args:
         matches: what was compared.
-        records: of every pair.
-        evaluator: that made them.
-        missing: metrics that cannot be computed.
+        records: of every pair, made by `evaluator`.
+        evaluator: with the metrics that were computed.
+        missing: name of a metric that was not -> reason.
         task: of the rows of baselines where no method names one.
     """
-    tasks = matches.tasks or [task]
     rows: list[Record] = []
     aggregates: list[Aggregate] = []
-    for row_task in tasks:
-        for method in matches.methods:
-            pairs = [pair for pair in records if pair.method == method and pair.task in (row_task, "")]
-            if pairs:
-                rows += [replace(records[pair], task=row_task) for pair in pairs]
-                aggregates.append(_aggregate(method, row_task, pairs, records, evaluator, missing))
+    for row_task, method in product(matches.tasks or [task], matches.methods):
+        found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
+        if found:
+            rows += [replace(record, task=row_task) for record in found.values()]
+            aggregates.append(_aggregate(method, row_task, found, evaluator))
+    for name, reason in missing.items():
+        for aggregate, column in product(aggregates, METRICS[name].columns):
+            aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
     problems = list(matches.problems)
     for pair, record in records.items():
-        for reason in [record.reason] if record.reason else record.problems:
-            problems.append(Problem(pair.method, pair.task, pair.name, reason))
+        reasons = [record.reason] if record.reason else record.problems
+        problems += [Problem(pair.method, pair.task, pair.name, reason) for reason in reasons]
     return Results(describe_protocol(evaluator), matches.names, rows, aggregates, problems, missing)
 
 
-def _aggregate(
-    method: str,
-    task: str,
-    pairs: list[Pair],
-    records: dict[Pair, Record],
-    evaluator: Evaluator,
-    missing: dict[str, str],
-) -> Aggregate:
-    pairs = sorted(pairs, key=lambda pair: pair.name)
-    done = [records[pair] for pair in pairs if records[pair].status == "done"]
-    result = Aggregate(method, task, len(done), len(pairs) - len(done))
+def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: Evaluator) -> Aggregate:
+    pairs = sorted((pair for pair in records if records[pair].status == "done"), key=lambda pair: pair.name)
+    done = [records[pair] for pair in pairs]
+    result = Aggregate(method, task, len(done), len(records) - len(done))
     for column in [column.name for metric in evaluator.built.video for column in metric.columns]:
         values = [value for record in done if (value := record.metrics.get(column)) is not None]
         result.metrics[column] = statistics.fmean(values) if values else None
@@ -104,13 +99,8 @@ def _aggregate(
             reasons = [record.why_none[column] for record in done if column in record.why_none]
             result.why_none[column] = reasons[0] if reasons else "no video"
     for index, metric in enumerate(evaluator.built.sets):
-        folders = {p.name: record_folder(evaluator.output, p) for p in pairs if records[p].status == "done"}
-        loaded = [load_features(folder, index, name) for name, folder in folders.items()]
+        loaded = [load_features(record_folder(evaluator.output, pair), index, pair.name) for pair in pairs]
         _add_set_metric(result, metric, [features for features in loaded if features is not None])
-    for name, reason in missing.items():
-        for missed in METRICS[name].columns:
-            result.metrics[missed.name] = None
-            result.why_none[missed.name] = reason
     return result
 
 

@@ -71,7 +71,7 @@ def count_of(aggregate: Aggregate | None, total: int) -> str:
     return str(aggregate.num_videos) if aggregate.num_videos == total else f"{aggregate.num_videos} of {total}"
 
 
-def best_values(results: Results, task: str, column: str) -> float | None:
+def best_value(results: Results, task: str, column: str) -> float | None:
     """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
     restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
     most = max((aggregate.num_videos for aggregate in restoring), default=0)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svfr.evaluation import records
 from svfr.evaluation.settings import EvalConfig
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
@@ -306,16 +307,14 @@ def test_the_clips_of_fvd_are_written_down(evaluate: Eval, tmp_path: Path) -> No
 def test_a_second_run_measures_only_what_changed(
     evaluate: Eval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from svfr.evaluation import measure as run
-
     measured: list[str] = []
-    start_record = run.start_record
+    start_record = records.start_record
 
     def spy(output: Path, pair: Any) -> Path:
         measured.append(f"{pair.method}/{pair.name}")
         return start_record(output, pair)
 
-    monkeypatch.setattr(run, "start_record", spy)
+    monkeypatch.setattr(records, "start_record", spy)
     evaluate("--restored", str(tmp_path / "r"))
     assert len(measured) == 9
     before = (evaluate.output / "results.json").read_bytes()
