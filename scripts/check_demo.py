@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     pipe = SVFRPipeline.from_pretrained(options.weights, dtype="float32")
     folder = find_model(options.weights)
     recognizer = IResNetRecognizer(folder / "id_encoder")
-    frames = options.frames or 2 * pipe.components.settings.clip_length - 1
+    frames = options.frames or 2 * pipe.parts.settings.clip_length - 1
     total = options.clips * (len(TASK_SETS) + 4) + options.long_clips
     with tqdm(total=total, desc="check", unit="clip", smoothing=0) as bar:
         shared = {"num_clips": options.clips, "num_frames": frames, "preset": options.preset, "on_clip": bar.update}

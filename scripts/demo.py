@@ -70,7 +70,7 @@ def to_table(means: dict[str, dict[str, Row]]) -> str:
 
 def introduce(pipe: SVFRPipeline, weights: str) -> str:
     """One line on what the model is."""
-    settings = pipe.components.settings
+    settings = pipe.parts.settings
     if settings.untrained:
         return "The bundled model is UNTRAINED (a stand-in with random weights): its results are noise."
     name = "The bundled model" if weights == "demo" else weights
@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> int:
     print(introduce(pipe, options.weights))
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
-    metrics = build_quality(find_model(options.weights), untrained=pipe.components.settings.untrained)
-    size = pipe.components.settings.size
+    metrics = build_quality(find_model(options.weights), untrained=pipe.parts.settings.untrained)
+    size = pipe.parts.settings.size
     factor = max(1, ENLARGE // size)
 
     means: dict[str, dict[str, Row]] = {}

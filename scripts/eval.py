@@ -36,8 +36,6 @@ from svfr.metrics import METRICS, build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
-TABLE, REPORT = "table.md", "report.html"
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
 
 
@@ -89,11 +87,10 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
     total = sum(num_frames.get(pair.truth, 0) for pair in mine)
     with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
         for pair in mine:
-            place = "/".join(part for part in (pair.method, pair.task, pair.name) if part)
-            bar.set_postfix_str(place[-40:])
+            bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
             record = evaluator.evaluate(pair, bar.update)
             for line in [record.reason] if record.reason else record.problems:
-                bar.write(f"{place}: {line}", sys.stderr)
+                bar.write(str(Problem(pair.method, pair.task, pair.name, line)), sys.stderr)
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
@@ -105,7 +102,10 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
     results = gather(matches, records, evaluator, missing, evaluator.settings.task)
     write_json(evaluator.output / RESULTS, results.as_json())
-    for name, text in ((TABLE, table_markdown(results)), (REPORT, report_html(results, records, evaluator))):
+    for name, text in (
+        ("table.md", table_markdown(results)),
+        ("report.html", report_html(results, records, evaluator)),
+    ):
         with replacing(evaluator.output / name) as partial:
             partial.write_text(text)
     return results
@@ -118,6 +118,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
+    if options.run and options.degraded is None:
+        raise ValueError("--run restores the degraded inputs: give --degraded DIR")
     truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
     for path in (degraded, masks):
         if path is not None and not path.exists():
@@ -128,14 +130,9 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
-    failed: list[Problem] = []
-    if options.run:
-        weights = parse_weights(options.weights or ["demo"], methods)
-        restored, failed = restore_set(
-            degraded, masks, output, weights, settings=settings, networks=options.networks, device=device, split=state
-        )
-        methods.update(restored)
-
+    weights = parse_weights(options.weights or ["demo"], methods) if options.run else {}
+    restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
+    methods.update(restored)
     matches = match(
         truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
     )
@@ -154,7 +151,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     done = sum(record.status == "done" for record in results.rows)
     print(paper_table(results))
     count = len(results.problems)
-    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / REPORT}")
+    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
     return 1 if results.problems else 0
 
 
@@ -169,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return 130  # the shell's exit code of Ctrl-C
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from svfr.models.sources import find_model
 def run(options: argparse.Namespace) -> int:
     """Measure, then write the table and the picture."""
     pipe = SVFRPipeline.from_pretrained(options.weights, dtype="float32")
-    frames = options.frames or 2 * pipe.components.settings.clip_length - 1
+    frames = options.frames or 2 * pipe.parts.settings.clip_length - 1
     metrics = build_quality(find_model(options.weights))
     points = make_points(options.steps, options.guidance, options.samplers)
     total = len(TASK_SETS) * options.clips * (len(points) + len(BASELINES))

@@ -1,8 +1,9 @@
 """Settings from yaml files and `key=value` overrides. The only importer of OmegaConf."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,10 +45,29 @@ def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str
             config = OmegaConf.merge(config, _parse_override(override))
         return cast(Schema, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
-        message, *details = str(error).splitlines()
-        key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
-        message = message.replace(f" not in '{schema.__name__}'", " is no setting")
-        raise ConfigError(where + (message if key in message else f"{key}: {message}")) from error
+        raise ConfigError(where + _describe(error)) from error
+
+
+def make(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Settings from the schema's defaults and values by name, such as a function's keywords.
+
+    Raises:
+        ConfigError: an unknown name (the nearest valid one is named), a wrong type or value.
+    """
+    try:
+        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_describe(error)) from error
+
+
+def _describe(error: OmegaConfBaseException) -> str:
+    """One line that names the key, the value and, where there are any, the choices."""
+    message, *details = str(error).splitlines()
+    key = next((line.split(":")[1].strip() for line in details if "full_key" in line), "")
+    if wrong := re.fullmatch(r"Invalid value '(.*)', expected one of \[(.*)\]", message):
+        return f"{key}={wrong[1]}: choose from " + wrong[2].replace("'", "")
+    message = re.sub(r" not in '\w+'", " is no setting", message)
+    return message if not key or f"'{key}'" in message else f"{key}: {message}"
 
 
 def _parse_override(override: str) -> DictConfig:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             os.replace(partial, path)
     except OSError as error:
-        if error.filename in (None, str(partial)):
+        if error.filename in (None, str(partial), *map(str, path.parents)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
@@ -52,7 +52,8 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -28,3 +28,15 @@ def task_prompt(tasks: str | Iterable[str]) -> Tensor:
     """The binary task prompt gamma, (3,) float32: 1 where a task of `TASKS` is asked for."""
     chosen = parse_tasks(tasks)
     return torch.tensor([float(task in chosen) for task in TASKS])
+
+
+def check_mask_needed(tasks: Iterable[str], has_mask: bool) -> None:
+    """A mask goes with inpainting, and inpainting with a mask.
+
+    Raises:
+        ValueError: one without the other.
+    """
+    if "inpainting" in tasks and not has_mask:
+        raise ValueError("the task inpainting needs a mask (white = fill in)")
+    if "inpainting" not in tasks and has_mask:
+        raise ValueError("a mask is given, but inpainting is not among the tasks")

@@ -20,7 +20,7 @@ def pipe() -> SVFRPipeline:
 
 @pytest.fixture(scope="session")
 def components(pipe: SVFRPipeline) -> Components:
-    return pipe.components
+    return pipe.parts
 
 
 @pytest.fixture(scope="session")

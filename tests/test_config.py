@@ -1,10 +1,25 @@
 import inspect
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from svfr.config import ConfigError, load
 from svfr.inference.settings import InferConfig
+
+
+@dataclass
+class Inner:
+    mode: Literal["slow", "fast"] | None = None
+    n: int = 1
+
+
+@dataclass
+class Outer:
+    format: Literal["mp4", "png"] = "mp4"
+    names: list[Literal["psnr", "ssim"]] = field(default_factory=list)
+    inner: Inner = field(default_factory=Inner)
 
 
 def test_defaults_then_file_then_overrides(tmp_path: Path) -> None:
@@ -57,6 +72,30 @@ def test_wrong_setting_is_one_line_that_names_the_key(override: str, words: list
     message = str(error.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("format=avi", "format=avi: choose from mp4, png"),
+        ("inner.mode=medium", "inner.mode=medium: choose from slow, fast"),
+        ("names=[lpips]", "names[0]=lpips: choose from psnr, ssim"),
+        ("format=null", "format: Incompatible value 'None' for field of type 'Literal[mp4, png]'"),
+        ("inner.n=big", "inner.n: Value 'big' of type 'str' could not be converted to Integer"),
+        ("inner.mod=fast", "inner.mod: Key 'mod' is no setting. Did you mean: 'mode'?"),
+        ("fromat=png", "Key 'fromat' is no setting. Did you mean: 'format'?"),
+    ],
+)
+def test_wrong_setting_is_named_with_its_value_and_the_choices(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(Outer, overrides=[override])
+    assert str(error.value) == message
+
+
+def test_choices_are_settings() -> None:
+    settings = load(Outer, overrides=["format=png", "names=[ssim,psnr]", "inner.mode=fast"])
+    assert settings == Outer("png", ["ssim", "psnr"], Inner("fast"))
+    assert load(Outer, overrides=["inner.mode=null"]) == Outer()
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_unit
 from svfr.diffusion import get_scalings, karras_sigmas
-from svfr.inference.chain import make_denoiser, released_windows, sample_windows
+from svfr.inference.denoising import make_denoiser
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.released import released_windows, sample_windows
 from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector
 from svfr.models.identity import IResNet, official_crop, official_matrix
@@ -311,7 +312,7 @@ def test_decoding(run: Run, components: Components) -> None:
 
 
 def test_from_video_to_video(run: Run, components: Components) -> None:
-    unit = SVFRPipeline(components)(
+    unit = SVFRPipeline.from_components(components)(
         run.inputs["frames_u8"],
         tasks=run.tasks,
         mask=run.mask,

@@ -1,5 +1,7 @@
 """A tiny SVFR with made weights: every part of the real one, some milliseconds a pass."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -10,6 +12,7 @@ from svfr.models.autoencoders import fit_patch_autoencoder
 from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.sources import RELEASED_FILES, RELEASED_FOLDER, SVD_FOLDER
 from svfr.models.svfr import SVFR
 from tests.golden_files import fill
 
@@ -77,11 +80,26 @@ def patch_pipeline(patch_size: int = 4, channels: int = 6) -> SVFRPipeline:
     denoiser = SVFR(unet(3 * channels, out_channels=channels), id_projector())
     frames = torch.from_numpy(clip(8, SIZE, SIZE)).movedim(-1, 1) / 127.5 - 1
     autoencoder = fit_patch_autoencoder(frames, patch_size, channels)
-    return SVFRPipeline(Components(denoiser, autoencoder, id_encoder(), scheduler(), SETTINGS))
+    return SVFRPipeline.from_components(Components(denoiser, autoencoder, id_encoder(), scheduler(), SETTINGS))
 
 
 def pipeline(heads: bool = True, settings: ModelSettings = SETTINGS) -> SVFRPipeline:
-    return SVFRPipeline(Components(model(heads), vae(), id_encoder(), scheduler(), settings))
+    return SVFRPipeline.from_components(Components(model(heads), vae(), id_encoder(), scheduler(), settings))
+
+
+def write_released(folder: Path, components: Components) -> None:
+    """Write a model as the files of the released SVFR: SVD's folder, and a plain .pth for each network of its own."""
+    svd, own = folder / SVD_FOLDER, folder / RELEASED_FOLDER
+    own.mkdir(parents=True)
+    network = components.model.unet
+    with torch.device("meta"):
+        stock = UNetSpatioTemporalConditionModel.from_config({**network.config, "in_channels": 8})
+    stock.save_config(svd / "unet")  # SVD's own, without the reference channels; its weights are not read
+    components.vae.save_pretrained(svd / "vae")
+    components.scheduler.save_pretrained(svd / "scheduler")
+    parts = (network, components.model.id_projector, components.id_encoder)
+    for part, name in zip(parts, RELEASED_FILES, strict=True):
+        torch.save(part.state_dict(), own / name)
 
 
 def clip(num_frames: int = 12, height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:

@@ -103,7 +103,7 @@ def ship(weights: Path, folder: Path) -> int:
         Size of all weight files [bytes].
     """
     components = load_folder(weights)
-    for part in components.parts.values():
+    for part in components.networks.values():
         nn.Module.to(part, SHIPPED_DTYPE)
     components.save(folder)
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -3,19 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import torch
 
+from svfr import config
 from svfr.data.alignment import five_points
 from svfr.data.frames import to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.demo.clips import DegradedClip, held_out_clip, trivial_baseline
 from svfr.demo.ladder import TASK_SETS, restore
 from svfr.demo.quality import mean_row, measure
-from svfr.inference.options import SamplingOptions
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.settings import Sampling
+from svfr.inference.strategies import restore_clips
 from svfr.metrics.base import Row, VideoMetric
 from svfr.metrics.identity import ids
 from svfr.models.components import Reference
@@ -56,7 +59,7 @@ def margins(
     on_clip: Callable[[], None],
 ) -> dict[str, dict[str, Row]]:
     """Means over held-out clips: tasks -> method of `METHODS` -> columns."""
-    size = pipe.components.settings.size
+    size = pipe.parts.settings.size
     rows: dict[str, dict[str, list[Row]]] = {}
     for tasks, index in product(TASK_SETS, range(num_clips)):
         clip = held_out_clip(index, tasks, num_frames, size, preset)
@@ -100,7 +103,7 @@ def prompt_matters(
     pipe: SVFRPipeline, *, num_clips: int, num_frames: int, preset: str, on_clip: Callable[[], None]
 ) -> list[Finding]:
     """PSNR of the degraded clips of each single task, restored under each task's prompt."""
-    size, single = pipe.components.settings.size, TASK_SETS[:3]
+    size, single = pipe.parts.settings.size, TASK_SETS[:3]
     found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[float]] = {p: [] for p in product(single, single)}
     for tasks, index in product(single, range(num_clips)):
         clip = held_out_clip(index, tasks, num_frames, size, preset)
@@ -127,7 +130,7 @@ def person_matters(
     on_clip: Callable[[], None],
 ) -> list[Finding]:
     """All three tasks with a photo of the right person (in another scene), of another one, and without."""
-    size = pipe.components.settings.size
+    size = pipe.parts.settings.size
     found: dict[str, list[tuple[float, float]]] = {"right": [], "other": [], "none": []}
     for index in range(num_clips):
         clip = held_out_clip(index, TASK_SETS[3], num_frames, size, preset)
@@ -162,7 +165,7 @@ def drift(
     Colour: distance of the mean chroma errors (Cr, Cb) of the first and the last `clip_length` frames, in levels.
     Identity: 1 - cosine of their mean embeddings. All three tasks at once.
     """
-    size, length = pipe.components.settings.size, pipe.components.settings.clip_length
+    size, length = pipe.parts.settings.size, pipe.parts.settings.clip_length
     found: dict[str, list[tuple[float, float]]] = {"best": [], "none": []}
     for index in range(num_clips):
         clip = held_out_clip(index, TASK_SETS[3], num_frames, size, preset)
@@ -193,11 +196,10 @@ def restore_as_seen(
     reference_frame: str = "best",
 ) -> np.ndarray:
     """Restore what the network sees of a clip under any prompt, keeping nothing of it; (f, s, s, 3) uint8."""
-    frames = (to_tensor(frame) for frame in clip.degraded)
-    steps = pipe.stream(
-        frames, prompt, reference, SamplingOptions.resolve(pipe.components.settings), reference_frame=reference_frame
-    )
-    return to_uint8(to_unit(torch.cat(list(steps))))
+    frames = iter([SimpleNamespace(lq=to_tensor(frame)) for frame in clip.degraded])
+    sampling = config.make(Sampling, {"reference_frame": reference_frame}).resolve(pipe.parts)
+    steps = restore_clips(pipe.parts, sampling, prompt, frames, pipe.references, reference)
+    return to_uint8(to_unit(torch.cat([restored for _, restored in steps])))
 
 
 def psnr(restored: np.ndarray, truth: np.ndarray) -> float:

@@ -110,7 +110,7 @@ def climb(
     if records.is_file() and not records.read_text().endswith("\n"):
         with records.open("a") as file:
             file.write("\n")  # after a line that was cut off
-    size = pipe.components.settings.size
+    size = pipe.parts.settings.size
     with records.open("a") as file:
         for tasks, index in product(task_sets, range(num_clips)):
             clip = held_out_clip(index, tasks, num_frames, size, preset)
@@ -141,7 +141,7 @@ def read_records(path: Path) -> list[Record]:
 def _measure(pipe: SVFRPipeline, metrics: Sequence[VideoMetric], method: str | Point, clip: DegradedClip) -> Record:
     start, calls = time.perf_counter(), [0]
     if isinstance(method, Point):
-        with counted_calls(pipe.components) as calls:
+        with counted_calls(pipe.parts) as calls:
             restored = restore(
                 pipe,
                 clip,

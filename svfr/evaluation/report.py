@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from svfr.evaluation import paper, tables
@@ -104,8 +103,7 @@ class Page:
 
     def plots(self, task: str) -> tuple[dict[str, Series], dict[str, Series]]:
         """By column: those of the paper and of holes, and the others."""
-        first: dict[str, Series] = {}
-        others: dict[str, Series] = {}
+        first, others = dict[str, Series](), dict[str, Series]()
         for column in ordered_columns(self.results):
             series: Series = {method: {} for method in self.methods}
             for row in self.results.rows:
@@ -129,7 +127,7 @@ class Page:
             if is_baseline(pair.method) or self.records[pair].status != "done":
                 continue
             folder = record_folder(self.output, pair)
-            psnr = load_arrays(folder / FRAMES).get("psnr", np.zeros(0))
+            psnr = list(load_arrays(folder / FRAMES).get("psnr", []))
             for file in sorted((folder / PICTURES).glob("worst_*")):
                 index = int(file.stem.removeprefix("worst_"))
                 value = float(psnr[index]) if index < len(psnr) else math.nan

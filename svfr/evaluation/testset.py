@@ -29,7 +29,7 @@ from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_fram
 from svfr.evaluation.pairs import canonical_task
 from svfr.evaluation.settings import TestsetConfig
 from svfr.files import digest, fingerprint, replacing, write_json
-from svfr.inference.batch import Item, collect, find_items, run_items
+from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"
@@ -84,13 +84,7 @@ class ClipEntry:
 
 
 def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: Path | None = None) -> dict[str, Any]:
-    """Make a test set, with its manifest and settings beside it; clips that are done are skipped.
-
-    Args:
-        source: videos or frame folders, or DicFace's test_data.
-        output: folder of the set.
-        settings: how it is made.
-        networks: folder of third-party networks.
+    """Make a test set of videos, frame folders, or DicFace's test_data; clips that are done are skipped.
 
     Returns:
         The content of report.json, which names the clips that failed.
@@ -109,7 +103,8 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
         with tqdm(total=len(items), desc="clips", unit="clip") as bar:
             run_items(items, output, maker.cache_key, maker.make, bar.write, lambda _: bar.update())
     finally:
-        report = collect(items, output, maker.cache_key, about)
+        report = {**about, **collect(items, output, maker.cache_key)}
+        write_json(output / REPORT, report)
     write_json(output / SETTINGS, about)
     entries = [clip["facts"] for clip in report["videos"] if clip["status"] == "done"]
     lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in sorted(entries, key=lambda entry: entry["name"])]
@@ -377,11 +372,7 @@ def pixels_sha256(frames: np.ndarray) -> str:
 
 
 def other_pixels(manifest: Path, expected: Path) -> list[str]:
-    """Where the pixels of two manifest.jsonl differ: one line each.
-
-    Raises:
-        ValueError: a file is no manifest.
-    """
+    """Where the pixels of two manifest.jsonl differ, one line each; a ValueError if one is no manifest."""
     ours, theirs = _read_manifest(manifest), _read_manifest(expected)
     problems = [f"{name}: only in one of the manifests" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):

@@ -1,4 +1,4 @@
-"""Restore many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
+"""Many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
 
 import json
 import traceback
@@ -34,13 +34,16 @@ class Report(Protocol):
         ...
 
 
+CacheKey = Callable[[Item], str]
+
+
 @dataclass(frozen=True)
 class Record:
     """What became of one input."""
 
     input: str
     status: str  # done | failed
-    call: str  # digest of all that the result depends on; a later run with another one does it again
+    cache_key: str  # digest of all that the result depends on; a later run with another one does it again
     reason: str | None = None
     trace: str | None = None  # of an error that is ours, not the input's
     output: str | None = None
@@ -75,47 +78,45 @@ def find_items(source: Path, output: Path, format: str) -> list[Item]:
 def run_items(
     items: Sequence[Item],
     output: Path,
-    call: Callable[[Item], str],
-    restore: Callable[[Item], Report],
-    tell: Callable[[str], None],
+    cache_key: CacheKey,
+    process: Callable[[Item], Report],
+    show: Callable[[str], None],
     on_done: Callable[[Item], None],
 ) -> None:
-    """Restore inputs one after the other and record each, good or bad.
+    """Process inputs one after the other and record each, good or bad.
 
     Args:
         items: the inputs of this process.
         output: folder of the results.
-        call: digest of all that the result of an input depends on (see `digest`).
-        restore: does one.
-        tell: shows one line to the user.
+        cache_key: digest of all that the result of an input depends on (see `svfr.files.digest`).
+        process: does one.
+        show: shows one line to the user.
         on_done: called after each, skipped ones included.
     """
     for item in items:
-        signature = _signature(item, call)
-        if _done_before(output, item, signature):
-            tell(f"{item.source}: done before, skipped")
+        key = _key_of(item, cache_key)
+        if _is_done(output, item, key):
+            show(f"{item.source}: done before, skipped")
         else:
-            record = _run_one(item, output, signature, restore)
+            record = _process_one(item, output, key, process)
             write_json(record_path(output, item), asdict(record))
-            if record.reason:
-                tell(f"{item.source}: {record.reason}")
-            for note in (record.facts or {}).get("notes", []):
-                tell(f"{item.source}: {note}")
+            for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
+                show(f"{item.source}: {line}")
         on_done(item)
 
 
-def _run_one(item: Item, output: Path, signature: str, restore: Callable[[Item], Report]) -> Record:
+def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], Report]) -> Record:
     try:
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
-        report = restore(item)
+        report = process(item)
     except Exception as error:  # a fault of ours must not stop the batch either
         cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
         reason, trace = describe_failure(error, cure)
         # The file's name once: the caller puts it in front.
-        return Record(str(item.source), "failed", signature, reason.removeprefix(f"{item.source}: "), trace)
-    facts = {key: value for key, value in asdict(report).items() if key != "output"}
+        return Record(str(item.source), "failed", key, reason.removeprefix(f"{item.source}: "), trace)
+    facts = {name: value for name, value in asdict(report).items() if name != "output"}
     placed = str(report.output.relative_to(output))
-    return Record(str(item.source), "done", signature, output=placed, facts=facts)
+    return Record(str(item.source), "done", key, output=placed, facts=facts)
 
 
 def describe_failure(error: Exception, cure: str) -> tuple[str, str | None]:
@@ -141,34 +142,25 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def collect(items: Iterable[Item], output: Path, call: Callable[[Item], str], about: dict[str, Any]) -> dict[str, Any]:
-    """Write `report.json` from the records of all inputs of this call, whoever made them.
+def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[str, Any]:
+    """Put the records of all inputs together, whichever process made them.
 
     Args:
         items: all inputs of the call.
         output: folder of the results.
-        call: see `run_items`; the record of another call counts for nothing.
-        about: facts of the call itself.
+        cache_key: see `run_items`; a record with another key is "not finished".
 
     Returns:
-        What was written: `about`, counts, and `videos`, a list of the records.
+        `done` and `failed`, how many there are, and `videos`, a list of the records.
     """
-    videos = read_records(items, output, call)
-    failed = sum(video["status"] != "done" for video in videos)
-    report = {**about, "done": len(videos) - failed, "failed": failed, "videos": videos}
-    write_json(output / REPORT, report)
-    return report
-
-
-def read_records(items: Iterable[Item], output: Path, call: Callable[[Item], str]) -> list[dict[str, Any]]:
-    """The records of inputs, failed and "not finished" where there is none of this call; arguments as of `collect`."""
-    records = []
+    videos = []
     for item in items:
         record = _read_record(output, item)
-        if record.get("call") != _signature(item, call):
+        if record.get("cache_key") != _key_of(item, cache_key):
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
-        records.append(record)
-    return records
+        videos.append(record)
+    failed = sum(video["status"] != "done" for video in videos)
+    return {"done": len(videos) - failed, "failed": failed, "videos": videos}
 
 
 def record_path(output: Path, item: Item) -> Path:
@@ -196,10 +188,10 @@ def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
     raise VideoError(f"{mask}: no mask for {item.source.name} in it")
 
 
-def _signature(item: Item, call: Callable[[Item], str]) -> str:
-    """The digest of a call; an empty one, as of nothing done, where a file that it depends on is not there."""
+def _key_of(item: Item, cache_key: CacheKey) -> str:
+    """The cache key of an input; an empty one, as of nothing done, where a file that it depends on is not there."""
     try:
-        return call(item)
+        return cache_key(item)
     except (ValueError, OSError):
         return ""
 
@@ -211,9 +203,9 @@ def _read_record(output: Path, item: Item) -> dict[str, Any]:
         return {}
 
 
-def _done_before(output: Path, item: Item, signature: str) -> bool:
+def _is_done(output: Path, item: Item, key: str) -> bool:
     record = _read_record(output, item)
-    done = record.get("status") == "done" and record.get("call") == signature
+    done = record.get("status") == "done" and record.get("cache_key") == key
     return done and (output / record["output"]).exists()
 
 

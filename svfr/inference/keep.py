@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from svfr.data.frames import to_gray
+from svfr.inference.settings import Sampling
 
 # The blur below which nothing is kept, of the crop's side. At 512 px (sigma 16) what the presets of
 # `svfr.data.degradations` leave of real clips is 42 (`svfr`) to 48 dB from the truth, which no restoration reaches.
@@ -34,24 +35,13 @@ class KeepRules:
     colorizing: bool = False
 
     @classmethod
-    def resolve(
-        cls,
-        tasks: tuple[str, ...],
-        strategy: str,
-        keep_known: bool | None = None,
-        keep_luminance: bool | None = None,
-        keep_tone: bool | None = None,
-    ) -> "KeepRules":
-        """The rules that the tasks allow; by default (None), all of them in `chained` and none in `released`."""
-
-        def wanted(choice: bool | None) -> bool:
-            return strategy == "chained" if choice is None else choice
-
+    def resolve(cls, tasks: tuple[str, ...], sampling: Sampling) -> "KeepRules":
+        """The rules of resolved settings that the tasks allow."""
         colorizing, bfr = "colorization" in tasks, "bfr" in tasks
         return cls(
-            known=wanted(keep_known) and tasks == ("inpainting",),
-            luminance=wanted(keep_luminance) and colorizing and not bfr,
-            tone=wanted(keep_tone) and bfr,
+            known=bool(sampling.keep_known) and tasks == ("inpainting",),
+            luminance=bool(sampling.keep_luminance) and colorizing and not bfr,
+            tone=bool(sampling.keep_tone) and bfr,
             colorizing=colorizing,
         )
 

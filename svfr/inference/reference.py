@@ -78,8 +78,11 @@ class ReferenceFinder:
                     best, best_score = (image, face.landmarks), score
         return None if best is None else self.from_aligned(*best)
 
-    def released(self, frames: Tensor, landmarks: np.ndarray | None = None) -> Reference | None:
-        """The released code's choice: the last frame; the VAE sees it unclamped, the ID network truncated to uint8."""
+    def from_released_clip(self, frames: Tensor, landmarks: np.ndarray | None = None) -> Reference | None:
+        """The released code's choice from (f, 3, s, s) frames: the last one.
+
+        The VAE sees it unclamped, the ID network truncated to uint8.
+        """
         image = (to_unit(frames[-1]) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         if landmarks is None:
             landmarks = self._landmarks(image) if self.detector else _template(image.shape[0])

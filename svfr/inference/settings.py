@@ -1,23 +1,37 @@
-"""Settings of `scripts/infer.py`."""
+"""What a user can set of a restoration: the command line's keys, Python's keywords, and what records say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from svfr.config import ConfigError, check_at_least, check_choice
+from svfr.config import ConfigError, check_at_least
+from svfr.diffusion import SAMPLERS
+from svfr.models.components import Components
+
+# The released code's constants (its inference script and pipeline).
+RELEASED_STEPS = (50, 30)
+RELEASED_OVERLAP = 3
+
+Settings = TypeVar("Settings", bound="Sampling")
 
 
-@dataclass
-class InferConfig:
-    """How `scripts/infer.py` restores. None leaves a value to the weights, which know what they were trained for."""
+@dataclass(frozen=True)
+class Sampling:
+    """How an aligned face clip is restored. None leaves a value to the weights, which know what they were trained for.
 
-    num_inference_steps: int | None = None
-    """Denoising steps of each clip (`released`: of each of its passes; its default is 50 and 30)."""
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+
+    strategy: Literal["chained", "released"] = "chained"
+    """chained (the paper's self-referred refinement, clip by clip, streaming) | released (the released code)."""
+    num_inference_steps: Any = None
+    """Denoising steps of each clip. For `released`, a pair sets its two passes; its default is 50 and 30."""
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
-    """euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic (Euler's, its first estimate the
-    mean over a noise and its opposite: less flicker where steps are few). `released` is Euler's."""
-    strategy: str = "chained"
-    """chained (the paper's self-referred refinement, streaming) | released (the released code, for comparison)."""
+    """Of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
+    (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
+    is Euler's."""
     seed: int = 0
     """Of all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
@@ -25,42 +39,91 @@ class InferConfig:
     clip_length: int | None = None
     """Frames that are denoised together."""
     overlap: int | None = None
-    """Frames that neighbouring clips share."""
-    dtype: str = "auto"
-    """auto | float32 | bfloat16 | float16. auto is bfloat16 on an accelerator, float32 on the CPU."""
-    device: str = "auto"
-    """auto, or a torch device."""
+    """Frames that neighbouring clips (`released`: windows) share."""
     decode_chunk_size: int | None = None
     """Frames that the VAE decodes together; fewer take less memory."""
-    reference_frame: str = "best"
-    """best (sharpest well-detected frontal face of the first clip) | last | none."""
-    face: str = "auto"
-    """auto (find the largest face, restore its crop, paste it back) | aligned (the whole frame is the face crop)."""
-    detector: str = "auto"
-    """auto | insightface | yunet."""
+    reference_frame: Literal["best", "last", "none"] = "best"
+    """Frame of the first clip that later clips refer to: best (sharpest well-detected frontal face) | last | none."""
     keep_known: bool | None = None
     """Copy the pixels outside the mask from the input, when inpainting is the only task. Default: in `chained`."""
     keep_luminance: bool | None = None
-    """Keep the input's luminance, when colorizing without bfr. Default: in `chained`."""
+    """Keep the input's luma outside the mask, when colorizing without bfr. Default: in `chained`."""
     keep_tone: bool | None = None
     """Keep slow changes of light and colour (of light alone when colorizing), with bfr. Default: in `chained`."""
-    format: str = "mp4"
+
+    def __post_init__(self) -> None:
+        is_released = self.strategy == "released"
+        steps = self.num_inference_steps
+        if isinstance(steps, list | tuple):
+            object.__setattr__(self, "num_inference_steps", tuple(steps))
+            if not is_released or len(steps) != 2:
+                raise ConfigError(f"num_inference_steps={steps}: only the strategy released takes a pair")
+        for count in steps if isinstance(steps, list | tuple) else (steps,):
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise ConfigError(f"num_inference_steps={steps}: has to be a whole number of at least 1")
+        if self.sampler not in (None, *SAMPLERS):
+            raise ConfigError(f"sampler={self.sampler}: choose from {', '.join(SAMPLERS)}")
+        if is_released and self.sampler not in (None, "euler"):
+            raise ConfigError(f"sampler={self.sampler}: the strategy released samples by Euler's method alone")
+        for name in ("size", "clip_length", "decode_chunk_size"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("overlap", "guidance_scale", "seed"):
+            check_at_least(name, getattr(self, name), 0)
+        if self.overlap and self.clip_length and self.overlap >= self.clip_length:
+            raise ConfigError(f"overlap={self.overlap}: has to be less than clip_length ({self.clip_length})")
+
+    def resolve(self: Settings, components: Components) -> Settings:
+        """The same with every None replaced, by what the weights want or the released code's constants.
+
+        Raises:
+            ConfigError: values that don't fit together, or that the networks cannot take.
+        """
+        settings, is_released = components.settings, self.strategy == "released"
+        length = self.clip_length or settings.clip_length
+
+        def default(value: Any, chained: Any, released: Any) -> Any:
+            return value if value is not None else released if is_released else chained
+
+        return replace(
+            self,
+            num_inference_steps=default(self.num_inference_steps, settings.num_inference_steps, RELEASED_STEPS),
+            guidance_scale=default(self.guidance_scale, settings.guidance_scale, settings.guidance_scale),
+            sampler=default(self.sampler, settings.sampler, "euler"),
+            size=components.check_size(self.size or settings.size),
+            clip_length=length,
+            overlap=default(self.overlap, min(1, length - 1), min(RELEASED_OVERLAP, length - 1)),
+            decode_chunk_size=self.decode_chunk_size or length,
+            keep_known=default(self.keep_known, True, False),
+            keep_luminance=default(self.keep_luminance, True, False),
+            keep_tone=default(self.keep_tone, True, False),
+        )
+
+
+@dataclass(frozen=True)
+class VideoSettings(Sampling):
+    """How a whole video is restored."""
+
+    face: Literal["auto", "aligned"] = "auto"
+    """auto (find the largest face, restore its crop, paste it back) | aligned (the whole frame is the face crop)."""
+    format: Literal["mp4", "png"] = "mp4"
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
 
     def __post_init__(self) -> None:
-        check_choice("strategy", self.strategy, ("chained", "released"))
-        if self.sampler is not None:
-            check_choice("sampler", self.sampler, ("euler", "dpmpp_2m", "antithetic"))
-        check_choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        check_choice("reference_frame", self.reference_frame, ("best", "last", "none"))
-        check_choice("face", self.face, ("auto", "aligned"))
-        check_choice("detector", self.detector, ("auto", "insightface", "yunet"))
-        check_choice("format", self.format, ("mp4", "png"))
-        for name in ("num_inference_steps", "size", "clip_length", "decode_chunk_size"):
-            check_at_least(name, getattr(self, name), 1)
-        for name in ("overlap", "guidance_scale", "crf", "seed"):
-            check_at_least(name, getattr(self, name), 0)
+        super().__post_init__()
+        check_at_least("crf", self.crf, 0)
         if self.crf > 51:
             raise ConfigError(f"crf={self.crf}: has to be at most 51")
+
+
+@dataclass(frozen=True)
+class InferConfig(VideoSettings):
+    """All settings of `scripts/infer.py`."""
+
+    detector: Literal["auto", "insightface", "yunet"] = "auto"
+    """Finds faces; auto takes an InsightFace pack that is already there, else YuNet."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto is bfloat16 on an accelerator, float32 on the CPU."""
+    device: str = "auto"
+    """auto, or a torch device."""

@@ -1,12 +1,11 @@
 """Restore a whole video file by streaming: find the face, restore its crop clip by clip, paste it back, write."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,8 +16,12 @@ from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint
 from svfr.data.tracks import FaceTrack, track_largest_face
 from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
 from svfr.inference.keep import KeepRules
+from svfr.inference.reference import ReferenceFinder
+from svfr.inference.settings import VideoSettings
+from svfr.inference.strategies import restore_clips
+from svfr.models.components import Components
 
-OnProgress = Callable[[float, str], None]  # told the frames that the work just done amounts to, and the stage
+OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
 TO_THE_END = 2**62  # a frame index that no video reaches
 
@@ -39,17 +42,7 @@ class VideoReport:
     notes: list[str] = field(default_factory=list)
 
 
-class Stream(Protocol):
-    """Restores the frames of one segment: (3, s, s) in, in [-1, 1]; (n, 3, s, s) out, each frame once, in order."""
-
-    def __call__(
-        self, frames: Iterator[Tensor], first_frame: int, on_step: Callable[[float], None]
-    ) -> Iterator[Tensor]:
-        """Restore frames whose first one is number `first_frame` of its video."""
-        ...
-
-
-class Segment(NamedTuple):
+class _Segment(NamedTuple):
     """Consecutive frames whose face is restored as one chain of clips."""
 
     start: int
@@ -57,25 +50,25 @@ class Segment(NamedTuple):
     boxes: Iterable[np.ndarray | None]  # (4,) square crop of each frame [px]; None is the whole frame
 
 
-class _Pending(NamedTuple):
+class _Crop(NamedTuple):
+    """A frame, its hole and box, and what the networks see of it."""
+
     frame: Frame
     hole: np.ndarray | None  # (h, w) bool at the frame's size
     box: np.ndarray | None
+    lq: Tensor  # (3, s, s) in [-1, 1]
 
 
 def restore_video(
-    stream: Stream,
+    components: Components,
+    references: ReferenceFinder,
+    settings: VideoSettings,
     source: Path,
     target: Path,
     tasks: tuple[str, ...],
-    keep: KeepRules,
     *,
-    size: int,
     mask: Path | None = None,
-    detector: FaceDetector | None = None,
-    face: str = "auto",
-    format: str = "mp4",
-    crf: int = 18,
+    reference: np.ndarray | None = None,
     on_progress: OnProgress | None = None,
 ) -> VideoReport:
     """Restore a video, an image or a folder of frames.
@@ -84,72 +77,60 @@ def restore_video(
     restore it; both stream.
 
     Args:
-        stream: restores the aligned crops.
+        components: the networks.
+        references: finds references; its detector finds the faces of the video, too.
+        settings: resolved.
         source: the input.
         target: the result; its suffix may change with the container (see `VideoWriter`).
         tasks: from `parse_tasks`.
-        keep: what the result keeps of the input.
-        size: side of the square that is restored [px].
         mask: image, video or folder of images; white is a hole. One image serves all frames.
-        detector: finds faces; needed for "auto".
-        face: "auto" or "aligned" (the whole frame is the crop).
-        format: "mp4" or "png".
-        crf: H.264 quality.
+        reference: (h, w, 3) uint8 photo of the person.
         on_progress: called with (frames, "faces" or "restore").
 
     Raises:
         VideoError: the input, the mask or the output cannot be used; nothing is left at `target`.
+        ValueError: no face in the photo, or no detector to find faces with.
     """
     started = time.perf_counter()
-
-    def advance(frames: float) -> None:
-        if on_progress:
-            on_progress(frames, "restore")
-
+    advance = (lambda frames: on_progress(frames, "restore")) if on_progress else None
+    detector, size = references.detector, settings.size
+    assert size is not None  # resolved
+    keep = KeepRules.resolve(tasks, settings)
+    photo = None
+    if reference is not None:
+        photo = references.from_photo(reference, size, whole=settings.face == "aligned")
     info = probe(source)
-    notes: list[str] = []
-    if face == "auto":
-        if detector is None:
-            raise ValueError('face="auto" needs a detector')
-        tracks = find_tracks(source, info, detector, on_progress)
-        segments = [Segment(track.start, track.stop, track.boxes) for track in tracks]
-        if not tracks:
-            notes.append("no face found: the input passed through unchanged")
-    else:
-        segments = [Segment(0, TO_THE_END, repeat(None))]
+    segments, notes = _find_segments(source, info, settings.face, detector, on_progress)
 
     pairs = _with_masks(source, mask, info)
     position = restored_frames = 0
-    with VideoWriter(target, source=info, format=format, crf=crf) as writer:
+    with VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
         if writer.path.resolve() == source.resolve():
             raise VideoError(f"{source}: the result would replace it; choose another output")
-
-        def pass_through(num_frames: int) -> int:
-            passed = 0
-            for frame, _ in islice(pairs, num_frames):
+        for segment in (*segments, _Segment(TO_THE_END, TO_THE_END, ())):
+            # 1. Frames before the segment have no face.
+            for frame, _ in islice(pairs, segment.start - position):
                 writer.write(frame.image, frame.pts, frame.time_base)
-                passed += 1
-                advance(1)
-            return passed
-
-        for segment in segments:
-            position += pass_through(segment.start - position)
-            pending: deque[_Pending] = deque()
-            restored = stream(_degraded(pairs, segment, pending, tasks, size), segment.start, advance)
-            for chunk in restored:
-                for image in to_uint8(to_unit(chunk)):
-                    frame, hole, box = pending.popleft()
-                    writer.write(_put_back(frame.image, image, box, hole, keep), frame.pts, frame.time_base)
-                    position += 1
-                    restored_frames += 1
-        position += pass_through(TO_THE_END)
+                position += 1
+                if advance:
+                    advance(1)
+            # 2. Those in it are cropped, restored clip by clip, and pasted back.
+            crops = _crop_segment(pairs, segment, tasks, size)
+            for clip, restored in restore_clips(
+                components, settings, tasks, crops, references, photo, first_frame=segment.start, on_step=advance
+            ):
+                for crop, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
+                    result = _put_back(crop.frame.image, image, crop.box, crop.hole, keep)
+                    writer.write(result, crop.frame.pts, crop.frame.time_base)
+                position += len(clip)
+                restored_frames += len(clip)
         if position == 0:
             raise VideoError(f"{source}: no frames")
     return VideoReport(
         output=writer.path,
         num_frames=position,
         restored_frames=restored_frames,
-        num_tracks=len(segments) if face == "auto" else 1,
+        num_tracks=len(segments),
         width=info.width,
         height=info.height,
         fps=float(info.fps),
@@ -157,6 +138,19 @@ def restore_video(
         detector=detector.name if detector else None,
         notes=notes,
     )
+
+
+def _find_segments(
+    source: Path, info: VideoInfo, face: str, detector: FaceDetector | None, on_progress: OnProgress | None
+) -> tuple[list[_Segment], list[str]]:
+    """What to restore as one chain each, and notes to the user."""
+    if face == "aligned":
+        return [_Segment(0, TO_THE_END, repeat(None))], []
+    if detector is None:
+        raise ValueError('face="auto" needs a detector')
+    tracks = find_tracks(source, info, detector, on_progress)
+    notes = [] if tracks else ["no face found: the input passed through unchanged"]
+    return [_Segment(track.start, track.stop, track.boxes) for track in tracks], notes
 
 
 def find_tracks(
@@ -173,14 +167,10 @@ def find_tracks(
     return track_largest_face(detections(), float(info.fps))
 
 
-def _degraded(
-    pairs: Iterator[tuple[Frame, np.ndarray | None]],
-    segment: Segment,
-    pending: deque[_Pending],
-    tasks: tuple[str, ...],
-    size: int,
-) -> Iterator[Tensor]:
-    """The network's input for the frames of a segment; each frame is left in `pending` for its result."""
+def _crop_segment(
+    pairs: Iterator[tuple[Frame, np.ndarray | None]], segment: _Segment, tasks: tuple[str, ...], size: int
+) -> Iterator[_Crop]:
+    """Read the frames of a segment and cut out its face."""
     frames = islice(pairs, segment.stop - segment.start)
     for (frame, mask), box in zip(frames, segment.boxes, strict=False):
         image, hole = frame.image, None
@@ -191,8 +181,7 @@ def _degraded(
             cut, cut_hole = resize(image, size, size), None if mask is None else resize_mask(mask, size, size)
         else:
             cut, cut_hole = crop(image, box, size), None if hole is None else _crop_hole(hole, box, size)
-        pending.append(_Pending(frame, hole, box))
-        yield to_tensor(task_input(cut, tasks, cut_hole))
+        yield _Crop(frame, hole, box, to_tensor(task_input(cut, tasks, cut_hole)))
 
 
 def _crop_hole(hole: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

@@ -103,8 +103,8 @@ class Components:
         self.settings = settings
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
-        """The parts that are saved, by folder name."""
+    def networks(self) -> dict[str, Any]:
+        """All networks, by the name of their folder."""
         heads = {
             "latent_transformer": self.model.latent_transformer,
             "landmark_predictor": self.model.landmark_predictor,
@@ -133,6 +133,17 @@ class Components:
     def latent_channels(self) -> int:
         """Channels of the VAE's latents."""
         return self.vae.config.latent_channels
+
+    def check_size(self, size: int) -> int:
+        """The side of a square [px] that the networks are to restore, if they can.
+
+        Raises:
+            ValueError: they cannot halve it as often as they need to.
+        """
+        multiple = self.downscale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
+        if size < multiple or size % multiple:
+            raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
+        return size
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -228,8 +239,8 @@ class Components:
         """Write all parts in diffusers layout (safetensors), with an index that holds the settings."""
         folder.mkdir(parents=True, exist_ok=True)
         index: dict[str, Any] = {"_class_name": "SVFRPipeline", "_diffusers_version": diffusers.__version__}
-        for name, part in self.parts.items():
-            part.save_pretrained(folder / name)  # type: ignore[operator]
+        for name, part in self.networks.items():
+            part.save_pretrained(folder / name)
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
         self.scheduler.save_pretrained(folder / "scheduler")
         index["scheduler"] = ["diffusers", type(self.scheduler).__name__]

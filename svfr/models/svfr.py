@@ -1,6 +1,6 @@
 """SVFR: all that is trained, in the one module that the training loop and the pipeline both call."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from svfr.diffusion import get_scalings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
-from svfr.models.unet import FixedContext, widen_conv_in
+from svfr.models.unet import FixedContext, keep_mid_features, widen_conv_in
 
 
 class SVFROutput(NamedTuple):
@@ -42,11 +42,7 @@ class SVFR(nn.Module):
         self.id_projector = id_projector
         self.latent_transformer = latent_transformer
         self.landmark_predictor = landmark_predictor
-        self._mid_features: Tensor | None = None
-        unet.mid_block.register_forward_hook(self._tap_mid_block)
-
-    def _tap_mid_block(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._mid_features = output
+        keep_mid_features(unet)
 
     def forward(
         self,
@@ -88,9 +84,9 @@ class SVFR(nn.Module):
             prediction = self._run_unet(sample, scalings.noise, id_tokens.to(dtype), task_prompt)
         denoised = skip * noisy_latents + out * prediction.float()
 
-        mid_features, self._mid_features = self._mid_features, None
-        assert mid_features is not None  # the hook fires in every pass
-        return SVFROutput(prediction, denoised, mid_features.unflatten(0, (-1, num_frames)))
+        mid_features = self.unet.mid_block.last_output.unflatten(0, (-1, num_frames))
+        self.unet.mid_block.last_output = None  # it holds the graph
+        return SVFROutput(prediction, denoised, mid_features)
 
     def _run_unet(self, sample: Tensor, noise: Tensor, tokens: Tensor, task_prompt: Tensor) -> Tensor:
         # The task prompt takes the place of SVD's (fps, motion bucket, noise augmentation).

@@ -45,6 +45,16 @@ def widen_conv_in(unet: UNetSpatioTemporalConditionModel) -> None:
     unet.register_to_config(in_channels=new.in_channels)
 
 
+def keep_mid_features(unet: UNetSpatioTemporalConditionModel) -> None:
+    """Let the UNet's mid block, in place, keep its last output as `mid_block.last_output`; twice is once."""
+    if _keep_output not in unet.mid_block._forward_hooks.values():
+        unet.mid_block.register_forward_hook(_keep_output)
+
+
+def _keep_output(module: nn.Module, inputs: object, output: Tensor) -> None:
+    module.last_output = output
+
+
 def checkpoint_blocks(unet: UNetSpatioTemporalConditionModel) -> None:
     """Let every residual and every transformer block, in place, keep its input alone and compute the rest again.
 

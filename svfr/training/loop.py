@@ -21,7 +21,6 @@ from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, Rende
 from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
 from svfr.data.latent_cache import LatentCache, fingerprint
 from svfr.data.sampler import ClipBatchSampler
-from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
@@ -204,7 +203,7 @@ def make_components(config: TrainConfig) -> Components:
         latent_transformer=config.lambda_ulr > 0,
         landmark_predictor=config.lambda_prior > 0,
     )
-    SVFRPipeline(components).resolve_size(config.data.size)
+    components.check_size(config.data.size)
     use_for(components, config.data.size, config.data.num_frames)
     return components
 

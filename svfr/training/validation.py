@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from svfr.data.dataset import Sample
 from svfr.data.frames import to_uint8, to_unit
-from svfr.inference.options import SamplingOptions
-from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.chain import Chain
+from svfr.inference.settings import Sampling
 from svfr.metrics import Chunk, build_metrics
 from svfr.models.components import Components
 from svfr.tasks import TASKS
@@ -45,14 +44,15 @@ class Validator:
             Means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same
             of SSIM, where it can be computed.
         """
-        pipe = SVFRPipeline(components)
+        sampling = Sampling(seed=self.seed).resolve(components)
         values: dict[str, list[float]] = {}
         rows = []
         for sample in self.samples:
             truth = to_uint8(to_unit(sample.gt))
             for view, prompt in zip(sample.lq, sample.task_prompts.tolist(), strict=True):
                 tasks = tuple(task for task, chosen in zip(TASKS, prompt, strict=True) if chosen)
-                restored = to_uint8(to_unit(_restore(pipe, view, tasks, self.seed)))
+                chain = Chain(components, sampling, torch.tensor(prompt))
+                restored = to_uint8(to_unit(chain(view)))
                 degraded = to_uint8(to_unit(view))
                 name = ",".join(tasks)
                 for kind, frames in (("", restored), ("_degraded", degraded)):
@@ -73,12 +73,6 @@ class Validator:
             row = metric.compute()
             numbers |= {name: value for name in METRICS if (value := row.get(name)) is not None}
         return numbers
-
-
-@torch.no_grad()
-def _restore(pipe: SVFRPipeline, lq: Tensor, tasks: tuple[str, ...], seed: int) -> Tensor:
-    options = SamplingOptions.resolve(pipe.components.settings, seed=seed)
-    return torch.cat(list(pipe.stream(iter(lq), tasks, None, options, reference_frame="none")))
 
 
 def _row(title: str, clips: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_from_init_folder_to_shipped_model(tmp_path: Path, kind: str) -> None:
     full = sum(file.stat().st_size for file in (tmp_path / "weights").rglob("*.safetensors"))
     assert size == pytest.approx(full / 2, rel=0.1)
     pipe = SVFRPipeline.from_pretrained(tmp_path / "model", device="cpu", dtype="float32")
-    assert pipe.components.latent_channels == 6
+    assert pipe.parts.latent_channels == 6
     assert pipe(tiny.clip(6)).shape == (6, 32, 32, 3)
 
 

@@ -33,7 +33,7 @@ def test_demo_on_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
 
 def test_untrained_model_is_called_so() -> None:
     pipe = tiny.patch_pipeline()
-    pipe.components.settings = tiny.ModelSettings(untrained=True)
+    pipe.parts.settings = tiny.ModelSettings(untrained=True)
     assert "UNTRAINED" in demo.introduce(pipe, "demo")
 
 

@@ -61,7 +61,7 @@ def test_from_nothing_to_a_model_and_again_at_once(
     assert (folder / "model/curves.png").stat().st_size > 1000
     pipe = SVFRPipeline.from_pretrained(folder / "model", device="cpu", dtype="float32")
     assert pipe(tiny.clip(3)).shape == (3, 32, 32, 3)
-    assert pipe.components.settings.clip_length == 2
+    assert pipe.parts.settings.clip_length == 2
 
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors") if "model" not in file.parts}
     monkeypatch.setattr("svfr.demo.steps.fit_patches", None)  # what has passed its gate is not made again

@@ -37,7 +37,7 @@ class Batch:
         self.restored: list[str] = []
         self.told: list[str] = []
 
-    def call(self, item: Item) -> str:
+    def cache_key(self, item: Item) -> str:
         return digest({"settings": self.settings, "file": fingerprint(item.source)})
 
     def restore(self, item: Item) -> VideoReport:
@@ -53,9 +53,10 @@ class Batch:
         self.told.clear()
         items = find_items(self.input, self.output, "mp4")
         try:
-            run_items(items, self.output, self.call, self.restore, self.told.append, lambda _: None)
+            run_items(items, self.output, self.cache_key, self.restore, self.told.append, lambda _: None)
         finally:
-            report = collect(items, self.output, self.call, {"svfr": "test"})
+            report = collect(items, self.output, self.cache_key)
+            write_json(self.output / REPORT, report)
         return report
 
 
@@ -209,14 +210,14 @@ def test_a_bad_input_stops_nothing(make_batch: Callable[..., Batch]) -> None:
 
 def test_a_call_that_cannot_be_described_fails_alone(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch("a.mp4", "b.mp4")
-    describe = batch.call
+    describe = batch.cache_key
 
-    def call(item: Item) -> str:
+    def cache_key(item: Item) -> str:
         if item.source.name == "a.mp4":
             raise VideoError("no mask for a.mp4")
         return describe(item)
 
-    batch.call = call  # type: ignore[method-assign]
+    batch.cache_key = cache_key  # type: ignore[method-assign]
     batch.faults = {"a.mp4": VideoError("no mask for a.mp4")}
     report = batch.run()
     assert [video["reason"] for video in report["videos"]] == ["no mask for a.mp4", None]

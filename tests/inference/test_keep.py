@@ -1,10 +1,15 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 
+from svfr.config import make
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import to_gray
 from svfr.inference.keep import TONE_SIGMA, KeepRules, blur, fill_smoothly, keep_luma, keep_tone
+from svfr.inference.settings import Sampling
+from tests import tiny
 from tests.assets import ASSETS, frames, needs_assets
 
 
@@ -136,6 +141,10 @@ def test_nothing_that_is_not_known_is_used(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(fill_smoothly(values, known), 7, rtol=1e-5)
 
 
+def rules(tasks: tuple[str, ...], **sampling: Any) -> KeepRules:
+    return KeepRules.resolve(tasks, make(Sampling, sampling).resolve(tiny.pipeline(heads=False).parts))
+
+
 @pytest.mark.parametrize("tasks", [("inpainting",), ("colorization", "inpainting"), ("bfr", "inpainting")])
 def test_no_seam_shows_around_holes(tasks: tuple[str, ...]) -> None:
     y, x = np.mgrid[:64, :64]
@@ -144,16 +153,16 @@ def test_no_seam_shows_around_holes(tasks: tuple[str, ...]) -> None:
     hole[20:40, 16:48] = True
     restored = (source * 0.8 + 30).astype(np.uint8)  # right but for its light
     painted = np.where(hole[..., None], np.uint8(255), source)
-    kept = KeepRules.resolve(tasks, "chained").apply(restored, painted, hole, 64)
+    kept = rules(tasks, strategy="chained").apply(restored, painted, hole, 64)
     assert np.abs(kept.astype(int) - source).max() <= 4
     assert np.abs(restored.astype(int) - source).max() > 10
 
 
 def test_rules_by_task_and_strategy() -> None:
-    assert KeepRules.resolve(("inpainting",), "chained") == KeepRules(known=True)
-    assert KeepRules.resolve(("colorization",), "chained") == KeepRules(luminance=True, colorizing=True)
-    assert KeepRules.resolve(("bfr", "inpainting"), "chained") == KeepRules(tone=True)
-    assert KeepRules.resolve(("bfr", "colorization"), "chained") == KeepRules(tone=True, colorizing=True)
-    assert not KeepRules.resolve(("bfr",), "chained", keep_tone=False).anything
-    assert not KeepRules.resolve(("bfr", "colorization", "inpainting"), "released").anything
-    assert KeepRules.resolve(("bfr",), "released", keep_tone=True).tone
+    assert rules(("inpainting",), strategy="chained") == KeepRules(known=True)
+    assert rules(("colorization",), strategy="chained") == KeepRules(luminance=True, colorizing=True)
+    assert rules(("bfr", "inpainting"), strategy="chained") == KeepRules(tone=True)
+    assert rules(("bfr", "colorization"), strategy="chained") == KeepRules(tone=True, colorizing=True)
+    assert not rules(("bfr",), strategy="chained", keep_tone=False).anything
+    assert not rules(("bfr", "colorization", "inpainting"), strategy="released").anything
+    assert rules(("bfr",), strategy="released", keep_tone=True).tone

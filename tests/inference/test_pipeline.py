@@ -1,5 +1,7 @@
 from dataclasses import replace
 from itertools import count, islice
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,10 @@ from torch import Tensor
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.diffusion import SAMPLERS
-from svfr.inference.chain import frame_noise
-from svfr.inference.options import SamplingOptions
+from svfr.inference.denoising import frame_noise
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.settings import Sampling
+from svfr.inference.strategies import restore_clips
 from svfr.models.components import ModelSettings
 from svfr.models.devices import resolve_device, resolve_dtype
 from tests import tiny
@@ -72,7 +75,7 @@ def test_sampler(pipe: SVFRPipeline, clip: np.ndarray, monkeypatch: pytest.Monke
     assert levels(euler, antithetic) > 0
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), euler)
     released = pipe(clip[:6], strategy="released", **arguments)
-    monkeypatch.setattr(pipe.components, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
+    monkeypatch.setattr(pipe.parts, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), dpmpp_2m)
     np.testing.assert_array_equal(pipe(clip[:6], strategy="released", **arguments), released)
 
@@ -177,7 +180,8 @@ def test_clip_of_one_frame(pipe: SVFRPipeline, clip: np.ndarray) -> None:
 
 def test_tensor_and_array_are_the_same_result(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     for tasks in ("bfr", "colorization"):
-        array, unit = (pipe(clip[:3], tasks=tasks, output_type=kind) for kind in ("np", "pt"))
+        array, unit, images = (pipe(clip[:3], tasks=tasks, output_type=kind) for kind in ("np", "pt", "pil"))
+        np.testing.assert_array_equal(np.stack([np.asarray(image) for image in images]), array)
         assert isinstance(unit, Tensor)
         assert unit.shape == (3, 3, SIZE, SIZE)
         assert unit.dtype == torch.float32
@@ -211,18 +215,18 @@ def test_progress(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     assert sum(work) == pytest.approx(9)
 
 
-def test_stream_reads_no_further_than_it_has_to(pipe: SVFRPipeline, clip: np.ndarray) -> None:
+def test_no_frame_is_read_before_it_is_needed(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     read = []
 
     def endless() -> Any:
         for index in count():
             read.append(index)
-            yield to_tensor(resize(clip[index % 12], SIZE, SIZE))
+            yield SimpleNamespace(lq=to_tensor(resize(clip[index % 12], SIZE, SIZE)))
 
-    restored = pipe.stream(endless(), ("bfr",), None, SamplingOptions.resolve(pipe.components.settings))
+    clips = restore_clips(pipe.parts, Sampling().resolve(pipe.parts), ("bfr",), endless(), pipe.references)
     assert not read
-    lengths = [len(frames) for frames in islice(restored, 2)]
-    assert lengths == [4, 3]
+    lengths = [(len(crops), len(restored)) for crops, restored in islice(clips, 2)]
+    assert lengths == [(4, 4), (3, 3)]
     assert len(read) == 7
 
 
@@ -303,7 +307,7 @@ class Detector:
 
 @pytest.mark.parametrize("strategy", ["chained", "released"])
 def test_landmarks_come_from_the_detector(pipe: SVFRPipeline, clip: np.ndarray, strategy: str) -> None:
-    detecting = SVFRPipeline(pipe.components, Detector())
+    detecting = SVFRPipeline.from_components(pipe.parts, Detector())
     arguments: dict[str, Any] = {
         "strategy": strategy,
         "num_inference_steps": 2,
@@ -317,7 +321,7 @@ def test_landmarks_come_from_the_detector(pipe: SVFRPipeline, clip: np.ndarray, 
 
 @pytest.mark.parametrize("strategy", ["chained", "released"])
 def test_no_face_no_reference(pipe: SVFRPipeline, clip: np.ndarray, strategy: str) -> None:
-    blind = SVFRPipeline(pipe.components, Detector(found=False))
+    blind = SVFRPipeline.from_components(pipe.parts, Detector(found=False))
     one, other = (
         blind(clip[:7], strategy=strategy, num_inference_steps=2, overlap=1),
         pipe(clip[:7], strategy=strategy, num_inference_steps=2, overlap=1, reference_frame="none"),
@@ -328,7 +332,7 @@ def test_no_face_no_reference(pipe: SVFRPipeline, clip: np.ndarray, strategy: st
 def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     for how, frames in (("best", 4), ("last", 1)):
         detector = Detector()
-        SVFRPipeline(pipe.components, detector)(clip[:9], reference_frame=how)
+        SVFRPipeline.from_components(pipe.parts, detector)(clip[:9], reference_frame=how)
         assert detector.seen == frames
 
 
@@ -354,16 +358,21 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"reference": np.zeros((40, 48), np.uint8)}, "reference"),
         ({"size": 36}, "size is 36: it has to be a multiple of 8"),
         ({"size": 4}, "size is 4"),
-        ({"size": 0}, "size is 0"),
-        ({"sampler": "ddim"}, "sampler 'ddim': choose from euler, dpmpp_2m, antithetic"),
-        ({"sampler": "dpmpp_2m", "strategy": "released"}, "'released' samples by Euler's method alone"),
-        ({"strategy": "windows"}, "strategy 'windows': choose from chained, released"),
-        ({"reference_frame": "first"}, "reference_frame 'first'"),
-        ({"overlap": 4}, "overlap is 4: it has to be less than clip_length"),
-        ({"clip_length": 0}, "clip_length is 0"),
+        ({"size": 0}, "size=0: has to be"),
+        ({"sampler": "ddim"}, "sampler=ddim: choose from euler, dpmpp_2m, antithetic"),
+        ({"sampler": "dpmpp_2m", "strategy": "released"}, "released samples by Euler's method alone"),
+        ({"strategy": "windows"}, "strategy=windows: choose from chained, released"),
+        ({"reference_frame": "first"}, "reference_frame=first: choose from best, last, none"),
+        ({"overlap": 4}, "overlap=4: has to be less than clip_length"),
+        ({"clip_length": 0}, "clip_length=0"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"num_inference_steps": (2, 0), "strategy": "released"}, "num_inference_steps"),
-        ({"decode_chunk_size": 0}, "decode_chunk_size is 0"),
+        ({"decode_chunk_size": 0}, "decode_chunk_size=0"),
+        ({"num_inference_steps": (2, 2)}, "only the strategy released takes a pair"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps=2.5: has to be a whole number"),
+        ({"num_inference_step": 4}, "num_inference_step.*num_inference_steps"),
+        ({"seed": "one"}, "seed"),
+        ({"output_type": "jpg"}, "output_type 'jpg': choose from np, pt, pil"),
         ({"initial_noise": (torch.zeros(4, *tiny.LATENT),) * 2}, "initial_noise has to be one tensor"),
         ({"initial_noise": torch.zeros(4, *tiny.LATENT), "strategy": "released"}, "initial_noise has to be a pair"),
         ({"initial_noise": torch.zeros(3, *tiny.LATENT)}, "initial_noise"),
@@ -383,21 +392,51 @@ def test_list_of_frames(pipe: SVFRPipeline, clip: np.ndarray) -> None:
 # Defaults
 
 
-def test_options_come_from_the_weights(pipe: SVFRPipeline) -> None:
-    options = SamplingOptions.resolve(pipe.components.settings)
-    assert options.num_inference_steps == (tiny.STEPS, tiny.STEPS)
-    assert (options.clip_length, options.overlap, options.decode_chunk_size) == (tiny.CLIP, 1, tiny.CLIP)
-    assert options.guidance_scale == 2.0
-    assert SamplingOptions.resolve(pipe.components.settings, clip_length=1).overlap == 0
-    assert pipe.resolve_size(None) == SIZE
+def test_sampling_comes_from_the_weights(pipe: SVFRPipeline) -> None:
+    resolved = Sampling().resolve(pipe.parts)
+    assert None not in vars(resolved).values()
+    assert (resolved.num_inference_steps, resolved.guidance_scale, resolved.sampler) == (tiny.STEPS, 2.0, "euler")
+    assert (resolved.clip_length, resolved.overlap, resolved.decode_chunk_size) == (tiny.CLIP, 1, tiny.CLIP)
+    assert resolved.size == SIZE
+    assert (resolved.keep_known, resolved.keep_luminance, resolved.keep_tone) == (True,) * 3
+    assert Sampling(clip_length=1).resolve(pipe.parts).overlap == 0
 
 
-def test_released_options_are_the_released_scripts() -> None:
+def test_sampling_of_released_is_the_released_scripts() -> None:
     pipe = tiny.pipeline(heads=False, settings=ModelSettings())
-    options = SamplingOptions.resolve(pipe.components.settings, "released")
-    assert options.num_inference_steps == (50, 30)
-    assert (options.clip_length, options.overlap, options.guidance_scale) == (16, 3, 2.0)
-    assert pipe.resolve_size(None) == 512
+    resolved = Sampling(strategy="released").resolve(pipe.parts)
+    assert resolved.num_inference_steps == (50, 30)
+    assert (resolved.clip_length, resolved.overlap, resolved.guidance_scale) == (16, 3, 2.0)
+    assert resolved.size == 512
+    assert (resolved.keep_known, resolved.keep_luminance, resolved.keep_tone) == (False,) * 3
+
+
+def test_an_overlap_has_to_fit_into_the_clip_of_the_weights(pipe: SVFRPipeline) -> None:
+    with pytest.raises(ValueError, match=r"overlap=4: has to be less than clip_length \(4\)"):
+        Sampling(overlap=4).resolve(pipe.parts)
+
+
+# A pipeline of diffusers
+
+
+def test_it_is_a_diffusers_pipeline(pipe: SVFRPipeline, tmp_path: Path) -> None:
+    assert pipe.components.keys() == {*pipe.parts.networks, "scheduler"}
+    assert pipe.components["unet"] is pipe.parts.model.unet
+    assert pipe.to("cpu", torch.float64) is pipe
+    assert pipe.dtype == pipe.parts.vae.dtype == torch.float64
+    pipe.to(torch.float32)
+    with pytest.raises(ValueError, match="safetensors alone"):
+        pipe.save_pretrained(tmp_path, safe_serialization=False)
+    pipe.save_pretrained(tmp_path)
+    again = SVFRPipeline.from_pretrained(tmp_path, device="cpu")
+    np.testing.assert_array_equal(again(tiny.clip(2)), pipe(tiny.clip(2)))
+
+
+def test_parts_serve_any_number_of_pipelines(pipe: SVFRPipeline, clip: np.ndarray) -> None:
+    hooks = len(pipe.parts.model.unet.mid_block._forward_hooks)
+    other = SVFRPipeline.from_components(pipe.parts)
+    assert len(pipe.parts.model.unet.mid_block._forward_hooks) == hooks == 1
+    np.testing.assert_array_equal(other(clip[:2]), pipe(clip[:2]))
 
 
 def test_device_and_dtype() -> None:

@@ -1,10 +1,11 @@
 """Whole files through `restore_video`: nothing lost or moved, and only the face or the hole changed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,31 +13,49 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import svfr.inference.video
 from svfr.data.detectors import load_detector
 from svfr.data.frames import to_gray
 from svfr.data.video import VideoError, probe
-from svfr.inference.keep import KeepRules
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.reference import ReferenceFinder
+from svfr.inference.settings import VideoSettings
 from svfr.inference.video import VideoReport, find_tracks, restore_video
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, video
 
 FACE = (40, 30, 30)  # x, y, side [px]
-NOTHING_KEPT = KeepRules()
 CODEC_LEVELS = 12  # how far H.264 at crf 4 moves a pixel of these scenes
+NOTHING_KEPT = {"keep_known": False, "keep_luminance": False, "keep_tone": False}
 
 
-def invert(frames: Iterator[Tensor], first_frame: int, on_step: Callable[[float], None]) -> Iterator[Tensor]:
+def invert(
+    components: Any, sampling: Any, tasks: Any, crops: Iterator[Any], references: Any, photo: Any, **about: Any
+) -> Iterator[tuple[list[Any], Tensor]]:
     """A stand-in for the networks that inverts all colours, three frames at a time."""
-    while chunk := list(islice(frames, 3)):
-        on_step(len(chunk))
-        yield -torch.stack(chunk)
+    while clip := list(islice(crops, 3)):
+        if about["on_step"]:
+            about["on_step"](len(clip))
+        yield clip, -torch.stack([crop.lq for crop in clip])
 
 
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
-    settings = {"tasks": ("bfr",), "keep": NOTHING_KEPT, "size": 64, "detector": MarkDetector(), **arguments}
-    return restore_video(settings.pop("stream", invert), source, target, **settings)
+    own = ("networks", "detector", "tasks", "mask", "on_progress")
+    settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
+    networks: Any = None  # `invert` stands for them
+    references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
+    with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
+        return restore_video(
+            networks,
+            references,
+            settings,
+            source,
+            target,
+            arguments.get("tasks", ("bfr",)),
+            mask=arguments.get("mask"),
+            on_progress=arguments.get("on_progress"),
+        )
 
 
 def changed(source: Path, result: Path) -> np.ndarray:
@@ -242,8 +261,9 @@ MASKS = [
 def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
     source = video(tmp_path / "in.mp4", scene(4, [None]))
     mask = write_mask(tmp_path, kind, 4)
-    keep = KeepRules(known=True)
-    report = run(source, tmp_path / "out", tasks=("inpainting",), mask=mask, keep=keep, format="png", face="aligned")
+    report = run(
+        source, tmp_path / "out", tasks=("inpainting",), mask=mask, keep_known=True, format="png", face="aligned"
+    )
     differs = changed(source, report.output)
     assert not differs[:, :, :64].any()
     assert differs[:, :, 64:].mean() > 0.9
@@ -252,14 +272,14 @@ def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
 def test_the_network_sees_the_hole_white_and_no_other_mask(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def look(frames: Iterator[Tensor], first_frame: int, on_step: Callable[[float], None]) -> Iterator[Tensor]:
-        for frame in frames:
-            seen.append(frame)
-            yield frame[None]
+    def look(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
+        for clip, restored in invert(*arguments, **about):
+            seen.extend(crop.lq for crop in clip)
+            yield clip, restored
 
     source = video(tmp_path / "in.mp4", scene(3, [FACE]))
     mask = write_mask(tmp_path, "gray", 3)
-    run(source, tmp_path / "out.mp4", stream=look, tasks=("inpainting",), mask=mask)
+    run(source, tmp_path / "out.mp4", networks=look, tasks=("inpainting",), mask=mask)
     assert len(seen) == 3
     assert (seen[0][:, :, -8:] == 1).all()
     assert (seen[0][:, :, :8] < 1).any()
@@ -289,8 +309,7 @@ def test_a_mask_whose_container_has_no_count(tmp_path: Path) -> None:
 
 def test_luminance_is_kept_to_one_level(tmp_path: Path) -> None:
     source = video(tmp_path / "in.mp4", scene(4, [None]))
-    keep = KeepRules.resolve(("colorization",), "chained", None, None)
-    report = run(source, tmp_path / "out", tasks=("colorization",), keep=keep, format="png", face="aligned")
+    report = run(source, tmp_path / "out", tasks=("colorization",), keep_luminance=True, format="png", face="aligned")
     luma = [np.stack([to_gray(f)[..., 0] for f in pixels(path)]).astype(int) for path in (source, report.output)]
     assert np.abs(luma[0] - luma[1]).max() <= 1
 
@@ -319,8 +338,8 @@ def test_a_result_never_replaces_its_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["mp4", "png"])
 def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path: Path, format: str) -> None:
-    def fail(frames: Iterator[Tensor], first_frame: int, on_step: Callable[[float], None]) -> Iterator[Tensor]:
-        yield next(frames)[None]
+    def fail(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
+        yield next(invert(*arguments, **about))
         raise RuntimeError("broken")
 
     source = video(tmp_path / "in.mp4", scene(3, [FACE]))
@@ -328,7 +347,7 @@ def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path: Path, format
     old = run(source, target, format=format).output
     before = pixels(old)
     with pytest.raises(RuntimeError, match="broken"):
-        run(source, target, stream=fail, format=format)
+        run(source, target, networks=fail, format=format)
     assert (pixels(old) == before).all()
     assert left_behind(tmp_path) == []
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.svd_xt import write_released
 from diffusers import AutoencoderKLTemporalDecoder
 
 from svfr.inference.pipeline import SVFRPipeline
@@ -35,7 +34,7 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def released(tmp_path: Path) -> dict[str, Path]:
     """Tiny networks in the layout of SVD's folder and the released files."""
-    write_released(tmp_path, tiny.pipeline(heads=False).components)
+    tiny.write_released(tmp_path, tiny.pipeline(heads=False).parts)
     files = find_released(tmp_path)
     assert files is not None
     return files._asdict()
@@ -53,9 +52,9 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def assert_same_parts(one: Components, other: Components) -> None:
-    assert one.parts.keys() == other.parts.keys()
-    for name, part in one.parts.items():
-        state, expected = part.state_dict(), other.parts[name].state_dict()
+    assert one.networks.keys() == other.networks.keys()
+    for name, part in one.networks.items():
+        state, expected = part.state_dict(), other.networks[name].state_dict()
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[key], expected[key]) for key in state), name
         assert not part.training
@@ -67,12 +66,12 @@ def assert_same_parts(one: Components, other: Components) -> None:
 
 def test_round_trip_is_bit_identical(saved: Path, pipe: SVFRPipeline, clip: np.ndarray) -> None:
     loaded = SVFRPipeline.from_pretrained(saved, **CPU)
-    assert_same_parts(loaded.components, pipe.components)
-    assert "latent_transformer" in loaded.components.parts
-    assert "landmark_predictor" in loaded.components.parts
-    assert loaded.components.settings == tiny.SETTINGS
+    assert_same_parts(loaded.parts, pipe.parts)
+    assert "latent_transformer" in loaded.parts.networks
+    assert "landmark_predictor" in loaded.parts.networks
+    assert loaded.parts.settings == tiny.SETTINGS
     expected, given = (p(clip[:6], output_type="pt") for p in (pipe, loaded))
-    assert torch.equal(given, expected)  # type: ignore[arg-type]
+    assert torch.equal(given, expected)
 
 
 def test_layout_is_diffusers(saved: Path) -> None:
@@ -89,7 +88,7 @@ def test_layout_is_diffusers(saved: Path) -> None:
 
 def test_without_heads(tmp_path: Path) -> None:
     tiny.pipeline(heads=False).save_pretrained(tmp_path)
-    assert set(load_folder(tmp_path).parts) == {"unet", "vae", "id_projector", "id_encoder"}
+    assert set(load_folder(tmp_path).networks) == {"unet", "vae", "id_projector", "id_encoder"}
 
 
 @pytest.mark.parametrize("patch_size", [2, 4])
@@ -98,14 +97,14 @@ def test_patch_autoencoder_in_the_place_of_the_vae(tmp_path: Path, clip: np.ndar
     pipe.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "model_index.json").read_text())["vae"] == ["svfr", "PatchAutoencoder"]
     loaded = SVFRPipeline.from_pretrained(tmp_path, **CPU)
-    assert_same_parts(loaded.components, pipe.components)
-    assert loaded.components.downscale == patch_size
-    assert loaded.components.latent_channels == 6
+    assert_same_parts(loaded.parts, pipe.parts)
+    assert loaded.parts.downscale == patch_size
+    assert loaded.parts.latent_channels == 6
     expected, given = (p(clip[:6], output_type="pt") for p in (pipe, loaded))
-    assert torch.equal(given, expected)  # type: ignore[arg-type]
-    assert loaded.resolve_size(None) == tiny.SIZE
+    assert torch.equal(given, expected)
+    assert loaded.parts.check_size(tiny.SIZE) == tiny.SIZE
     with pytest.raises(ValueError, match=f"multiple of {2 * patch_size}"):
-        loaded.resolve_size(tiny.SIZE + 1)
+        loaded.parts.check_size(tiny.SIZE + 1)
 
 
 def test_vae_of_an_unknown_class(folder: Path) -> None:
@@ -115,7 +114,7 @@ def test_vae_of_an_unknown_class(folder: Path) -> None:
 
 
 def test_dtype_and_the_vae_that_overflows_in_half(saved: Path) -> None:
-    components = SVFRPipeline.from_pretrained(saved, device="cpu", dtype="float16").components
+    components = SVFRPipeline.from_pretrained(saved, device="cpu", dtype="float16").parts
     assert components.model.unet.dtype == components.id_encoder.dtype == torch.float16
     assert components.vae.config.force_upcast
     assert components.vae.dtype == torch.float32
@@ -152,8 +151,8 @@ def test_untrained_model_has_the_same_weights_each_time_and_leaves_the_generator
 def test_released_files_give_the_networks_put_together_by_hand(released: dict[str, Path], clip: np.ndarray) -> None:
     pipe = SVFRPipeline.from_released(**released, **CPU)  # type: ignore[arg-type]
     by_hand = tiny.pipeline(heads=False, settings=ModelSettings())
-    assert pipe.components.settings == ModelSettings()
-    assert_same_parts(pipe.components, by_hand.components)
+    assert pipe.parts.settings == ModelSettings()
+    assert_same_parts(pipe.parts, by_hand.parts)
     arguments = {"size": tiny.SIZE, "clip_length": 4, "num_inference_steps": 2}
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), by_hand(clip[:6], **arguments))  # type: ignore[arg-type]
 
@@ -161,14 +160,14 @@ def test_released_files_give_the_networks_put_together_by_hand(released: dict[st
 def test_released_then_saved_then_loaded(released: dict[str, Path], tmp_path: Path) -> None:
     pipe = SVFRPipeline.from_released(**released, **CPU)  # type: ignore[arg-type]
     pipe.save_pretrained(tmp_path / "converted")
-    assert_same_parts(load_folder(tmp_path / "converted"), pipe.components)
+    assert_same_parts(load_folder(tmp_path / "converted"), pipe.parts)
 
 
 def test_fp16_variant_of_the_vae(released: dict[str, Path]) -> None:
     vae = released["svd"] / "vae"
     (vae / "diffusion_pytorch_model.safetensors").unlink()
     tiny.vae().half().save_pretrained(vae, variant="fp16")
-    loaded = SVFRPipeline.from_released(**released, **CPU).components.vae  # type: ignore[arg-type]
+    loaded = SVFRPipeline.from_released(**released, **CPU).parts.vae  # type: ignore[arg-type]
     assert loaded.dtype == torch.float32
     expected = tiny.vae().half().float().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
@@ -314,7 +313,7 @@ def test_no_reference_is_zeros(components: Components) -> None:
 
 @pytest.mark.parametrize("style", ["arcface", "official"])
 def test_id_crop_is_a_property_of_the_weights(style: str) -> None:
-    components = tiny.pipeline(heads=False, settings=ModelSettings(id_crop=style)).components
+    components = tiny.pipeline(heads=False, settings=ModelSettings(id_crop=style)).parts
     image = tiny.clip(1, 256, 256)[0]
     landmarks = np.array([[96.0, 120], [159, 120], [128, 157], [100, 186], [156, 186]])
     reference = components.encode_reference(torch.zeros(3, 256, 256), image, landmarks)

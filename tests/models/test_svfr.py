@@ -134,7 +134,7 @@ def test_mid_features_are_the_mid_blocks_output(model: SVFR) -> None:
     finally:
         hook.remove()
     torch.testing.assert_close(out.mid_features, seen[0].view(2, 3, 64, 4, 4))
-    assert model._mid_features is None  # not kept alive after the pass
+    assert model.unet.mid_block.last_output is None  # not kept alive after the pass
 
 
 def test_svds_own_unet_is_widened() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.svd_xt import write_released
 from safetensors.torch import load_file
 
 from svfr.inference.pipeline import SVFRPipeline
@@ -35,7 +34,7 @@ def load_script() -> ModuleType:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed by a test."""
     folder = tmp_path_factory.mktemp("released") / "models"
-    write_released(folder, tiny.pipeline(heads=False).components)
+    tiny.write_released(folder, tiny.pipeline(heads=False).parts)
     return folder
 
 
@@ -68,7 +67,7 @@ def test_converted_restores_the_same(released: Path, tmp_path: Path, monkeypatch
     before = SVFRPipeline.from_released(files["svd"], files["unet"], files["id-linear"], files["arcface"], device="cpu")
     after = SVFRPipeline.from_pretrained(tmp_path / "converted", device="cpu")
     assert (restore(before) == restore(after)).all()
-    assert after.components.settings == before.components.settings
+    assert after.settings == before.settings
     assert json.loads((tmp_path / "converted" / "model_index.json").read_text())["settings"]["untrained"] is False
 
 

@@ -425,8 +425,8 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
     assert set(evaluate.rows("tiny", "inpainting")) == {"a", "b", "c"}
     assert set(evaluate.rows("tiny", "bfr")) == {"a", "c"}
     line = f"{tmp_path / 'set' / 'bfr' / 'b.mp4'}: {evaluate.reason('tiny', 'bfr', 'b')}"
-    assert evaluate.err.splitlines().count(line) == 1
-    assert "tiny/bfr/b" not in evaluate.err
+    assert (evaluate.out + evaluate.err).splitlines().count(line) == 1
+    assert "tiny/bfr/b" not in evaluate.out + evaluate.err
     assert "damaged, cut off, or no video at all" in evaluate.reason("tiny", "bfr", "b")
     assert evaluate.reason("tiny", "bfr", "b") in (evaluate.output / "report.html").read_text()
     assert evaluate.reason("tiny", "colorization").endswith("no videos, images or frame folders in it")

@@ -15,11 +15,14 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from svfr.data.detectors import load_detector
+from svfr.inference import folder
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, PHOTOS, needs_assets
 from tests.clips import MarkDetector, audio_only, facts, no_frames, pixels, scene, truncated, video
@@ -61,7 +64,7 @@ class Infer:
         self.input.mkdir()
         self._capture = capture
         self.script = load_script()
-        self.script.load_detector = lambda name, networks: MarkDetector()  # type: ignore[attr-defined]
+        self.detects_marks = True
 
     def words(self, *more: str, tasks: str = "bfr", **options: Any) -> list[str]:
         options = {"input": self.input, "output": self.output, "weights": self.weights, **options}
@@ -71,7 +74,9 @@ class Infer:
     def __call__(self, *more: str, **options: Any) -> Outcome:
         before = signal.getsignal(signal.SIGTERM)
         try:
-            code = self.script.main(self.words(*more, **options))
+            made = MarkDetector if self.detects_marks else None
+            with patch.object(folder, "load_detector", lambda *which: made() if made else load_detector(*which)):
+                code = self.script.main(self.words(*more, **options))
         finally:
             signal.signal(signal.SIGTERM, before)
         outcome = Outcome(code, *self._capture.readouterr())
@@ -164,7 +169,7 @@ def test_an_untrained_model_is_called_so(infer: Infer) -> None:
 
 @needs_assets
 def test_a_real_face(infer: Infer) -> None:
-    infer.script.load_detector = load_script().load_detector  # type: ignore[attr-defined]
+    infer.detects_marks = False
     images = pixels(ASSETS / "clips_lq" / "svfr_lq1.mp4")[:6]
     source = video(infer.input / "a.mp4", images)
     assert infer("format=png", networks=NETWORKS).code == 0
@@ -268,7 +273,7 @@ def test_a_photo_changes_the_result(infer: Infer) -> None:
 @needs_assets
 def test_a_real_photo(infer: Infer) -> None:
     add(infer, "a.mp4", 1)
-    infer.script.load_detector = load_script().load_detector  # type: ignore[attr-defined]
+    infer.detects_marks = False
     assert infer(networks=NETWORKS, reference=PHOTOS[0]).code == 0
 
 
@@ -539,10 +544,11 @@ def wrapper(infer: Infer) -> Path:
         f"sys.path[:0] = [{str(ROOT)!r}]\n"
         f"import torch\n"
         f"torch.set_num_threads(1)\n"
+        f"from svfr.inference import folder\n"
         f"from tests.clips import MarkDetector\n"
         f"from tests.scripts.test_infer import load_script\n"
         f"script = load_script()\n"
-        f"script.load_detector = lambda name, networks: MarkDetector()\n"
+        f"folder.load_detector = lambda name, networks: MarkDetector()\n"
         f"sys.exit(script.main())\n"
     )
     return path

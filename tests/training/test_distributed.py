@@ -45,7 +45,7 @@ def made_batch(clips: slice) -> Sample:
 
 
 def gradients(accelerator: Accelerator, batch: Sample) -> dict[str, Tensor]:
-    components = tiny.pipeline().components
+    components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     model = accelerator.prepare(TrainedModel(components.model))
     targets = OBJECTIVE.prepare(components, batch)
@@ -87,7 +87,7 @@ def test_two_processes_give_the_gradient_of_one_with_the_double_batch(tmp_path: 
 
 
 def test_everything_that_is_trained_gets_a_gradient_and_nothing_that_is_frozen() -> None:
-    components = tiny.pipeline().components
+    components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     model: nn.Module = TrainedModel(components.model)
     batch = made_batch(slice(0, 2))
@@ -108,7 +108,7 @@ def test_everything_that_is_trained_gets_a_gradient_and_nothing_that_is_frozen()
 
 
 def test_no_reference_means_no_gradient_for_the_id_projector() -> None:
-    components = tiny.pipeline().components
+    components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     batch = made_batch(slice(1, 2))
     targets = OBJECTIVE.prepare(components, batch)
@@ -118,7 +118,7 @@ def test_no_reference_means_no_gradient_for_the_id_projector() -> None:
 
 
 def test_views_of_a_clip_share_noise_and_depend_on_its_seed_alone() -> None:
-    components = tiny.pipeline().components
+    components = tiny.pipeline().parts
     both, second = (OBJECTIVE.prepare(components, made_batch(clips)) for clips in (slice(0, 2), slice(1, 2)))
     assert both.sigma[0] == both.sigma[1] != both.sigma[2]
     assert torch.equal(both.noisy[0], both.noisy[1])

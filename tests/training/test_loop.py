@@ -44,7 +44,7 @@ def test_a_run_makes_what_the_design_names(tmp_path: Path) -> None:
 def test_trained_weights_restore_from_their_folder_alone(tmp_path: Path) -> None:
     train(config(tmp_path, max_steps=2))
     pipe = SVFRPipeline.from_pretrained(tmp_path / "run" / "weights" / "step_000002", device="cpu")
-    assert (pipe.components.settings.size, pipe.components.settings.clip_length) == (tiny.SIZE, 3)
+    assert (pipe.parts.settings.size, pipe.parts.settings.clip_length) == (tiny.SIZE, 3)
     restored = pipe(tiny.clip(5), num_inference_steps=1)
     before = SVFRPipeline.from_pretrained(tmp_path / "start", device="cpu")(
         tiny.clip(5), num_inference_steps=1, clip_length=3
@@ -196,7 +196,7 @@ def test_step_after_step_that_is_not_finite_stops_in_one_line(tmp_path: Path, mo
 
 def _trained(folder: Path, step: int) -> list[torch.Tensor]:
     pipe = SVFRPipeline.from_pretrained(folder / "run" / "weights" / f"step_{step:06d}", device="cpu")
-    return list(pipe.components.model.parameters())
+    return list(pipe.parts.model.parameters())
 
 
 # The script

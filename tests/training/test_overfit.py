@@ -10,14 +10,15 @@ from torch import nn
 
 from svfr.data.dataset import Sample, collate
 from svfr.data.frames import to_uint8, to_unit
-from svfr.inference.options import SamplingOptions
-from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.chain import Chain
+from svfr.inference.settings import Sampling
 from svfr.metrics.image import psnr
 from svfr.models.autoencoders import fit_patch_autoencoder
 from svfr.models.components import Components, ModelSettings, load_folder
 from svfr.models.heads import IDProjector
 from svfr.models.svfr import SVFR
 from svfr.synthetic import render_clip
+from svfr.tasks import task_prompt
 from svfr.training.loop import make_dataset, make_objective, train
 from svfr.training.objective import TrainedModel
 from svfr.training.settings import TrainConfig
@@ -87,19 +88,9 @@ def test_two_clips_are_learned_by_heart(tmp_path: Path) -> None:
     assert after < before / 10, (before, after)
 
     batch = fixed_batch(settings)
-    pipe = SVFRPipeline(components)
+    sampling = Sampling().resolve(components)
     for clip in range(2):
-        restored = torch.cat(
-            list(
-                pipe.stream(
-                    iter(batch.lq[clip, 0]),
-                    ("inpainting",),
-                    None,
-                    SamplingOptions.resolve(pipe.components.settings),
-                    reference_frame="none",
-                )
-            )
-        )
+        restored = Chain(components, sampling, task_prompt(["inpainting"]))(batch.lq[clip, 0])
         true, ours, degraded = (
             torch.from_numpy(to_uint8(to_unit(x))).movedim(-1, 1) for x in (batch.gt[clip], restored, batch.lq[clip, 0])
         )

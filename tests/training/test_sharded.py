@@ -30,7 +30,7 @@ class Run:
 
     def __init__(self, accelerator: Accelerator, sharded: bool, salt: float = 0) -> None:
         self.accelerator = accelerator
-        self.components = tiny.pipeline().components
+        self.components = tiny.pipeline().parts
         model = TrainedModel(self.components.model.requires_grad_(True).train())
         with torch.no_grad():
             for parameter in model.parameters():

@@ -1,0 +1,60 @@
+"""What both strategies denoise with. Latents (f, c, h, w) carry no batch axis here."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svfr.diffusion import Denoiser, guide
+from svfr.models.components import Components, Condition, Reference
+
+OnStep = Callable[[float], None]  # called after each denoising step with its share of the work, in frames
+ChooseReference = Callable[[Tensor], Reference | None]  # from (f, 3, H, W), decoded and not clamped
+
+
+def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise (len(frames), *shape), from the CPU; a frame's depends on (seed, stream, index) alone."""
+    noise = []
+    for frame in frames:
+        state = np.random.SeedSequence([seed, stream, frame]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        noise.append(torch.randn(shape, generator=generator))
+    return torch.stack(noise)
+
+
+def make_denoiser(
+    components: Components, lq_latents: Tensor, gamma: Tensor, conditions: list[Condition], scale: float
+) -> Denoiser:
+    """The denoiser of one clip, guided from the first condition to the last.
+
+    Args:
+        components: the networks.
+        lq_latents: (f, c, h, w), not scaled.
+        gamma: (3,) task prompt.
+        conditions: one, or two to guide between; each is one run of the UNet.
+        scale: guidance scale.
+    """
+    gamma = gamma[None].to(lq_latents)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        estimates = [
+            components.model(
+                x[None], lq_latents[None], condition.ref_latents, condition.context, sigma[None], gamma
+            ).denoised[0]
+            for condition in conditions
+        ]
+        return estimates[0] if len(estimates) == 1 else guide(estimates[0], estimates[1], scale)
+
+    return denoise
+
+
+def run_to_end(steps: Iterator[Tensor], on_step: OnStep | None, work: float) -> Tensor:
+    """The latents after a sampler's last step; each step is reported as `work` frames."""
+    latest: Tensor | None = None
+    for latents in steps:
+        latest = latents
+        if on_step:
+            on_step(work)
+    assert latest is not None  # there is at least one step
+    return latest

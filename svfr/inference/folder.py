@@ -1,0 +1,198 @@
+"""Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
+
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from svfr import __version__
+from svfr.data.detectors import load_detector
+from svfr.data.video import probe, read_frames
+from svfr.files import digest, fingerprint, write_json
+from svfr.inference.batch import REPORT, Item, collect, find_items, mask_of, run_items
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.settings import InferConfig, VideoSettings
+from svfr.inference.video import VideoReport
+from svfr.networks import NetworkMissing
+from svfr.tasks import check_mask_needed
+
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+
+
+class Share(Protocol):
+    """Which inputs are this process's; accelerate's `PartialState` is one."""
+
+    process_index: int
+    num_processes: int
+    is_main_process: bool
+
+    def wait_for_everyone(self) -> None:
+        """Until all processes are here."""
+        ...
+
+
+class OneProcess:
+    """All inputs are this process's."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+    def wait_for_everyone(self) -> None:
+        """Nobody else to wait for."""
+
+
+def load_pipeline(
+    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
+) -> SVFRPipeline:
+    """A pipeline with its face detector. Frames that are aligned already do without one where `auto` finds none.
+
+    Args:
+        weights: as `SVFRPipeline.from_pretrained` takes them.
+        settings: of the restoration.
+        networks: folder of third-party networks.
+        device: where `settings.device` says auto.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        NetworkMissing: no detector, although it is asked for by name or needed.
+    """
+    device = device if settings.device == "auto" else settings.device
+    pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
+    try:
+        pipe.detector = load_detector(settings.detector, networks)
+    except NetworkMissing:
+        if settings.face == "auto" or settings.detector != "auto":
+            raise
+    return pipe
+
+
+def check_inputs(
+    source: Path,
+    output: Path,
+    tasks: tuple[str, ...],
+    settings: InferConfig,
+    mask: Path | None = None,
+    reference: Path | None = None,
+) -> list[Item]:
+    """Find the inputs, and what is wrong with a call, before weights are loaded; arguments as `restore_folder`.
+
+    Raises:
+        ValueError: a call that cannot be.
+    """
+    check_mask_needed(tasks, mask is not None)
+    for path in (mask, reference):
+        if path is not None and not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+    items = find_items(source, output, settings.format)
+    if source.is_dir() and source.resolve() == output.resolve():
+        raise ValueError(f"{output}: the output has to be another folder than the input")
+    return items
+
+
+def restore_folder(
+    pipe: SVFRPipeline,
+    source: Path,
+    output: Path,
+    tasks: tuple[str, ...],
+    settings: InferConfig,
+    *,
+    weights: str,
+    mask: Path | None = None,
+    reference: Path | None = None,
+    share: Share | None = None,
+    title: str = "all",
+) -> dict[str, Any]:
+    """Restore the inputs at a path, each into a file of its own; finished ones are skipped.
+
+    A bad input is recorded with its reason and does not stop the others. Several processes share the inputs, and the
+    main one writes the report, also when it is interrupted.
+
+    Args:
+        pipe: of `load_pipeline`.
+        source: a video, an image, a folder of frames, or a folder of such.
+        output: folder of the results.
+        tasks: from `parse_tasks`.
+        settings: of the restoration.
+        weights: the name of the pipeline's weights, on which results depend.
+        mask: see `mask_of`.
+        reference: a photo of the person.
+        share: of this process; None for all.
+        title: of the progress bar.
+
+    Returns:
+        What `report.json` says (on the main process it is written, too): `done`, `failed`, the resolved `settings`,
+        `videos`, a record of each input.
+
+    Raises:
+        ValueError: a call that cannot be; nothing was restored.
+        OSError: the output cannot be written.
+    """
+    share = share or OneProcess()
+    items = check_inputs(source, output, tasks, settings, mask, reference)
+    resolved = settings.resolve(pipe.parts)
+    photo = next(read_frames(reference)).image if reference else None
+    if photo is not None and resolved.size is not None:
+        pipe.references.from_photo(photo, resolved.size, whole=settings.face == "aligned")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{output}: no folder for the results can be made here ({error.strerror})") from error
+
+    detector = pipe.detector
+    about: dict[str, Any] = {
+        "svfr": __version__,
+        "weights": weights,
+        "untrained": pipe.settings.untrained,
+        "tasks": tasks,
+        "detector": detector and {"name": detector.name, "source": detector.source},
+        "settings": asdict(resolved),
+    }
+    bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
+    if about["untrained"] and share.is_main_process:
+        bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
+    video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
+
+    def cache_key(item: Item) -> str:
+        files = (item.source, mask_of(item, source, mask), reference, Path(weights))
+        return digest({**about, "files": [fingerprint(path) for path in files]})
+
+    def restore(item: Item) -> VideoReport:
+        frames_bar = _FramesBar(item.source, disable=bar.disable)
+        with frames_bar.bar:
+            return pipe.restore_video(
+                item.source,
+                output / item.target,
+                tasks,
+                mask_of(item, source, mask),
+                photo,
+                frames_bar.advance,
+                **video_settings,
+            )
+
+    mine = items[share.process_index :: share.num_processes]
+    try:
+        run_items(mine, output, cache_key, restore, show=bar.write, on_done=lambda _: bar.update())
+        bar.close()
+        share.wait_for_everyone()
+    finally:
+        bar.close()
+        report = {**about, **collect(items, output, cache_key)}
+        if share.is_main_process:
+            write_json(output / REPORT, report)
+    return report
+
+
+class _FramesBar:
+    """Progress within one input, a stage after the other."""
+
+    def __init__(self, source: Path, disable: bool) -> None:
+        self.name, self.total = source.name, probe(source).num_frames
+        self.bar = tqdm(total=self.total, unit="frame", position=1, leave=False, disable=disable, bar_format=BAR)
+
+    def advance(self, frames: float, stage: str) -> None:
+        description = f"{self.name} {stage}"
+        if self.bar.desc != f"{description}: ":
+            self.bar.reset(self.total)
+            self.bar.set_description(description)
+        self.bar.update(frames)

@@ -1,0 +1,87 @@
+"""The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svfr.inference.chain import Chain
+from svfr.inference.denoising import ChooseReference, OnStep
+from svfr.inference.reference import ReferenceFinder
+from svfr.inference.released import restore_released
+from svfr.inference.settings import Sampling
+from svfr.models.components import Components, Reference
+from svfr.tasks import task_prompt
+
+
+class Crop(Protocol):
+    """A frame to be restored, and whatever its caller wants back with the result."""
+
+    @property
+    def lq(self) -> Tensor:
+        """(3, s, s) in [-1, 1], degraded."""
+        ...
+
+
+AnyCrop = TypeVar("AnyCrop", bound=Crop)
+
+
+def restore_clips(
+    components: Components,
+    sampling: Sampling,
+    tasks: tuple[str, ...],
+    crops: Iterator[AnyCrop],
+    references: ReferenceFinder,
+    reference: Reference | None = None,
+    *,
+    first_frame: int = 0,
+    initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
+    reference_landmarks: np.ndarray | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[tuple[list[AnyCrop], Tensor]]:
+    """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
+
+    Args:
+        components: the networks.
+        sampling: resolved.
+        tasks: asked for.
+        crops: of one face, consecutive frames.
+        references: chooses a reference from the first clip.
+        reference: of a photo.
+        first_frame: index of the first crop in its video.
+        initial_noise: (f, c, h, w) standard normal, instead of the seed's; for `released` one for each pass.
+        reference_landmarks: (5, 2) of the chosen reference [px], instead of the detector's.
+        on_step: progress.
+
+    Yields:
+        Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
+
+    Raises:
+        ValueError: an initial noise that does not go with the strategy.
+    """
+    gamma = task_prompt(tasks).to(components.device)
+    is_released, how = sampling.strategy == "released", sampling.reference_frame
+    choose: ChooseReference | None = None
+    if how != "none" and is_released:
+        choose = partial(references.from_released_clip, landmarks=reference_landmarks)
+    elif how != "none":
+        choose = partial(references.from_clip, how=how, landmarks=reference_landmarks)
+    if is_released:
+        if isinstance(initial_noise, Tensor):
+            raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
+        if clip := list(crops):
+            lq = torch.stack([crop.lq for crop in clip])
+            yield (
+                clip,
+                restore_released(components, sampling, gamma, lq, choose, reference, initial_noise, on_step),
+            )
+        return
+    if isinstance(initial_noise, tuple):
+        raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
+    chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
+    while clip := list(islice(crops, chain.frames_wanted)):
+        yield clip, chain(torch.stack([crop.lq for crop in clip]), on_step)
