@@ -48,10 +48,6 @@ class Sample:
         has_reference: () bool.
         id_face: (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one.
         video_id: () int64, the same for clips of one source video.
-        clip: () int64, index of the source's clip.
-        numbers: (f,) int64, of the frames in it.
-        reference_number: () int64, of the reference in it; -1 without one, or if it isn't of this clip.
-        mirrored: () bool, all of it.
         seed: () int64; sigma, noise and what else is random about this sample are drawn from it.
     """
 
@@ -64,15 +60,7 @@ class Sample:
     has_reference: Tensor
     id_face: Tensor
     video_id: Tensor
-    clip: Tensor
-    numbers: Tensor
-    reference_number: Tensor
-    mirrored: Tensor
     seed: Tensor
-
-    def to(self, device: torch.device | str) -> "Sample":
-        """The same on another device."""
-        return Sample(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
     def pin_memory(self) -> "Sample":
         """The same in pinned memory; called by DataLoader."""
@@ -85,7 +73,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 
 def set_up_worker(worker: int) -> None:
-    """`worker_init_fn` of a DataLoader: one thread, and memory that is freed is kept for the next sample."""
+    """`worker_init_fn` of a DataLoader: one thread, and freed memory is kept for the next sample."""
     cv2.setNumThreads(0)  # workers are parallel enough, and OpenCV's threads don't survive a fork
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -105,13 +93,14 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, KEPT_MEMORY) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset[Sample]):
     """Samples by (epoch, index); what one is depends on (seed, epoch, index) alone, not on workers or order.
 
     A clip that cannot be read is named once and replaced by another, drawn from the same numbers. What is broken is
     counted over all loader workers of a process, but each process of a distributed run counts what it has met itself.
 
-    Args:
+    Attributes:
         source: of clips. Those shorter than `num_frames` are left out.
         crop_face: aligns a reference for the ID network, as its weights want it.
         size: side of the frames [px].
@@ -128,42 +117,30 @@ class ClipDataset(Dataset[Sample]):
         DataError: settings that don't fit together, no clip that is long enough.
     """
 
-    def __init__(
-        self,
-        source: ClipSource,
-        crop_face: CropFace,
-        *,
-        size: int,
-        num_frames: int,
-        num_views: int,
-        task_weights: dict[str, float],
-        preset: str,
-        reference_dropout: float = 0.5,
-        flip: bool = True,
-        seed: int = 0,
-        max_broken_share: float = 0.05,
-    ) -> None:
-        if preset not in PRESETS:
-            raise DataError(f"unknown preset '{preset}' of degradations: choose from {', '.join(PRESETS)}")
-        self.source = source
-        self.size = size
-        self.num_frames = num_frames
-        self.num_views = num_views
-        self.task_sets, self.task_probabilities = _task_sets(task_weights, num_views)
-        self.preset = PRESETS[preset]
-        self.reference_dropout = reference_dropout
-        self.flip = flip
-        self.seed = seed
-        self.crop_face = crop_face
-        self.max_broken_share = max_broken_share
-        self._clips = [index for index in range(len(source)) if source.num_frames(index) >= num_frames]
+    source: ClipSource
+    crop_face: CropFace
+    size: int
+    num_frames: int
+    num_views: int
+    task_weights: dict[str, float]
+    preset: str
+    reference_dropout: float = 0.5
+    flip: bool = True
+    seed: int = 0
+    max_broken_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise DataError(f"unknown preset '{self.preset}' of degradations: choose from {', '.join(PRESETS)}")
+        self._task_sets, self._task_probabilities = _task_sets(self.task_weights, self.num_views)
+        lengths = self.source.lengths
+        self._clips = [index for index, length in enumerate(lengths) if length >= self.num_frames]
         if not self._clips:
-            longest = max(source.num_frames(index) for index in range(len(source)))
-            raise DataError(f"no clip has num_frames={num_frames} frames, the longest has {longest}")
-        if len(self._clips) < len(source):
-            left_out = len(source) - len(self._clips)
-            logger.warning("%d of %d clips are shorter than %d frames: left out", left_out, len(source), num_frames)
-        self._broken = torch.zeros(len(source), dtype=torch.bool).share_memory_()
+            longest = max(lengths, default=0)
+            raise DataError(f"no clip has num_frames={self.num_frames} frames, the longest has {longest}")
+        if left_out := len(lengths) - len(self._clips):
+            logger.warning("%d of %d clips are shorter than %d frames", left_out, len(lengths), self.num_frames)
+        self._broken = torch.zeros(len(lengths), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         """Samples of an epoch: one per clip."""
@@ -182,7 +159,7 @@ class ClipDataset(Dataset[Sample]):
         """
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
-        chosen = choices.choice(len(self.task_sets), size=self.num_views, replace=False, p=self.task_probabilities)
+        chosen = choices.choice(len(self._task_sets), size=self.num_views, replace=False, p=self._task_probabilities)
         wants_reference = bool(choices.uniform() >= self.reference_dropout)
         mirrored = bool(choices.uniform() < 0.5) and self.flip
         seed = int(choices.integers(2**63 - 1))
@@ -190,7 +167,7 @@ class ClipDataset(Dataset[Sample]):
         if mirrored:
             excerpt = _mirror(excerpt)
         views = [
-            self._view(excerpt, self.task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
+            self._view(excerpt, self._task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
             for view, tasks in enumerate(chosen)
         ]
         landmarks = torch.zeros(self.num_frames, 68, 2)
@@ -199,24 +176,18 @@ class ClipDataset(Dataset[Sample]):
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
         reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference, id_face = (
-                _to_tensors(excerpt.reference),
-                self.crop_face(excerpt.reference, _face_points(excerpt)),
-            )
+            reference = _to_tensors(excerpt.reference)
+            id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
-            task_prompts=torch.stack([task_prompt(self.task_sets[tasks]) for tasks in chosen]),
+            task_prompts=torch.stack([task_prompt(self._task_sets[tasks]) for tasks in chosen]),
             landmarks=landmarks,
             landmarks_valid=valid,
             reference=reference,
             has_reference=torch.tensor(excerpt.reference is not None),
             id_face=id_face,
-            video_id=torch.tensor(self.source.video_id(clip)),
-            clip=torch.tensor(clip),
-            numbers=torch.from_numpy(excerpt.numbers),
-            reference_number=torch.tensor(-1 if excerpt.reference_number is None else excerpt.reference_number),
-            mirrored=torch.tensor(mirrored),
+            video_id=torch.tensor(self.source.video_ids[clip]),
             seed=torch.tensor(seed),
         )
 
@@ -232,24 +203,17 @@ class ClipDataset(Dataset[Sample]):
                 except ClipError as error:
                     self._broken[clip] = True
                     logger.warning("%s; another clip takes its place", error)
-                    self._check_broken(error)
-            elif self.num_broken == len(self._clips):  # others found the last ones
-                self._check_broken(None)
-            clip = self._clips[replacements.integers(len(self._clips))]
-
-    def _check_broken(self, last: ClipError | None) -> None:
-        broken, total = self.num_broken, len(self._clips)
-        if broken == total or broken > self.max_broken_share * total:
-            raise DataError(
-                f"{broken} of {total} clips cannot be read, more than max_broken_share={self.max_broken_share:g} allows"
-                + (f"; the last one: {last}" if last else "")
-            )
+            broken, total = self.num_broken, len(self._clips)
+            if broken == total or broken > self.max_broken_share * total:
+                limit = f"max_broken_share={self.max_broken_share:g}"
+                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
+            clip = self._clips[replacements.integers(total)]
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
         frames = excerpt.frames
         if "bfr" in tasks:
-            frames = degrade(frames, self.preset.sample(rng, self.size), rng)
+            frames = degrade(frames, PRESETS[self.preset].sample(rng, self.size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
             landmarks = None
@@ -278,12 +242,12 @@ def _task_sets(weights: dict[str, float], num_views: int) -> tuple[list[tuple[st
 
 def _mirror(excerpt: Excerpt) -> Excerpt:
     width = excerpt.frames.shape[2]
-    points, reference_points = excerpt.landmarks, excerpt.reference_landmarks
+    points, reference, reference_points = excerpt.landmarks, excerpt.reference, excerpt.reference_landmarks
     return replace(
         excerpt,
         frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
         landmarks=None if points is None else mirror_landmarks(points, width),
-        reference=None if excerpt.reference is None else np.ascontiguousarray(excerpt.reference[:, ::-1]),
+        reference=None if reference is None else np.ascontiguousarray(reference[:, ::-1]),
         reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
     )
 

@@ -1,18 +1,19 @@
 """The training losses of SVFR, Eq. 1 to 4 (pure functions). Shapes: b videos, f frames, c channels, h x w, n rows."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("edm", "epsilon")
-DENOMINATORS = ("standard", "printed")
+Weighting = Literal["edm", "epsilon"]
+Denominator = Literal["standard", "printed"]
 # Wing loss, Feng et al. 2018: w = 10 px, epsilon = 2 px at 256 px. Assumption: SVFR, which names no values, uses these.
 WING_WIDTH = 10 / 256
 WING_CURVATURE = 2 / 256
 
 
-def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: Weighting) -> Tensor:
     """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1).
 
     Args:
@@ -25,15 +26,13 @@ def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: st
     Returns:
         Scalar mean over all elements.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting '{weighting}': choose from {', '.join(WEIGHTINGS)}")
     error = (denoised.float() - clean.float()).square().flatten(1).mean(dim=1)  # (b,)
     weight = sigma.square().reciprocal() + (1 if weighting == "edm" else 0)
     return (weight * error).mean()
 
 
 def ulr_loss(
-    features: Tensor, video_ids: Tensor, frame_ids: Tensor, temperature: float, denominator: str = "standard"
+    features: Tensor, video_ids: Tensor, frame_ids: Tensor, temperature: float, denominator: Denominator = "standard"
 ) -> Tensor:
     """Contrastive unified latent regularization (SVFR, Eq. 2).
 
@@ -51,8 +50,6 @@ def ulr_loss(
         Scalar mean over rows of the mean over their positives; rows without a positive or a negative don't count. 0,
         with zero gradient, if there is none.
     """
-    if denominator not in DENOMINATORS:
-        raise ValueError(f"denominator '{denominator}': choose from {', '.join(DENOMINATORS)}")
     features = torch.nn.functional.normalize(features.float(), dim=-1)
     logits = features @ features.T / temperature  # (n, n)
     same_video = video_ids[:, None] == video_ids

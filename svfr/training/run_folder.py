@@ -18,20 +18,10 @@ from svfr.training.settings import TrainConfig
 CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.jsonl", "provenance.json"
 LOCK, CHECKSUMS = ".lock", "checksums.json"
 # Settings that may differ when a run goes on: they change its length, its pace and its records, not its numbers.
-CHANGEABLE = (
-    "output_dir",
-    "max_steps",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "max_skipped",
-    "tracker",
-    "device",
-    "gradient_checkpointing",
-    "data.num_workers",
-    "data.max_broken_share",
-)
+LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
+PACE = ("device", "gradient_checkpointing", "data.num_workers")
+RECORDS = ("output_dir", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tracker")
+CHANGEABLE = (*LENGTH, *PACE, *RECORDS)
 
 
 class RunFolder:
@@ -142,14 +132,18 @@ def keep_newest(folder: Path, count: int) -> None:
 
 def git_revision() -> str | None:
     """The revision of the code, with a + where it has been changed; None outside of a git checkout."""
-    folder = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty=+",
+    ]
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
