@@ -20,8 +20,8 @@ from svfr.demo.settings import DemoConfig
 from svfr.demo.steps import GATED, GateError, check_renderer, make_identity, make_init, make_vae, read_gate
 from svfr.models.devices import resolve_device
 from svfr.models.weights import WeightsError
-from svfr.training import checkpoint
 from svfr.training.loop import TrainingError, train
+from svfr.training.run_folder import find_newest
 
 STEPS = ("renderer", "vae", "identity", "svfr")
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     init = make_init(settings, folder, vae, id_encoder)
     run_folder = folder / "svfr"
     finished = train(replace(settings.train, init_from=str(init), output_dir=str(run_folder), seed=settings.seed))
-    weights = checkpoint.latest(run_folder / "weights", print)
+    weights = find_newest(run_folder / "weights", print)
     if weights is None:
         return 1
     step, newest = weights

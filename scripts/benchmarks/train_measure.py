@@ -11,19 +11,19 @@ from unittest.mock import patch
 
 import torch
 from diffusers.training_utils import EMAModel
+from torch.utils.data import default_collate
 
 from svfr.data import dataset as dataset_module
 from svfr.data import degradations
 from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
+from svfr.data.dataset import ClipDataset, Sample, set_up_worker
 from svfr.models.components import Components
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
 from svfr.synthetic import render_clip
 from svfr.training.initialize import initialize
-from svfr.training.loop import make_objective
-from svfr.training.objective import TrainedModel
+from svfr.training.objective import Objective, TrainedModel
 from svfr.training.settings import TrainConfig
 
 from .common import peak_rss
@@ -165,7 +165,7 @@ def make_model(setup: Setup) -> tuple[Components, TrainedModel]:
         components.model.latent_transformer = LatentTransformer(width)
         components.model.landmark_predictor = LandmarkPredictor(width)
     else:
-        components = initialize(setup.weights, SEED, arcface=None, latent_transformer=True, landmark_predictor=True)
+        components = initialize(TrainConfig(init_from=setup.weights, seed=SEED))
     components.to(device, dtype, model_dtype=torch.float32)
     return components, TrainedModel(components.model.train().requires_grad_(True))
 
@@ -179,9 +179,9 @@ def measure_step(setup: Setup, checkpointing: bool, num_steps: int) -> Step:
         checkpoint_blocks(components.model.unet)
     device = components.device
     data = make_dataset(setup, rendered=True)
-    batch = collate([data[0, index] for index in range(setup.batch_size)])
+    batch = default_collate([data[0, index] for index in range(setup.batch_size)])
     config = TrainConfig()
-    objective = make_objective(config)
+    objective = Objective(config, components)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = EMAModel(parameters, decay=config.ema_decay)
@@ -197,7 +197,7 @@ def measure_step(setup: Setup, checkpointing: bool, num_steps: int) -> Step:
         if step == 1:
             watch.seconds = dict.fromkeys(STEP_STAGES, 0.0)
         with watch.stage("encode"):
-            targets = objective.prepare(components, batch)
+            targets = objective.prepare(batch)
         with watch.stage("forward"):
             with autocast(setup):
                 outputs = model(targets)
@@ -231,7 +231,7 @@ def autocast(setup: Setup) -> torch.autocast:
 def model_flops(setup: Setup, components: Components, model: TrainedModel, batch: Sample) -> int:
     """FLOPs of a step; the backward pass takes twice what the forward pass takes, recomputing doesn't count."""
     with count_flops() as encoding:
-        targets = make_objective(TrainConfig()).prepare(components, batch)
+        targets = Objective(TrainConfig(), components).prepare(batch)
     with count_flops() as forward, autocast(setup):
         model(targets)
     return 3 * forward.get_total_flops() + encoding.get_total_flops()

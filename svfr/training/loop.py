@@ -16,14 +16,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
 from torch import Tensor
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
+from svfr.data.dataset import ClipDataset, Sample, set_up_worker
 from svfr.data.sampler import ClipBatchSampler
-from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
@@ -31,7 +31,7 @@ from svfr.training.initialize import initialize
 from svfr.training.objective import Gather, Objective, TrainedModel
 from svfr.training.run_folder import RunFolder, find_newest, keep_newest, step_name, writing_step
 from svfr.training.settings import TrainConfig
-from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, Stateful, gather_whole
+from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, gather_whole
 from svfr.training.validation import Validator
 
 STATE = "training.pt"  # in the folder of a checkpoint
@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> bool:
     accelerator.wait_for_everyone()
 
     # 1. Networks: what is trained in float32, the rest frozen in low precision.
-    components = make_components(config)
+    components = initialize(config)
     averaged = deepcopy(components) if is_main else None  # takes the moving average to validate and write it
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     components.to(accelerator.device, frozen, model_dtype=torch.float32)
@@ -98,7 +98,7 @@ def train(config: TrainConfig) -> bool:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
     dataset = make_dataset(config, "train", components.settings.id_crop)
     batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
-    validator = make_validator(config, components.settings.id_crop) if is_main and config.validate_every else None
+    validator = make_validator(config, components) if is_main and config.validate_every else None
     objective = Objective(config, components, make_gather(accelerator))
     accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
 
@@ -152,9 +152,8 @@ def train(config: TrainConfig) -> bool:
                 if averaged is not None:
                     TrainedModel(averaged.model).load_state_dict(weights)
                 if averaged is not None and validator is not None and validates:
-                    results = validate(
-                        validator, components, averaged, accelerator, run.samples / f"{step_name(step)}.png"
-                    )
+                    with accelerator.autocast():
+                        results = validator(averaged.model, run.samples / f"{step_name(step)}.png")
                     log(accelerator, run, step, results)
                     bar.write(f"step {step}: {describe(results)}")
                 if saves:
@@ -185,22 +184,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def make_components(config: TrainConfig) -> Components:
-    """The networks to start from, on the CPU."""
-    if config.init_from is None:
-        raise TrainingError("init_from is not given: SVD's folder, released, demo, or a folder of weights")
-    components = initialize(
-        config.init_from,
-        config.seed,
-        arcface=config.arcface,
-        latent_transformer=config.lambda_ulr > 0,
-        landmark_predictor=config.lambda_prior > 0,
-    )
-    size, clip_length = SVFRPipeline(components).resolve_size(config.data.size), config.data.num_frames
-    components.settings = replace(components.settings, size=size, clip_length=clip_length, untrained=False)
-    return components
-
-
 def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate: a linear rise over the warm-up, then constant or half a cosine down to 0 at `max_steps`."""
     name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
@@ -227,21 +210,12 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
         split: "train" or "val".
         crop_style: alignment of the ID network's input, of the weights' settings.
     """
-    data, weights = config.data, config.data.resolved_task_weights
-    trains = split == "train"
-    return ClipDataset(
-        make_source(config, split),
-        partial(id_crop, style=crop_style),
-        size=data.size,
-        num_frames=data.num_frames,
-        num_views=data.num_views if trains else len(weights),
-        task_weights=weights if trains else dict.fromkeys(weights, 1.0),
-        preset=data.preset,
-        reference_dropout=data.reference_dropout if trains else 1.0,
-        flip=data.flip and trains,
-        seed=config.seed,
-        max_broken_share=data.max_broken_share if trains else 1.0,
-    )
+    data = config.data
+    if split == "val":
+        weights = dict.fromkeys(data.resolved_task_weights, 1.0)
+        fixed = {"reference_dropout": 1.0, "flip": False, "max_broken_share": 1.0}
+        data = replace(data, num_views=len(weights), task_weights=weights, **fixed)
+    return ClipDataset(make_source(config, split), partial(id_crop, style=crop_style), data, config.seed)
 
 
 def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
@@ -258,21 +232,20 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
         dataset,
         batch_sampler=sampler,
         num_workers=config.data.num_workers,
-        collate_fn=collate,
         worker_init_fn=set_up_worker,
         pin_memory=accelerator.device.type != "cpu",
     )
 
 
-def make_validator(config: TrainConfig, crop_style: str) -> Validator | None:
+def make_validator(config: TrainConfig, components: Components) -> Validator | None:
     """Restores held-out clips; None, with a line that says why, where there are none."""
     try:
-        dataset = make_dataset(config, "val", crop_style)
+        dataset = make_dataset(config, "val", components.settings.id_crop)
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
         return None
     samples = [dataset[0, index] for index in range(min(config.data.val_clips, len(dataset)))]
-    return Validator(samples, config.seed) if samples else None
+    return Validator(components, samples, config.seed) if samples else None
 
 
 def make_gather(accelerator: Accelerator) -> Gather:
@@ -280,8 +253,6 @@ def make_gather(accelerator: Accelerator) -> Gather:
     processes = accelerator.num_processes
 
     def gather(rows: Tensor) -> Tensor:
-        if processes == 1:
-            return rows
         parts = list(accelerator.gather(rows.detach()).chunk(processes))
         if rows.requires_grad:
             own = rows.clone()
@@ -318,18 +289,6 @@ def log(accelerator: Accelerator, run: RunFolder, step: int, values: dict[str, f
     accelerator.log(values, step=step)
 
 
-def validate(
-    validator: Validator, components: Components, averaged: Components, accelerator: Accelerator, picture: Path
-) -> dict[str, float]:
-    """Restore the validation clips by the moving average, which is on the device for as long as that takes."""
-    model = averaged.model.to(components.device)
-    networks = Components(model, components.vae, components.id_encoder, components.scheduler, components.settings)
-    with accelerator.autocast():
-        results = validator(networks, picture)
-    model.cpu()
-    return results
-
-
 def save(state: Mapping[str, Stateful], run: RunFolder, averaged: Components | None, step: int, keep: int) -> None:
     """Write a step's weights and checkpoint. Every process has to call this; the one that has `averaged` writes."""
     content = {name: part.state_dict() for name, part in state.items()}
@@ -349,16 +308,17 @@ def resume(state: Mapping[str, Stateful], run: RunFolder, accelerator: Accelerat
     Raises:
         ConfigError: the checkpoint is of another model.
     """
-    newest = find_newest(run.checkpoints, accelerator.print)
-    if newest is None:
+    found = find_newest(run.checkpoints, accelerator.print)
+    if found is None:
         return
+    step, folder = found
     try:
-        content = torch.load(newest / STATE, map_location="cpu", weights_only=True)
+        content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         for name, part in state.items():
             part.load_state_dict(content[name])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{newest / STATE}: of another model ({str(error).splitlines()[0]})") from error
-    accelerator.print(f"goes on from {newest}")
+        raise ConfigError(f"{folder / STATE}: of another model ({str(error).splitlines()[0]})") from error
+    accelerator.print(f"{run.path}: goes on after step {step}")
 
 
 @contextmanager

@@ -93,19 +93,3 @@ def facial_prior_loss(
     frame_losses = wing.mean(dim=(-2, -1)) * valid
     count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
     return frame_losses.sum() / count.clamp(min=1e-9)
-
-
-def total_loss(
-    noise: Tensor, ulr: Tensor | None, prior: Tensor | None, lambda_ulr: float, lambda_prior: float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = L_noise + lambda1 L_ULR + lambda2 L_prior (SVFR, Eq. 4); a term that is None is left out.
-
-    Returns:
-        The total, and its detached parts by name, not weighted.
-    """
-    total, parts = noise, {"loss_noise": noise.detach()}
-    if ulr is not None:
-        total, parts["loss_ulr"] = total + lambda_ulr * ulr, ulr.detach()
-    if prior is not None:
-        total, parts["loss_prior"] = total + lambda_prior * prior, prior.detach()
-    return total, {"loss": total.detach(), **parts}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from svfr.data.dataset import Sample
 from svfr.models.components import Components
 from svfr.models.svfr import SVFR
-from svfr.training.losses import denoising_loss, facial_prior_loss, total_loss, ulr_loss
+from svfr.training.losses import denoising_loss, facial_prior_loss, ulr_loss
 from svfr.training.settings import TrainConfig
 
 Gather = Callable[[Tensor], Tensor]  # rows of all processes, in the same order on each, with gradients
@@ -84,8 +84,8 @@ class Objective:
             batch: the clips.
 
         Returns:
-            The total, and its detached parts by name. With several processes, the mean of their gradients is the
-            gradient of the whole batch.
+            The total, and its detached parts by name, not weighted. With several processes, the mean of their
+            gradients is the gradient of the whole batch.
         """
         targets = self.prepare(batch)
         return self.loss(model(targets), targets, batch)
@@ -130,26 +130,28 @@ class Objective:
         return torch.stack(sigmas), torch.stack(noises)
 
     def loss(self, outputs: Outputs, targets: Targets, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 4 of what the model gave for the targets of a batch; see `__call__`."""
+        """Eq. 4, L = L_noise + lambda1 L_ULR + lambda2 L_prior, of what the model gave for the targets of a batch."""
         config, device = self.config, outputs.denoised.device
         num_views, num_frames = batch.lq.shape[1:3]
-        noise = denoising_loss(outputs.denoised, targets.clean, targets.sigma, config.weighting)
-        ulr = prior = None
+        total = denoising_loss(outputs.denoised, targets.clean, targets.sigma, config.weighting)
+        parts = {"loss_noise": total}
         if outputs.task_features is not None:
             video_ids = batch.video_id.to(device).repeat_interleave(num_views * num_frames)
             # Two clips of one video show different frames: a frame is known by its sample's seed and its place.
             frame_ids = batch.seed.to(device)[:, None] % 2**40 * 2**16 + torch.arange(num_frames, device=device)
-            ulr = ulr_loss(
+            parts["loss_ulr"] = ulr_loss(
                 self.gather(outputs.task_features.flatten(0, 1)),
                 self.gather(video_ids),
                 self.gather(frame_ids.repeat_interleave(num_views, dim=0).flatten()),
                 config.ulr_temperature,
                 config.ulr_denominator,
             )
+            total = total + config.lambda_ulr * parts["loss_ulr"]
         if outputs.landmarks is not None:
             valid = batch.landmarks_valid.to(device).repeat_interleave(num_views, dim=0)
             landmarks = batch.landmarks.to(device).repeat_interleave(num_views, dim=0)
             # A process with few valid frames must not weigh as much as one with many.
             num_valid = self.gather(valid.sum()[None].float()).mean()
-            prior = facial_prior_loss(outputs.landmarks, landmarks, valid, num_valid=num_valid)
-        return total_loss(noise, ulr, prior, config.lambda_ulr, config.lambda_prior)
+            parts["loss_prior"] = facial_prior_loss(outputs.landmarks, landmarks, valid, num_valid=num_valid)
+            total = total + config.lambda_prior * parts["loss_prior"]
+        return total, {"loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}

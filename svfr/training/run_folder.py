@@ -105,19 +105,14 @@ def writing_step(folder: Path, step: int) -> Iterator[Path]:
                 os.fsync(opened.fileno())  # a name must not outlive its content in a power cut
 
 
-def find_newest(folder: Path, show: Callable[[str], None]) -> Path | None:
-    """The folder of the newest step whose files are all as they were written; a damaged one is named and passed over.
-
-    Args:
-        folder: of checkpoints or weights.
-        show: shows one line to the user.
-    """
+def find_newest(folder: Path, show: Callable[[str], None]) -> tuple[int, Path] | None:
+    """The newest step whose files are all as they were written, with its folder; `show` names those passed over."""
     for step in reversed(find_steps(folder)):
         newest = folder / step_name(step)
         try:
             sums = json.loads((newest / CHECKSUMS).read_text())
             if all(sha256_of(newest / name) == digest for name, digest in sums.items()):
-                return newest
+                return step, newest
         except (OSError, ValueError):
             pass
         show(f"{newest}: damaged, passed over")
@@ -158,8 +153,9 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
+        process = file.read() or "unknown"
         raise ConfigError(
-            f"{folder}: process {file.read() or 'unknown'} is training there; end it, or take another output_dir"
+            f"{folder}: process {process} is training there; end it, or take another output_dir"
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from svfr.config import ConfigError, check_at_least
+from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
-
-# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
-TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
 
 
 @dataclass
-class DataConfig:
+class DataConfig(SampleConfig):
     """What training reads. Exactly one of `manifests`, `images` and `rendered_clips` is given."""
 
     manifests: list[str] = field(default_factory=list)
@@ -20,22 +18,6 @@ class DataConfig:
     """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
     rendered_clips: int = 0
     """Rendered clips in place of footage: this many per epoch."""
-    size: int = 512
-    """Side of the square frames [px]."""
-    num_frames: int = 16
-    """Frames of a clip. Assumption: the released code's clip length at inference."""
-    num_views: int = 2
-    """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
-    task_weights: dict[str, float] = field(default_factory=dict)
-    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
-    preset: str = "svfr"
-    """Degradations of blind restoration, see svfr.data.degradations."""
-    reference_dropout: float = 0.5
-    """Share of samples without a reference (SVFR, Sec. 4.3)."""
-    flip: bool = True
-    """Mirror half of the samples."""
-    max_broken_share: float = 0.05
-    """Training stops when more than this share of the files cannot be read."""
     num_workers: int = 4
     """Loader processes of each training process; 0 loads in the training process."""
     val_clips: int = 4
@@ -56,11 +38,6 @@ class DataConfig:
             raise ConfigError("data.num_frames: has to be 1 for data.images")
         for tasks, weight in self.task_weights.items():
             check_at_least(f"data.task_weights.{tasks}", weight, 0)
-
-    @property
-    def resolved_task_weights(self) -> dict[str, float]:
-        """`task_weights`, or the default ones."""
-        return {tasks: weight for tasks, weight in (self.task_weights or TASK_WEIGHTS).items() if weight > 0}
 
 
 @dataclass

@@ -1,7 +1,10 @@
-"""What a run needs to go on where it stopped, and the moving average of its weights."""
+"""What a run needs to go on where it stopped: parts with a `state_dict`, whole and on the CPU, and `load_state_dict`.
+
+Every process of a run has to call both; the number of processes may change between them.
+"""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -11,16 +14,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 RUNNING_MEAN = 0.98  # of the loss, for its explosions
-
-
-class Stateful(Protocol):
-    """A part of a run that changes with every step."""
-
-    def state_dict(self) -> Any:
-        """All of it, whole and on the CPU. Every process has to call this."""
-
-    def load_state_dict(self, state: Any) -> None:
-        """Go on from a `state_dict`, also with another number of processes. Every process has to call this."""
 
 
 @dataclass

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, ImageFolder, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, collate, set_up_worker
+from svfr.data.dataset import ClipDataset, Sample, SampleConfig, set_up_worker
 from svfr.data.manifest import Clip, write_manifest
 from svfr.data.sampler import ClipBatchSampler
 from svfr.models.identity import id_crop
@@ -73,21 +73,20 @@ class MadeClips:
         )
 
 
-def dataset(source: ClipSource | None = None, **settings) -> ClipDataset:
+def dataset(source: ClipSource | None = None, seed: int = 5, **settings) -> ClipDataset:
     values: dict[str, Any] = {
         "size": SIZE,
         "num_frames": FRAMES,
         "num_views": 2,
         "task_weights": WEIGHTS,
         "preset": "svfr",
-        "seed": 5,
         **settings,
     }
-    return ClipDataset(source or MadeClips(), partial(id_crop, style="arcface"), **values)
+    return ClipDataset(source or MadeClips(), partial(id_crop, style="arcface"), SampleConfig(**values), seed)
 
 
 def same(a: Sample, b: Sample) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_shapes_types_and_ranges() -> None:
@@ -105,13 +104,13 @@ def test_shapes_types_and_ranges() -> None:
         "video_id": ((), torch.int64),
         "seed": ((), torch.int64),
     }
-    assert {name: (tuple(t.shape), t.dtype) for name, t in vars(sample).items()} == expected
+    assert {name: (tuple(t.shape), t.dtype) for name, t in sample._asdict().items()} == expected
     for name in ("gt", "lq", "reference", "id_face"):
         assert -1 <= getattr(sample, name).min() < getattr(sample, name).max() <= 1
     assert sample.landmarks_valid.tolist() == [True, False, True]
     assert not sample.landmarks[1].any()
     assert sample.seed >= 0
-    batch = collate([sample, sample])
+    batch = default_collate([sample, sample])
     assert batch.lq.shape == (2, 3, f, 3, s, s)
     assert batch.video_id.shape == (2,)
 
@@ -129,9 +128,7 @@ def test_what_a_sample_is_depends_on_seed_epoch_and_index_alone() -> None:
 
 def loader(source: ClipDataset, workers: int, start: int = 0) -> Iterator[Sample]:
     sampler = ClipBatchSampler(len(source), 2, 0, 1, seed=1, start=start)
-    return iter(
-        DataLoader(source, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=set_up_worker)
-    )
+    return iter(DataLoader(source, batch_sampler=sampler, num_workers=workers, worker_init_fn=set_up_worker))
 
 
 def test_workers_change_nothing_and_a_later_start_goes_on() -> None:

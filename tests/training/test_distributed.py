@@ -118,3 +118,14 @@ def test_views_of_a_clip_share_noise_and_depend_on_its_seed_alone() -> None:
     assert torch.equal(both.noisy[0], both.noisy[1])
     assert torch.equal(both.sigma[2:], second.sigma)
     assert torch.allclose(both.noisy[2:], second.noisy, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lambda_ulr", "lambda_prior"), [(0.0, 0.0), (0.01, 0.0), (0.0, 0.1), (0.01, 0.1)])
+def test_the_loss_is_the_weighted_sum_of_its_terms(lambda_ulr: float, lambda_prior: float) -> None:
+    components = tiny.pipeline().components
+    objective = Objective(TrainConfig(lambda_ulr=lambda_ulr, lambda_prior=lambda_prior), components)
+    loss, parts = objective(TrainedModel(components.model), made_batch(slice(0, 2)))
+    expected = parts["loss_noise"] + lambda_ulr * parts["loss_ulr"] + lambda_prior * parts["loss_prior"]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(parts["loss"], expected)
+    assert not any(part.requires_grad for part in parts.values())

@@ -11,7 +11,6 @@ from svfr.training.losses import (
     WING_WIDTH,
     denoising_loss,
     facial_prior_loss,
-    total_loss,
     ulr_loss,
 )
 
@@ -169,20 +168,6 @@ def test_parts_of_a_batch_add_up_by_their_mean_count(generator: torch.Generator)
 
 
 # Eq. 4
-
-
-@pytest.mark.parametrize(
-    ("ulr", "prior", "expected"), [(None, None, 2.0), (3.0, None, 2.03), (None, 5.0, 2.5), (3.0, 5.0, 2.53)]
-)
-def test_total_loss_has_switchable_terms(ulr: float | None, prior: float | None, expected: float) -> None:
-    def maybe(value: float | None) -> Tensor | None:
-        return None if value is None else torch.tensor(value)
-
-    total, parts = total_loss(torch.tensor(2.0), maybe(ulr), maybe(prior), lambda_ulr=0.01, lambda_prior=0.1)
-    assert total.item() == pytest.approx(expected)
-    assert parts["loss"].item() == pytest.approx(expected)
-    given = {"loss_noise": 2.0, "loss_ulr": ulr, "loss_prior": prior}
-    assert {name: parts[name].item() for name in parts if name != "loss"} == {k: v for k, v in given.items() if v}
 
 
 @pytest.mark.parametrize(
