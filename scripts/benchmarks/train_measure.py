@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 from svfr.data import dataset as dataset_module
 from svfr.data import degradations
 from svfr.data.clip_sources import ClipSource, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, set_up_worker
+from svfr.data.dataset import ClipDataset, Sample, SampleConfig, set_up_worker
 from svfr.models.components import Components
 from svfr.models.heads import LandmarkPredictor, LatentTransformer
 from svfr.models.identity import id_crop
@@ -99,18 +99,14 @@ def make_dataset(setup: Setup, rendered: bool) -> ClipDataset:
     if not rendered:
         assert setup.manifest is not None
         source = ManifestClips(setup.manifest, "train")
-    config = TrainConfig().data
-    return ClipDataset(
-        source,
-        partial(id_crop, style="arcface"),
+    config = SampleConfig(
         size=setup.size,
         num_frames=setup.num_frames,
         num_views=setup.num_views,
-        task_weights=config.resolved_task_weights,
         preset=setup.preset,
-        seed=SEED,
         max_broken_share=1.0,
     )
+    return ClipDataset(source, partial(id_crop, style="arcface"), config, SEED)
 
 
 def measure_rendering(setup: Setup, num_clips: int) -> float:

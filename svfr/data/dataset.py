@@ -59,12 +59,9 @@ def set_up_worker(worker: int) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep up to `KEPT_MEMORY` of freed memory.
+    """Tell the C library to keep up to `KEPT_MEMORY` of freed memory; False where it is not glibc, which alone can.
 
     Giving every large array back to the system and having it filled with zeros again costs a third of a worker's time.
-
-    Returns:
-        Whether it could be told; glibc alone can.
     """
     mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
     if mallopt is None:
@@ -145,11 +142,10 @@ class ClipDataset(Dataset[Sample]):
         """
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
-        chosen = choices.choice(
-            len(self.task_sets), size=self.config.num_views, replace=False, p=self.task_probabilities
-        )
-        wants_reference = bool(choices.uniform() >= self.config.reference_dropout)
-        mirrored = bool(choices.uniform() < 0.5) and self.config.flip
+        config, probabilities = self.config, self.task_probabilities
+        chosen = choices.choice(len(self.task_sets), size=config.num_views, replace=False, p=probabilities)
+        wants_reference = bool(choices.uniform() >= config.reference_dropout)
+        mirrored = bool(choices.uniform() < 0.5) and config.flip
         seed = int(choices.integers(2**63 - 1))
         clip, excerpt = self._read(epoch, index, wants_reference)
         if mirrored:

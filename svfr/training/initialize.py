@@ -43,14 +43,10 @@ def initialize(config: TrainConfig) -> Components:
             components = load_folder(find_model(source), seed=config.seed)
         model = components.model
         width = model.unet.config.block_out_channels[-1]
-        if not config.lambda_ulr:
-            model.latent_transformer = None
-        elif model.latent_transformer is None:
-            model.latent_transformer = LatentTransformer(width)
-        if not config.lambda_prior:
-            model.landmark_predictor = None
-        elif model.landmark_predictor is None:
-            model.landmark_predictor = LandmarkPredictor(width)
+        model.latent_transformer = (model.latent_transformer or LatentTransformer(width)) if config.lambda_ulr else None
+        model.landmark_predictor = (
+            (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
+        )
     size, clip_length = SVFRPipeline(components).resolve_size(config.data.size), config.data.num_frames
     components.settings = replace(components.settings, size=size, clip_length=clip_length, untrained=False)
     return components

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
 from torch import Tensor
-from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -31,8 +30,8 @@ from svfr.training.initialize import initialize
 from svfr.training.objective import Gather, Objective, TrainedModel
 from svfr.training.run_folder import RunFolder, find_newest, keep_newest, step_name, writing_step
 from svfr.training.settings import TrainConfig
-from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, gather_whole
-from svfr.training.validation import Validator
+from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, State, gather_whole
+from svfr.training.validation import validate
 
 STATE = "training.pt"  # in the folder of a checkpoint
 LONGEST_WAIT = timedelta(hours=2)  # of processes for the one that validates and writes
@@ -44,10 +43,7 @@ class TrainingError(ValueError):
 
 
 def train(config: TrainConfig) -> bool:
-    """Train SVFR.
-
-    Args:
-        config: all settings. `init_from` and a source of data have to be given.
+    """Train SVFR; `init_from` and a source of data have to be given.
 
     Returns:
         Whether the run is at `max_steps`; False if a signal (SIGTERM, Ctrl-C) stopped it, after a checkpoint.
@@ -77,15 +73,16 @@ def train(config: TrainConfig) -> bool:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = make_schedule(config, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
-    average = MovingAverage(accelerator.unwrap_model(model), config.ema_decay)
+    trained = ModelAndOptimizer(model, optimizer.optimizer)
+    ema = MovingAverage(accelerator.unwrap_model(model), config.ema_decay)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
     progress = Progress()
 
     # 2. All that resuming needs.
-    state: dict[str, Stateful] = {
-        "trained": ModelAndOptimizer(model, optimizer.optimizer),
+    state: State = {
+        "trained": trained,
         "schedule": schedule,
-        "average": average,
+        "ema": ema,
         "scaler": scaler,
         "progress": progress,
     }
@@ -98,7 +95,7 @@ def train(config: TrainConfig) -> bool:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
     dataset = make_dataset(config, "train", components.settings.id_crop)
     batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
-    validator = make_validator(config, components) if is_main and config.validate_every else None
+    held_out = make_held_out(config, components) if is_main and config.validate_every else []
     objective = Objective(config, components, make_gather(accelerator))
     accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
 
@@ -127,7 +124,7 @@ def train(config: TrainConfig) -> bool:
             if is_sound(means, progress.mean_loss, config.explosion):
                 optimizer.step()
                 schedule.step()
-                average.update()
+                ema.update()
                 progress.add_step(means)
             else:
                 skip_step(scaler)
@@ -148,12 +145,13 @@ def train(config: TrainConfig) -> bool:
             saves = step % config.checkpoint_every == 0 or is_last or stop
             validates = bool(config.validate_every) and step % config.validate_every == 0
             if saves or validates:
-                weights = average.weights()
+                weights = ema.weights()
                 if averaged is not None:
                     TrainedModel(averaged.model).load_state_dict(weights)
-                if averaged is not None and validator is not None and validates:
+                if averaged is not None and held_out and validates:
+                    picture = run.samples / f"{step_name(step)}.png"
                     with accelerator.autocast():
-                        results = validator(averaged.model, run.samples / f"{step_name(step)}.png")
+                        results = validate(components, averaged.model, held_out, config.seed, picture)
                     log(accelerator, run, step, results)
                     bar.write(f"step {step}: {describe(results)}")
                 if saves:
@@ -205,10 +203,7 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
 def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDataset:
     """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored.
 
-    Args:
-        config: of the run.
-        split: "train" or "val".
-        crop_style: alignment of the ID network's input, of the weights' settings.
+    `crop_style` is the alignment of the ID network's input, of the weights' settings.
     """
     data = config.data
     if split == "val":
@@ -220,14 +215,8 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
 
 def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
     """Batches of this process, from global batch number `start` on, without end."""
-    sampler = ClipBatchSampler(
-        num_samples=len(dataset),
-        batch_size=config.batch_size,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        seed=config.seed,
-        start=start,
-    )
+    process, num_processes = accelerator.process_index, accelerator.num_processes
+    sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -237,15 +226,14 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
     )
 
 
-def make_validator(config: TrainConfig, components: Components) -> Validator | None:
-    """Restores held-out clips; None, with a line that says why, where there are none."""
+def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:
+    """The samples of validation; none, with a line that says why, where there is no clip for them."""
     try:
         dataset = make_dataset(config, "val", components.settings.id_crop)
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
-        return None
-    samples = [dataset[0, index] for index in range(min(config.data.val_clips, len(dataset)))]
-    return Validator(components, samples, config.seed) if samples else None
+        return []
+    return [dataset[0, index] for index in range(min(config.data.val_clips, len(dataset)))]
 
 
 def make_gather(accelerator: Accelerator) -> Gather:
@@ -289,7 +277,7 @@ def log(accelerator: Accelerator, run: RunFolder, step: int, values: dict[str, f
     accelerator.log(values, step=step)
 
 
-def save(state: Mapping[str, Stateful], run: RunFolder, averaged: Components | None, step: int, keep: int) -> None:
+def save(state: State, run: RunFolder, averaged: Components | None, step: int, keep: int) -> None:
     """Write a step's weights and checkpoint. Every process has to call this; the one that has `averaged` writes."""
     content = {name: part.state_dict() for name, part in state.items()}
     if averaged is None:
@@ -302,7 +290,7 @@ def save(state: Mapping[str, Stateful], run: RunFolder, averaged: Components | N
     keep_newest(run.checkpoints, keep)
 
 
-def resume(state: Mapping[str, Stateful], run: RunFolder, accelerator: Accelerator) -> None:
+def resume(state: State, run: RunFolder, accelerator: Accelerator) -> None:
     """Go on from the newest whole checkpoint of the run, if there is one. Every process has to call this.
 
     Raises:

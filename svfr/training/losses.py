@@ -66,12 +66,7 @@ def ulr_loss(
 
 
 def facial_prior_loss(
-    landmarks: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    width: float = WING_WIDTH,
-    curvature: float = WING_CURVATURE,
-    num_valid: float | Tensor | None = None,
+    landmarks: Tensor, target: Tensor, valid: Tensor, num_valid: float | Tensor | None = None
 ) -> Tensor:
     """Wing loss of the predicted landmarks (SVFR, Eq. 3), with C = w - w ln(1 + w / epsilon), so that it is continuous.
 
@@ -79,8 +74,6 @@ def facial_prior_loss(
         landmarks: (..., 68, 2) predicted, as fractions of the frame's sides.
         target: (..., 68, 2) in the same unit.
         valid: (...) bool; frames whose landmarks are reliable. The others don't count.
-        width: w, where the logarithm ends.
-        curvature: epsilon.
         num_valid: number of frames to take the mean over, instead of that of `valid`: with several processes, their
             mean, so that the average of their gradients is the gradient of the whole batch.
 
@@ -88,8 +81,9 @@ def facial_prior_loss(
         Scalar mean over coordinates of valid frames; 0 if there is none.
     """
     distance = (landmarks.float() - target.float()).abs()
-    offset = width - width * math.log1p(width / curvature)
-    wing = torch.where(distance < width, width * torch.log1p(distance / curvature), distance - offset)
+    offset = WING_WIDTH - WING_WIDTH * math.log1p(WING_WIDTH / WING_CURVATURE)
+    near = WING_WIDTH * torch.log1p(distance / WING_CURVATURE)
+    wing = torch.where(distance < WING_WIDTH, near, distance - offset)
     frame_losses = wing.mean(dim=(-2, -1)) * valid
     count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
     return frame_losses.sum() / count.clamp(min=1e-9)

@@ -153,10 +153,8 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
-        process = file.read() or "unknown"
-        raise ConfigError(
-            f"{folder}: process {process} is training there; end it, or take another output_dir"
-        ) from error
+        process, advice = file.read() or "unknown", "end it, or take another output_dir"
+        raise ConfigError(f"{folder}: process {process} is training there; {advice}") from error
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

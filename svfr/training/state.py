@@ -10,9 +10,11 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+State = dict[str, Stateful]  # what changes with every step, by name
 RUNNING_MEAN = 0.98  # of the loss, for its explosions
 
 
