@@ -77,11 +77,7 @@ class Objective:
         self.gather = gather
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 4 of a batch.
-
-        Args:
-            model: `TrainedModel`, wrapped or not.
-            batch: the clips.
+        """Eq. 4 of a batch, by a `TrainedModel`, wrapped or not.
 
         Returns:
             The total, and its detached parts by name, not weighted. With several processes, the mean of their
