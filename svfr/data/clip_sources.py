@@ -70,7 +70,7 @@ class ClipSource(Protocol):
         """
 
 
-class ManifestClips:
+class ManifestClips(ClipSource):
     """The clips of a split of one or more manifests, read with decord.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
@@ -114,7 +114,7 @@ class ManifestClips:
         )
 
 
-class ImageFolder:
+class ImageFolder(ClipSource):
     """The images of a folder and its subfolders as clips of one frame, without landmarks or reference.
 
     They aren't repeated to longer clips: temporal layers would learn that nothing moves.
@@ -151,7 +151,7 @@ class ImageFolder:
         return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
 
 
-class RenderedClips:
+class RenderedClips(ClipSource):
     """Rendered talking heads, one per seed, each its own video of another person.
 
     Args:

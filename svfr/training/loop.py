@@ -201,15 +201,13 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
 
 
 def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDataset:
-    """The samples that training draws, or validation: each clip under every combination of tasks, nothing mirrored.
-
-    `crop_style` is the alignment of the ID network's input, of the weights' settings.
-    """
+    """The samples of training, or of validation: each clip under every combination of tasks, without a reference."""
     data = config.data
     if split == "val":
         weights = dict.fromkeys(data.resolved_task_weights, 1.0)
-        fixed = {"reference_dropout": 1.0, "flip": False, "max_broken_share": 1.0}
-        data = replace(data, num_views=len(weights), task_weights=weights, **fixed)
+        data = replace(
+            data, num_views=len(weights), task_weights=weights, reference_dropout=1.0, flip=False, max_broken_share=1.0
+        )
     return ClipDataset(make_source(config, split), partial(id_crop, style=crop_style), data, config.seed)
 
 

@@ -27,7 +27,7 @@ def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: We
         Scalar mean over all elements.
     """
     error = (denoised.float() - clean.float()).square().flatten(1).mean(dim=1)  # (b,)
-    weight = sigma.square().reciprocal() + (1 if weighting == "edm" else 0)
+    weight = sigma.square().reciprocal() + {"edm": 1, "epsilon": 0}[weighting]
     return (weight * error).mean()
 
 

@@ -71,16 +71,14 @@ class ModelAndOptimizer:
         self.model = model
         self.optimizer = optimizer
 
-    def state_dict(self) -> tuple[Any, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Weights, and the optimizer's moments by their names."""
-        return get_state_dict(self.model, self.optimizer, options=self.options)
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=self.options)
+        return {"model_state_dict": model, "optim_state_dict": optimizer}
 
-    def load_state_dict(self, state: tuple[Any, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a `state_dict`."""
-        model, optimizer = state
-        set_state_dict(
-            self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer, options=self.options
-        )
+        set_state_dict(self.model, self.optimizer, **state, options=self.options)
 
 
 class MovingAverage:

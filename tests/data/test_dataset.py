@@ -47,7 +47,7 @@ def picture(points: np.ndarray, side: int = SIZE, shade: int = 90) -> np.ndarray
     return image
 
 
-class MadeClips:
+class MadeClips(ClipSource):
     """Clips of 8 frames whose brightness tells the clip and frame; some of them are broken."""
 
     length = 8

@@ -15,7 +15,7 @@ from tests import tiny
 
 
 def start(source: Path, arcface: Path | None = None, **settings: Any) -> Components:
-    return initialize(TrainConfig(init_from=str(source), arcface=arcface and str(arcface), **settings))
+    return initialize(TrainConfig(init_from=str(source), arcface=None if arcface is None else str(arcface), **settings))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from svfr.training.settings import TrainConfig
 from tests import tiny
 from tests.runs import config, metrics, overrides, weights
 
+Schedule = Literal["constant", "cosine"]
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
 
@@ -233,7 +234,9 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("constant", 1.0), ("cosine", 0.5)])
-def test_learning_rate_warms_up_and_then_follows_the_schedule(name: str, expected: float) -> None:
+def test_learning_rate_warms_up_and_then_follows_the_schedule(
+    name: Literal["constant", "cosine"], expected: float
+) -> None:
     config = TrainConfig(schedule=name, warmup_steps=10, max_steps=110)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = make_schedule(config, optimizer)
