@@ -20,7 +20,6 @@ from svfr.training.settings import TrainConfig
 from tests import tiny
 from tests.runs import config, metrics, overrides, weights
 
-Schedule = Literal["constant", "cosine"]
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
 
