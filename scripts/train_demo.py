@@ -39,8 +39,8 @@ from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import load_part
 from svfr.synthetic import render_clip
-from svfr.training import checkpoint
 from svfr.training.loop import TrainingError, train
+from svfr.training.run_folder import find_newest
 from svfr.training.settings import TrainConfig
 
 CONFIG = "config.yaml"
@@ -306,7 +306,7 @@ def train_all(settings: DemoConfig, until: str) -> int:
     init = once(folder / "init", lambda path: assemble_untrained(settings, *parts).save(path))
     run = folder / "svfr"
     finished = train(replace(settings.train, init_from=str(init), output_dir=str(run), seed=settings.seed))
-    if (trained := checkpoint.latest(run / "weights", print)) is None:
+    if (trained := find_newest(run / "weights", print)) is None:
         return 1
     with replacing(folder / "model") as partial:
         write_model(partial, trained[1], trained[0], settings)
