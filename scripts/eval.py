@@ -1,10 +1,8 @@
 #!/usr/bin/env python
 """Evaluate folders of restored videos against their ground truth.
 
-    python scripts/eval.py --restored [NAME=]DIR [--restored NAME=DIR ...] --ground-truth DIR [--degraded DIR] \\
-        --output DIR [key=value ...]
-    python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR \\
-        --output DIR
+    python scripts/eval.py --restored [NAME=]DIR ... --ground-truth DIR [--degraded DIR] --output DIR [key=value ...]
+    python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR --output DIR
 
 A restored folder holds results by the names of the ground truth, with or without a subfolder for each task (bfr,
 colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md and report.html.
@@ -15,7 +13,7 @@ Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself 
 import argparse
 import signal
 import sys
-from collections import defaultdict
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,24 +21,22 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from svfr import config
-from svfr.data.detectors import FaceDetector, load_detector
+from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
+from svfr.evaluation.pairs import Matches, Problem, match, parse_restored
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.tables import paper_table, table_markdown
-from svfr.files import write_json
-from svfr.metrics import build_metrics
+from svfr.files import replacing, write_json
+from svfr.metrics import METRICS, build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
-NEED_FACES = ("ids", "landmarks")  # metrics that are computed on aligned faces
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,9 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--run", action="store_true", help="restore --degraded first")
-    parser.add_argument(
-        "--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run: demo (default), released, a folder"
-    )
+    parser.add_argument("--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run (default: demo)")
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(EvalConfig.__dataclass_fields__)
@@ -64,64 +58,56 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
     """The metrics that can be computed, and why others cannot."""
-    wanted, missing = list(settings.metrics), {}
-    detector: FaceDetector | None = None
-    faces = [name for name in wanted if name in NEED_FACES]
-    if faces:
-        try:
-            detector = load_detector(settings.detector, options.networks)
-        except NetworkMissing as error:
-            missing = dict.fromkeys(faces, str(error))
-            wanted = [name for name in wanted if name not in faces]
+    known = [name for name in settings.metrics if name in METRICS]
+    faces = [name for name in known if any(column.needs_faces for column in METRICS[name].columns)]
+    detector, missing = None, {}
+    try:
+        detector = load_detector(settings.detector, options.networks) if faces else None
+    except NetworkMissing as error:
+        missing = dict.fromkeys(faces, str(error))
     built = build_metrics(
-        wanted,
+        [name for name in settings.metrics if name not in missing],
         options.networks,
         device,
         recognizer=settings.recognizer,
         landmarker=settings.landmarker,
         download=settings.download,
     )
-    missing.update(built.missing)
-    return Evaluator(built, detector, settings, options.output), missing
+    return Evaluator(built, detector, settings, options.output), {**missing, **built.missing}
 
 
 def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) -> None:
-    """Measure this process's share: whole ground truths, so that each one's faces are searched once."""
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in matches.pairs:
-        groups[pair.name].append(pair)
-    mine = [pair for name in matches.names[state.process_index :: state.num_processes] for pair in groups[name]]
-    with tqdm(total=_count_frames(mine), unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
+    """Measure this process's share: all pairs of a ground truth, so that its faces are searched once."""
+    names = matches.names[state.process_index :: state.num_processes]
+    mine = [pair for name in names for pair in matches.pairs if pair.name == name]
+    num_frames = {}
+    for path in {pair.truth for pair in mine}:
+        with suppress(VideoError):  # named when its turn comes
+            num_frames[path] = probe(path).num_frames
+    total = sum(num_frames.get(pair.truth, 0) for pair in mine)
+    with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
         for pair in mine:
             bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
-            record, _ = evaluator.evaluate(pair, bar.update)
-            place = "/".join(part for part in (pair.method, pair.task, pair.name) if part)
+            record = evaluator.evaluate(pair, bar.update)
             for line in [record.reason] if record.reason else record.problems:
-                bar.write(f"{place}: {line}", sys.stderr)
+                bar.write(str(Problem(pair.method, pair.task, pair.name, line)), sys.stderr)
 
 
-def _count_frames(pairs: list[Pair]) -> int:
-    counts: dict[Path, int] = {}
-    for pair in pairs:
-        if pair.truth not in counts:
-            try:
-                counts[pair.truth] = probe(pair.truth).num_frames
-            except VideoError:
-                counts[pair.truth] = 0
-    return sum(counts[pair.truth] for pair in pairs)
-
-
-def collect(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
+def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
     """Read the records of all processes and write the three files."""
     records = {}
     for pair in matches.pairs:
-        call = evaluator.call(pair)
-        kept = read_record(evaluator.output, pair, call)
-        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", call, reason="not finished")
+        key = evaluator.cache_key(pair)
+        kept = read_record(evaluator.output, pair, key)
+        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
     results = gather(matches, records, evaluator, missing, evaluator.settings.task)
     write_json(evaluator.output / RESULTS, results.as_json())
-    (evaluator.output / "table.md").write_text(table_markdown(results))
-    (evaluator.output / "report.html").write_text(report_html(results, records, evaluator))
+    for name, text in (
+        ("table.md", table_markdown(results)),
+        ("report.html", report_html(results, records, evaluator)),
+    ):
+        with replacing(evaluator.output / name) as partial:
+            partial.write_text(text)
     return results
 
 
@@ -130,67 +116,42 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     settings = config.load(EvalConfig, options.config, options.settings)
     if not options.restored and not options.run:
         raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
-    methods = parse_restored(options.restored)
-    for path in (options.degraded, options.masks):
+    if options.weights and not options.run:
+        raise ValueError("--weights is for --run")
+    if options.run and options.degraded is None:
+        raise ValueError("--run restores the degraded inputs: give --degraded DIR")
+    truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
+    for path in (degraded, masks):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
+    methods = parse_restored(options.restored)
     device = str(state.device) if settings.device == "auto" else str(resolve_device(settings.device))
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{options.output}: no folder for the report can be made here ({error.strerror})") from error
-    failed: list[Problem] = []
-    if options.run:
-        weights = parse_weights(options.weights or ["demo"], methods)
-        restored, failed = restore_set(
-            options.degraded,
-            options.masks,
-            options.output,
-            weights,
-            settings=settings,
-            networks=options.networks,
-            device=device,
-            split=state,
-        )
-        methods.update(restored)
-    elif options.weights:
-        raise ValueError("--weights is for --run")
-
+        raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
+    weights = parse_weights(options.weights or ["demo"], methods) if options.run else {}
+    restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
+    methods.update(restored)
     matches = match(
-        options.ground_truth,
-        methods,
-        options.degraded,
-        options.masks,
-        output=options.output,
-        task=settings.task,
-        baselines=settings.baselines,
-        failed=failed,
+        truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
     )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
-        raise ValueError(
-            f"{options.ground_truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)"
-        )
+        raise ValueError(f"{truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)")
     evaluator, missing = prepare(options, settings, device)
     if state.is_main_process:
-        unmatched = [problem for problem in matches.problems if problem not in failed]  # those were told at once
+        unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once
         for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
             print(line, file=sys.stderr)
-    interrupted = False
-    try:
-        evaluate_all(evaluator, matches, state)
-    except KeyboardInterrupt:
-        interrupted = True
-    if interrupted:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+    evaluate_all(evaluator, matches, state)
     state.wait_for_everyone()
     if not state.is_main_process:
         return 0  # the main process speaks for all
-    results = collect(evaluator, matches, missing)
+    results = write_results(evaluator, matches, missing)
     done = sum(record.status == "done" for record in results.rows)
     print(paper_table(results))
     count = len(results.problems)
-    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {options.output / 'report.html'}")
+    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
     return 1 if results.problems else 0
 
 
@@ -205,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return 130  # the shell's exit code of Ctrl-C
 
 
 if __name__ == "__main__":

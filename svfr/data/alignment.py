@@ -38,9 +38,10 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the source's points all coincide, or aren't finite.
     """
+    source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if not (np.isfinite(source).all() and np.ptp(source, axis=0).any()):
-        raise ValueError(f"no similarity transform from points that coincide or aren't finite: {np.asarray(source)}")
-    return estimate_transform("similarity", np.asarray(source), np.asarray(target)).params[:2]
+        raise ValueError(f"no similarity transform from points that coincide or aren't finite: {source.tolist()}")
+    return estimate_transform("similarity", source, target).params[:2]
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
@@ -54,7 +55,7 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
-    """68 landmarks (..., 68, 2) [px, whole numbers are pixel centres] of the mirrored picture, in the same order."""
+    """68 landmarks (..., 68, 2) [px, integers are pixel centres] of the mirrored picture, in the same order."""
     mirrored = landmarks[..., MIRRORED_68, :].copy()
     mirrored[..., 0] = width - 1 - mirrored[..., 0]
     return mirrored

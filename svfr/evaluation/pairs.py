@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
@@ -31,42 +31,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Pair:
-    """A video to compare with its ground truth.
+    """A video to compare with its ground truth."""
 
-    Attributes:
-        method: of the restored folder, or one of `BASELINES`.
-        task: "bfr", "bfr+colorization", ...; "" for baselines, which are the same for every task.
-        name: relative name of the ground truth, without suffix.
-        truth: the ground truth.
-        restored: None for what is computed from the ground truth itself.
-        mask: holes of the inpainting task, if known.
-    """
-
-    method: str
-    task: str
-    name: str
+    method: str  # of the restored folder, or one of `BASELINES`
+    task: str  # "bfr", "bfr+colorization", ...; "" for baselines, which are the same for every task
+    name: str  # relative name of the ground truth, without suffix
     truth: Path
-    restored: Path | None
-    mask: Path | None = None
+    restored: Path | None  # None for what is computed from the ground truth itself
+    mask: Path | None = None  # holes of the inpainting task, if known
 
 
 @dataclass
 class Matches:
-    """What `match` found.
+    """What `match` found."""
 
-    Attributes:
-        pairs: ordered by ground truth, then as the methods were given.
-        problems: unmatched files and empty folders.
-        names: of all ground-truth videos.
-        tasks: in canonical order, of all methods.
-        methods: as given, baselines first.
-    """
-
-    pairs: list[Pair] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    tasks: list[str] = field(default_factory=list)
-    methods: list[str] = field(default_factory=list)
+    pairs: list[Pair]  # ordered by ground truth, then as the methods were given
+    problems: list[Problem]  # unmatched files and empty folders
+    names: list[str]  # of all ground-truth videos
+    tasks: list[str]  # in canonical order, of all methods
+    methods: list[str]  # as given, baselines first
 
 
 def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
@@ -80,11 +63,10 @@ def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
     methods: dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
+        path = Path(folder)
         if not equals or Path(argument).exists():
             path = Path(argument)
             name = "restored" if len(arguments) == 1 else path.resolve().name
-        else:
-            path = Path(folder)
         if not name or "/" in name or name.startswith(".") or name in BASELINES:
             raise ValueError(f"--restored {argument}: '{name}' cannot be a method's name, give another as NAME=DIR")
         if name in methods:
@@ -128,60 +110,61 @@ def match(
         ValueError: no ground truth.
     """
     problems = list(failed)
-    truths = {
-        item_name(item): item
-        for item in _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
-    }
+    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
+    truths = {item_name(item): item for item in items}
+    lone = item_name(items[0]) if len(items) == 1 and items[0].source == truth else None
     mask_by_name = _find_masks(truths, truth, masks)
-    lone = next(iter(truths)) if len(truths) == 1 and next(iter(truths.values())).source == truth else None
-    result = Matches(problems=problems, names=list(truths))
     not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
-    found: dict[str, list[Pair]] = {name: [] for name in truths}
-    for baseline in baselines:
-        if baseline != "degraded":
-            result.methods.append(baseline)
-            for name, item in truths.items():
-                found[name].append(Pair(baseline, "", name, item.source, None))
+    computed = [baseline for baseline in baselines if baseline != "degraded"]
+    pairs = [Pair(baseline, "", name, item.source, None) for baseline in computed for name, item in truths.items()]
     folders = {**({"degraded": degraded} if degraded and "degraded" in baselines else {}), **methods}
+    tasks: set[str] = set()
     for method, folder in folders.items():
-        result.methods.append(method)
         folders_by_task, ignored = task_folders(folder, task)
+        tasks.update(folders_by_task)
         for name in ignored:
             place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
-            result.problems.append(Problem(method, "", name, f"{place}, not looked at"))
+            problems.append(Problem(method, "", name, f"{place}, not looked at"))
         for task_name, task_folder in folders_by_task.items():
-            if task_name not in result.tasks:
-                result.tasks.append(task_name)
-            results = _find(method, task_name, task_folder, output, lone, result.problems)
-            results = _without_inner_folders(results, truths.keys())
-            if results and results.keys().isdisjoint(truths):
+            try:
+                found = find_items(task_folder, output, "png")
+            except VideoError as error:
+                problems.append(Problem(method, task_name, "", str(error)))
+                continue
+            if lone is not None and len(found) == 1:  # one video against one video, whatever their names
+                results = {lone: found[0].source}
+            else:
+                found = _without_strays(found, method, task_name, problems)
+                results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
+            if results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
                     f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
                 )
-                result.problems.append(Problem(method, task_name, "", reason))
+                problems.append(Problem(method, task_name, "", reason))
                 continue
             for name in results.keys() - truths.keys():
-                result.problems.append(Problem(method, task_name, name, "no ground truth of this name"))
+                problems.append(Problem(method, task_name, name, "no ground truth of this name"))
             for name, item in truths.items():
                 if (method, task_name, name) in not_restored:
                     continue
                 if name not in results:
-                    if results:  # else the folder has been named
-                        result.problems.append(Problem(method, task_name, name, "no result of this name"))
+                    problems.append(Problem(method, task_name, name, "no result of this name"))
                     continue
                 mask = mask_by_name.get(name) if "inpainting" in task_name else None
                 if masks is not None and mask is None and "inpainting" in task_name:
                     reason = f"{masks}: no mask of this name; the columns of holes are left out"
-                    result.problems.append(Problem(method, task_name, name, reason))
-                found[name].append(Pair(method, task_name, name, item.source, results[name], mask))
-    result.tasks.sort(key=_task_order)
-    result.methods.sort(key=lambda method: (*BASELINES, method).index(method))
-    for pairs in found.values():
-        pairs.sort(key=lambda pair: (*BASELINES, pair.method).index(pair.method))
-    result.pairs = [pair for pairs in found.values() for pair in pairs]
-    result.problems.sort(key=lambda problem: (problem.method, problem.task, problem.name))
-    return result
+                    problems.append(Problem(method, task_name, name, reason))
+                pairs.append(Pair(method, task_name, name, item.source, results[name], mask))
+    order = [*BASELINES, *methods]
+    places = {name: place for place, name in enumerate(truths)}
+    return Matches(
+        pairs=sorted(pairs, key=lambda pair: (places[pair.name], order.index(pair.method))),
+        problems=sorted(problems, key=lambda problem: (problem.method, problem.task, problem.name)),
+        names=list(truths),
+        tasks=sorted(tasks, key=lambda name: (name.count("+"), [TASKS.index(part) for part in name.split("+")])),
+        methods=sorted({*computed, *folders}, key=order.index),
+    )
 
 
 def item_name(item: Item) -> str:
@@ -199,26 +182,12 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     Returns:
         The folders, and the names of other folders, such as the same task's in another spelling, and of videos.
     """
-    children = sorted(folder.iterdir()) if folder.is_dir() else []
-    children = [child for child in children if not child.name.startswith(".")]
+    children = [child for child in sorted(folder.iterdir()) if child.name[0] != "."] if folder.is_dir() else []
     tasks = {name: child for child in children if child.is_dir() and (name := canonical_task(child.name)) is not None}
     if not tasks:
         return {task: folder}, []
     others = [child for child in children if child not in tasks.values()]
     return tasks, [child.name for child in others if child.is_dir() or child.suffix.lower() in VIDEO_SUFFIXES]
-
-
-def _find(
-    method: str, task: str, folder: Path, output: Path, lone: str | None, problems: list[Problem]
-) -> dict[str, Path]:
-    try:
-        items = find_items(folder, output, "png")
-    except VideoError as error:
-        problems.append(Problem(method, task, "", str(error)))
-        return {}
-    if lone is not None and len(items) == 1:  # one video against one video, whatever their names
-        return {lone: items[0].source}
-    return {item_name(item): item.source for item in _without_strays(items, method, task, problems)}
 
 
 def _without_strays(items: list[Item], method: str, task: str, problems: list[Problem]) -> list[Item]:
@@ -234,15 +203,14 @@ def _without_strays(items: list[Item], method: str, task: str, problems: list[Pr
     return clips
 
 
-def _without_inner_folders(results: dict[str, Path], names: Collection[str]) -> dict[str, Path]:
+def _without_inner_folders(results: dict[str, Path], names: Set[str]) -> dict[str, Path]:
     """Results by name where a method puts them one folder deeper, NAME/restored_faces, as CodeFormer and KEEP do."""
-    parents = Counter(name.rpartition("/")[0] for name in results)
-    found = {}
-    for name, path in results.items():
-        parent = name.rpartition("/")[0]
-        inner = name not in names and parent in names and parents[parent] == 1 and parent not in results
-        found[parent if inner else name] = path
-    return found
+    parents = {name: name.rpartition("/")[0] for name in results}
+    single = {parent for parent, count in Counter(parents.values()).items() if count == 1} - results.keys()
+    return {
+        parents[name] if name not in names and parents[name] in single & names else name: path
+        for name, path in results.items()
+    }
 
 
 def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dict[str, Path]:
@@ -256,8 +224,3 @@ def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dic
     # A folder of one PNG a video looks like one mask of many frames to a video without any.
     by_name = masks.is_dir() and any(path != masks for path in found.values())
     return {name: path for name, path in found.items() if not by_name or path != masks}
-
-
-def _task_order(task: str) -> tuple[int, list[int]]:
-    parts = [TASKS.index(part) for part in task.split("+")]
-    return len(parts), parts

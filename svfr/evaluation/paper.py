@@ -3,29 +3,29 @@
 from typing import NamedTuple
 
 SOURCE = "Wang et al., SVFR: A Unified Framework for Generalized Video Face Restoration, arXiv 2501.01235"
-COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")
-"""Of Tables 2 and 3, in their order."""
-TASKS = ("bfr", "colorization", "inpainting")
-"""Each cell of Tables 2 and 3 holds one figure a task."""
-
-Triple = tuple[float | None, float | None, float | None]  # BFR, colorization, inpainting; None where the paper has "-"
+COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")  # of Tables 2 and 3, in their order
+TASKS = ("bfr", "colorization", "inpainting")  # each cell of Tables 2 and 3 holds one figure a task
 
 
 class QuotedRow(NamedTuple):
-    """One row: six cells of up to three figures."""
+    """One row of a table: for each of `COLUMNS` a figure for each of `TASKS`, None where the paper has none."""
 
     method: str
-    cells: tuple[Triple, Triple, Triple, Triple, Triple, Triple]
+    cells: tuple[tuple[float | None, ...], ...]
 
 
-OURS: tuple[Triple, Triple, Triple, Triple, Triple, Triple] = (
-    (29.563, 23.079, 29.119),
-    (0.862, 0.896, 0.904),
-    (0.223, 0.272, 0.153),
-    (0.902, 0.980, 0.888),
-    (0.479, 0.497, 0.504),
-    (89.316, 204.260, 88.354),
-)
+def _quote(text: str) -> tuple[QuotedRow, ...]:
+    """Rows from lines of a method, a task, and its figures in the order of `COLUMNS`."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    for line in text.strip().splitlines():
+        method, task, *values = line.split()
+        figures.setdefault(method, {})[task] = [float(value) for value in values]
+    nothing = [None] * len(COLUMNS)
+    return tuple(
+        QuotedRow(method, tuple(zip(*(by_task.get(task, nothing) for task in TASKS), strict=True)))
+        for method, by_task in figures.items()
+    )
+
 
 TABLE_1 = (  # FID of GPEN, trained without and with another task's weights to start from
     ("BFR", 30.023, 28.014),
@@ -33,98 +33,34 @@ TABLE_1 = (  # FID of GPEN, trained without and with another task's weights to s
     ("Inpaint", 9.907, 9.089),
 )
 
-TABLE_2 = (
-    QuotedRow(
-        "GPEN",
-        (
-            (26.237, 22.012, 23.596),
-            (0.795, 0.887, 0.886),
-            (0.320, 0.294, 0.228),
-            (0.786, 0.959, 0.757),
-            (0.575, 0.499, 0.671),
-            (412.81, 366.2481, 286.763),
-        ),
-    ),
-    QuotedRow(
-        "CodeFormer",
-        (
-            (26.528, 17.927, 28.672),
-            (0.762, 0.663, 0.896),
-            (0.361, 0.508, 0.156),
-            (0.784, 0.624, 0.846),
-            (0.700, 0.895, 0.727),
-            (379.53, 551.448, 170.631),
-        ),
-    ),
-    QuotedRow(
-        "PGDiff",
-        (
-            (23.638, 21.550, 20.551),
-            (0.765, 0.825, 0.794),
-            (0.399, 0.481, 0.360),
-            (0.489, 0.794, 0.615),
-            (0.649, 0.558, 0.595),
-            (445.36, 370.150, 354.615),
-        ),
-    ),
-    QuotedRow(
-        "PGTFormer",
-        (
-            (28.996, None, None),
-            (0.843, None, None),
-            (0.248, None, None),
-            (0.845, None, None),
-            (0.577, None, None),
-            (154.857, None, None),
-        ),
-    ),
-    QuotedRow(
-        "KEEP",
-        (
-            (27.335, None, None),
-            (0.813, None, None),
-            (0.259, None, None),
-            (0.790, None, None),
-            (0.787, None, None),
-            (399.239, None, None),
-        ),
-    ),
-    QuotedRow("SVFR", OURS),
-)
+TABLE_2 = _quote("""
+    GPEN       bfr          26.237 0.795 0.320 0.786 0.575 412.81
+    GPEN       colorization 22.012 0.887 0.294 0.959 0.499 366.2481
+    GPEN       inpainting   23.596 0.886 0.228 0.757 0.671 286.763
+    CodeFormer bfr          26.528 0.762 0.361 0.784 0.700 379.53
+    CodeFormer colorization 17.927 0.663 0.508 0.624 0.895 551.448
+    CodeFormer inpainting   28.672 0.896 0.156 0.846 0.727 170.631
+    PGDiff     bfr          23.638 0.765 0.399 0.489 0.649 445.36
+    PGDiff     colorization 21.550 0.825 0.481 0.794 0.558 370.150
+    PGDiff     inpainting   20.551 0.794 0.360 0.615 0.595 354.615
+    PGTFormer  bfr          28.996 0.843 0.248 0.845 0.577 154.857
+    KEEP       bfr          27.335 0.813 0.259 0.790 0.787 399.239
+    SVFR       bfr          29.563 0.862 0.223 0.902 0.479 89.316
+    SVFR       colorization 23.079 0.896 0.272 0.980 0.497 204.260
+    SVFR       inpainting   29.119 0.904 0.153 0.888 0.504 88.354
+""")
 
 TABLE_3 = (
-    QuotedRow(
-        "single",
-        (
-            (28.323, 22.233, 27.765),
-            (0.845, 0.831, 0.896),
-            (0.260, 0.279, 0.162),
-            (0.854, 0.978, 0.861),
-            (0.495, 0.503, 0.517),
-            (167.313, 233.389, 106.522),
-        ),
-    ),
-    QuotedRow(
-        "multi",
-        (
-            (28.936, 22.921, 28.303),
-            (0.854, 0.870, 0.898),
-            (0.242, 0.274, 0.156),
-            (0.881, 0.979, 0.875),
-            (0.489, 0.501, 0.511),
-            (98.781, 223.168, 101.146),
-        ),
-    ),
-    QuotedRow(
-        "multi+ULR",
-        (
-            (29.296, 22.987, 28.337),
-            (0.859, 0.886, 0.900),
-            (0.225, 0.270, 0.155),
-            (0.884, 0.978, 0.879),
-            (0.486, 0.498, 0.508),
-            (90.353, 214.846, 93.615),
-        ),
-    ),
-    QuotedRow("multi+ULR+FPL", OURS),
+    *_quote("""
+        single    bfr          28.323 0.845 0.260 0.854 0.495 167.313
+        single    colorization 22.233 0.831 0.279 0.978 0.503 233.389
+        single    inpainting   27.765 0.896 0.162 0.861 0.517 106.522
+        multi     bfr          28.936 0.854 0.242 0.881 0.489 98.781
+        multi     colorization 22.921 0.870 0.274 0.979 0.501 223.168
+        multi     inpainting   28.303 0.898 0.156 0.875 0.511 101.146
+        multi+ULR bfr          29.296 0.859 0.225 0.884 0.486 90.353
+        multi+ULR colorization 22.987 0.886 0.270 0.978 0.498 214.846
+        multi+ULR inpainting   28.337 0.900 0.155 0.879 0.508 93.615
+    """),
+    TABLE_2[-1]._replace(method="multi+ULR+FPL"),
 )

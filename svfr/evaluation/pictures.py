@@ -3,8 +3,9 @@
 All are small JPEG files or MP4, for the report. A ground truth's pictures serve all methods.
 """
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,23 +22,22 @@ WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one 
 WORST = 3
 
 
-class Pictures:
+class Pictures(AbstractContextManager):
     """Takes the frames of one video in turn; a context manager that writes strip.jpg, slice.jpg, clip.mp4, worst_I.jpg.
 
     Args:
-        folder: of the files.
+        folder: where it writes.
         info: of the ground truth.
         height: of all pictures [px].
-        strip_frames: how many frames the strip has, evenly spread.
-        is_truth: whether restored and truth are the same, and no frame the worst.
+        strip_frames: evenly spread over the video.
+        is_truth: restored and truth are the same, and no frame is the worst.
     """
 
     def __init__(self, folder: Path, info: VideoInfo, height: int, strip_frames: int, is_truth: bool) -> None:
         self._folder = folder
         self._size = (max(2, 2 * round(height * info.width / info.height / 2)), 2 * (height // 2))
-        self._num_frames = max(1, info.num_frames)
-        wanted = np.linspace(0, self._num_frames - 1, min(strip_frames, self._num_frames))
-        self._strip_indices = {round(index) for index in wanted}
+        num_frames = max(1, info.num_frames)
+        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(strip_frames, num_frames))}
         self._strip: list[np.ndarray] = []
         self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
@@ -47,14 +47,9 @@ class Pictures:
         self._clip = VideoWriter(folder / "clip.mp4", source=clip_info, crf=CLIP_CRF)
         self._time_base = 1 / info.fps
 
-    def __enter__(self) -> "Pictures":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clip.__exit__(kind, error, trace)
-        if error is None:
+    def __exit__(self, *error: Any) -> None:
+        self._clip.__exit__(*error)
+        if error[0] is None:
             _save(np.concatenate(self._strip, axis=1), self._folder / "strip.jpg")
             _save(np.concatenate(self._slice, axis=1), self._folder / "slice.jpg")
             for _, index, picture in self._worst:
@@ -75,14 +70,11 @@ class Pictures:
 
     def _keep_worst(self, small: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
         error = float(np.square(restored.astype(np.int32) - truth).mean())
-        near = [entry for entry in self._worst if self._index - entry[1] < WORST_GAP]
-        if any(entry[0] >= error for entry in near):
-            return
-        if len(self._worst) - len(near) >= WORST and error <= min(entry[0] for entry in self._worst):
-            return
-        beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
+        near = [entry[0] for entry in self._worst if self._index - entry[1] < WORST_GAP]
         far = [entry for entry in self._worst if self._index - entry[1] >= WORST_GAP]
-        self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
+        if error > (far[-1][0] if len(far) == WORST else max(near, default=-1.0)):
+            beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
+            self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
 
 
 def _save(image: np.ndarray, file: Path) -> None:

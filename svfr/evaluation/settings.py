@@ -1,13 +1,53 @@
-"""Settings of `scripts/eval.py`: the whole protocol of an evaluation."""
+"""Settings of `scripts/make_testset.py` and `scripts/eval.py`: together the whole protocol of an evaluation."""
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from svfr.config import check_at_least, check_choice
-from svfr.evaluation.testset_settings import TestsetConfig
+from svfr.config import ConfigError, check_at_least
+from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
+from svfr.metrics import METRICS
 
-BASELINES = ("ground_truth", "degraded", "bicubic")
-ALL_METRICS = ("psnr", "ssim", "lpips", "lpips_alex", "colour", "ids", "landmarks", "warping", "fvd")
+Baseline = Literal["ground_truth", "degraded", "bicubic"]
+BASELINES: tuple[str, ...] = get_args(Baseline)
+
+
+@dataclass
+class TestsetConfig:
+    """How ground truth becomes a fixed test set: aligned, degraded, recorded."""
+
+    layout: Literal["videos", "dicface"] = "videos"
+    """videos: a folder of videos or frame folders | dicface: DicFace's public set, its degraded frames included."""
+    tasks: list[str] = field(default_factory=lambda: ["bfr", "colorization", "inpainting"])
+    """Task sets to make inputs for; several tasks in one as bfr+colorization."""
+    preset: str = "vfhq"
+    """Degradation of tasks with bfr, one of `svfr.data.degradations.PRESETS`."""
+    seed: int = 0
+    """Of all that is drawn. A clip's numbers depend on this and on its name alone."""
+    moving_masks: bool = False
+    """Whether the holes follow the face; otherwise one mask serves all frames of a clip."""
+    alignment: Literal["none", "ffhq", "ffhq_frames"] = "none"
+    """none | ffhq (one similarity transform a clip, from the median of its five landmarks to FFHQ's template) |
+    ffhq_frames (one a frame, as DicFace's set is meant)."""
+    size: int | None = None
+    """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
+    detector: str = "auto"
+    """auto | insightface | yunet, for the alignment."""
+    landmarks: str | None = None
+    """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
+    num_videos: int | None = None
+    """How many clips there have to be; VFHQ-test has 50."""
+    max_frames: int | None = None
+    """Frames of a clip that are used, from its start."""
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset={self.preset}: choose from {', '.join(PRESETS)}")
+        check_at_least("seed", self.seed, 0)
+        for key in ("size", "num_videos", "max_frames"):
+            check_at_least(key, getattr(self, key), 1)
+        if not self.tasks:
+            raise ConfigError("tasks: name at least one task")
 
 
 @dataclass
@@ -16,9 +56,9 @@ class EvalConfig:
 
     name: str = ""
     """Of the protocol, for the report's title."""
-    metrics: list[str] = field(default_factory=lambda: list(ALL_METRICS))
+    metrics: list[str] = field(default_factory=lambda: list(METRICS))
     """Names of `svfr.metrics.METRICS`; each gives one or more columns."""
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
     """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""
     bicubic_factor: int = 4
     """By which the `bicubic` row shrinks and enlarges the ground truth."""
@@ -52,8 +92,6 @@ class EvalConfig:
     """How `--run` restores it."""
 
     def __post_init__(self) -> None:
-        for baseline in self.baselines:
-            check_choice("baselines", baseline, BASELINES)
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
             check_at_least(key, getattr(self, key), least)
         check_at_least("strip_frames", self.strip_frames, 1)

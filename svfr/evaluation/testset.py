@@ -6,24 +6,32 @@ the sha256 of the pixels in the manifest tells whether they did.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
+from svfr import __version__
 from svfr.data.alignment import FFHQ_TEMPLATE, similarity_transform
 from svfr.data.degradations import PRESETS, degrade
-from svfr.data.detectors import FaceDetector
+from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.frames import HOLE_THRESHOLD, resize, task_input
 from svfr.data.masks import mask_clip
 from svfr.data.tracks import track_largest_face
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.evaluation.pairs import canonical_task
+from svfr.evaluation.settings import TestsetConfig
+from svfr.files import digest, fingerprint, replacing, write_json
+from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
 
+MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"
 ALIGNED_SIZE = 512  # [px] of FFHQ's template
 BORDER = (132, 133, 135)  # RGB outside of the frame, facexlib's, which the peers' aligned sets have
@@ -39,23 +47,26 @@ DICFACE_INPUTS = {
 PAINTED = 10
 
 
+class Inputs(NamedTuple):
+    """What the methods are given for one clip."""
+
+    frames: dict[str, np.ndarray]  # (f, h, w, 3) uint8 by task
+    mask: np.ndarray | None  # (f, h, w) or (1, h, w) uint8, above 127 is a hole; None without inpainting
+    made_by: dict[str, dict[str, Any]]  # JSON: how each task's frames were made
+    notes: list[str]  # what a reader should know
+
+
 @dataclass(frozen=True)
 class ClipEntry:
-    """What a manifest says of one clip.
+    """What a manifest says of one clip; sizes in px, `fps` of the source.
 
     Attributes:
         output: folder of its ground truth.
         name: relative, without suffix.
         source: file that it was made of, relative to what the user gave.
-        num_frames: of the clip.
-        width: [px].
-        height: [px].
-        fps: [1/s] of the source.
-        seed: of the set.
         matrices: (2, 3) similarity of the alignment, one a clip or one a frame; none without alignment.
-        tasks: what was done to make each task's input.
+        tasks: how each task's input was made.
         sha256: of the pixels of the ground truth, of each task's input and of the mask.
-        notes: what a reader should know.
     """
 
     output: Path
@@ -72,10 +83,126 @@ class ClipEntry:
     notes: list[str]
 
 
+def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: Path | None = None) -> dict[str, Any]:
+    """Make a test set of videos, frame folders, or DicFace's test_data; clips that are done are skipped.
+
+    Returns:
+        The content of report.json, which names the clips that failed.
+
+    Raises:
+        ValueError: nothing to make it of, or settings that cannot be used.
+    """
+    maker = TestsetMaker(source, output, settings, networks)
+    items = find_items(maker.truth, output, "png")
+    if settings.num_videos is not None and len(items) != settings.num_videos:
+        raise ValueError(f"{maker.truth}: {len(items)} videos, the protocol has {settings.num_videos} (num_videos)")
+    output.mkdir(parents=True, exist_ok=True)
+    packages = {name: version(name) for name in ("numpy", "opencv-python", "av", "pillow")}
+    about = {"svfr": __version__, "settings": asdict(settings), "packages": packages}
+    try:
+        with tqdm(total=len(items), desc="clips", unit="clip") as bar:
+            run_items(items, output, maker.cache_key, maker.make, bar.write, lambda _: bar.update())
+    finally:
+        report = {**about, **collect(items, output, maker.cache_key)}
+        write_json(output / REPORT, report)
+    write_json(output / SETTINGS, about)
+    entries = [clip["facts"] for clip in report["videos"] if clip["status"] == "done"]
+    lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in sorted(entries, key=lambda entry: entry["name"])]
+    with replacing(output / MANIFEST) as partial:
+        partial.write_text("".join(lines))
+    return report
+
+
+class TestsetMaker:
+    """Makes the clips of a test set one by one; the arguments are those of `make_testset`."""
+
+    def __init__(self, source: Path, output: Path, settings: TestsetConfig, networks: Path | None) -> None:
+        self.source, self.output, self.settings = source, output, settings
+        self.tasks = []
+        for name in settings.tasks:
+            task = canonical_task(name)
+            if task is None:
+                raise ValueError(f"tasks: '{name}' is not made of bfr, colorization and inpainting, joined by +")
+            self.tasks.append(task)
+        self.is_dicface = settings.layout == "dicface"
+        self.truth = source / DICFACE_TRUTH if self.is_dicface else source
+        own_landmarks = source / DICFACE_LANDMARKS if self.is_dicface else None
+        self.landmarks = Path(settings.landmarks) if settings.landmarks else own_landmarks
+        self.needs_points = settings.alignment != "none" or settings.moving_masks
+        self.detector: FaceDetector | None = None
+        if self.needs_points and self.landmarks is None:
+            self.detector = load_detector(settings.detector, networks)
+
+    def cache_key(self, item: Item) -> str:
+        """Digest of all that a clip depends on."""
+        files = [item.source]
+        if self.landmarks is not None:
+            files.append(self.landmarks / f"{item.target}.txt")
+        if self.is_dicface:
+            files += [self.source / folder / item.target for folder in DICFACE_INPUTS.values()]
+        detector = self.detector and [self.detector.name, self.detector.source]
+        facts = {"svfr": __version__, "settings": asdict(self.settings), "detector": detector}
+        return digest({**facts, "files": [fingerprint(path) for path in files]})
+
+    def make(self, item: Item) -> ClipEntry:
+        """Align, degrade and write one clip.
+
+        Raises:
+            VideoError: it cannot be read, or has no face to align by.
+        """
+        settings, name = self.settings, item.target.as_posix()
+        truth, info = read_clip(item.source, settings.max_frames)
+        points = self._find_points(truth, float(info.fps), item)
+        inputs = dicface_inputs(self.source, name, self.tasks, truth) if self.is_dicface else None
+        matrices = np.zeros((0, 2, 3))
+        if settings.alignment != "none" and points is not None:
+            size = settings.size or ALIGNED_SIZE
+            matrices = alignment_matrices(points, size, each_frame=settings.alignment == "ffhq_frames")
+            truth = warp(truth, matrices, size)
+            points = points @ matrices[:, :, :2].transpose(0, 2, 1) + matrices[:, None, :, 2]
+            if inputs is not None:
+                frames = {task: warp(frames, matrices, size) for task, frames in inputs.frames.items()}
+                mask = None if inputs.mask is None else warp(inputs.mask, matrices, size, nearest=True)
+                inputs = inputs._replace(frames=frames, mask=mask)
+        if inputs is None:
+            inputs = make_inputs(truth, name, self.tasks, settings, points)
+        sha256 = {GROUND_TRUTH: write_clip(self.output / GROUND_TRUTH / name, truth)}
+        for task, frames_of_task in inputs.frames.items():
+            sha256[task] = write_clip(self.output / DEGRADED / task / name, frames_of_task)
+        if inputs.mask is not None:
+            sha256[MASKS] = write_clip(self.output / MASKS / name, inputs.mask)
+        is_file = item.source == self.source
+        return ClipEntry(
+            output=self.output / GROUND_TRUTH / name,
+            name=name,
+            source=item.source.name if is_file else item.source.relative_to(self.source).as_posix(),
+            num_frames=len(truth),
+            width=truth.shape[2],
+            height=truth.shape[1],
+            fps=float(info.fps),
+            seed=settings.seed,
+            matrices=matrices.tolist(),
+            tasks=inputs.made_by,
+            sha256=sha256,
+            notes=inputs.notes,
+        )
+
+    def _find_points(self, truth: np.ndarray, fps: float, item: Item) -> np.ndarray | None:
+        """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one; None if they are not needed."""
+        if self.needs_points and self.landmarks is not None:
+            return read_points(self.landmarks / f"{item.target}.txt", len(truth))
+        if self.detector is None:
+            return None
+        points = np.full((len(truth), 5, 2), np.nan, dtype=np.float32)
+        for track in track_largest_face(map(self.detector, truth), fps):
+            points[track.start : track.stop] = track.landmarks
+        return points
+
+
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
     """Random numbers that depend on nothing but the arguments."""
-    digest = hashlib.sha256(f"{seed}/{name}/{purpose}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    sha256 = hashlib.sha256(f"{seed}/{name}/{purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(sha256[:16], "little"))
 
 
 def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo]:
@@ -89,14 +216,6 @@ def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo
     if not frames:
         raise VideoError(f"{path}: no frames")
     return np.stack(frames), info
-
-
-def find_points(frames: np.ndarray, fps: float, detector: FaceDetector) -> np.ndarray:
-    """(f, 5, 2) float32 points [px] of the largest face, NaN in frames without one."""
-    points = np.full((len(frames), 5, 2), np.nan, dtype=np.float32)
-    for track in track_largest_face((detector(frame) for frame in frames), fps):
-        points[track.start : track.stop] = track.landmarks
-    return points
 
 
 def read_points(path: Path, num_frames: int) -> np.ndarray:
@@ -120,7 +239,7 @@ def alignment_matrices(points: np.ndarray, size: int, each_frame: bool) -> np.nd
     Args:
         points: (f, 5, 2) [px], NaN where there is no face.
         size: side of the aligned square [px].
-        each_frame: one a frame; frames without a face take the last one that had one (the first ones: the first).
+        each_frame: frames without a face take the last one that had one (the first ones: the first).
 
     Raises:
         VideoError: no face in any frame.
@@ -142,10 +261,7 @@ def warp(frames: np.ndarray, matrices: np.ndarray, size: int, nearest: bool = Fa
     for frame, matrix in zip(frames, np.broadcast_to(matrices, (len(frames), 2, 3)), strict=True):
         if not nearest:
             frame, matrix = _shrunk(frame, matrix)
-        aligned = cv2.warpAffine(
-            frame, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border
-        )
-        warped.append(aligned)
+        warped.append(cv2.warpAffine(frame, matrix, (size, size), flags=flags, borderValue=border))
     return np.stack(warped)
 
 
@@ -162,69 +278,56 @@ def _shrunk(frame: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def make_inputs(
-    truth: np.ndarray,
-    name: str,
-    tasks: Sequence[str],
-    *,
-    preset: str,
-    seed: int,
-    moving_masks: bool = False,
-    points: np.ndarray | None = None,
-) -> tuple[dict[str, np.ndarray], np.ndarray | None, dict[str, dict[str, Any]]]:
+    truth: np.ndarray, name: str, tasks: Sequence[str], settings: TestsetConfig, points: np.ndarray | None = None
+) -> Inputs:
     """Degrade a clip for each task: blur and the like, then gray, then white holes.
 
-    The same degradation serves all tasks with bfr, the same mask all with inpainting.
+    The same degradation serves all tasks with bfr, the same mask all with inpainting. The seed and the clip's name
+    decide all numbers.
 
     Args:
         truth: (f, h, w, 3) uint8.
-        name: of the clip; with the seed it decides all numbers.
+        name: of the clip.
         tasks: "bfr", "bfr+colorization", ...
-        preset: name of the degradation.
-        seed: of the set.
-        moving_masks: whether the holes follow the face.
+        settings: `preset`, `seed` and `moving_masks` count.
         points: (f, 5, 2) [px], for moving masks.
-
-    Returns:
-        Frames by task; the mask, (f, h, w) or (1, h, w) uint8, if a task asks for it; what was done, by task.
     """
     height, width = truth.shape[1:3]
-    degradation = PRESETS[preset].sample(generator(seed, name, "degradation"), min(height, width))
+    seed, moving = settings.seed, settings.moving_masks
+    degradation = PRESETS[settings.preset].sample(generator(seed, name, "degradation"), min(height, width))
     mask = None
     if any("inpainting" in task for task in tasks):
-        mask = mask_clip(len(truth), (height, width), generator(seed, name, "mask"), points, moving_masks)
-        mask = mask if moving_masks else mask[:1]
-    low = None
-    if any("bfr" in task.split("+") for task in tasks):
+        mask = mask_clip(len(truth), (height, width), generator(seed, name, "mask"), points, moving)
+        mask = mask if moving else mask[:1]
+    low = truth
+    if any("bfr" in task for task in tasks):
         low = degrade(truth, degradation, generator(seed, name, "noise"))
-    inputs: dict[str, np.ndarray] = {}
-    done: dict[str, dict[str, Any]] = {}
+    holes = [None] * len(truth) if mask is None else np.broadcast_to(mask > HOLE_THRESHOLD, truth.shape[:3])
+    inputs = Inputs({}, mask, {}, [])
     for task in tasks:
         parts = task.split("+")
-        frames = low if "bfr" in parts and low is not None else truth
-        holes = np.broadcast_to(mask > HOLE_THRESHOLD, truth.shape[:3]) if mask is not None else [None] * len(truth)
-        inputs[task] = np.stack([task_input(frame, parts, hole) for frame, hole in zip(frames, holes, strict=True)])
-        done[task] = {}
+        frames = zip(low if "bfr" in parts else truth, holes, strict=True)
+        inputs.frames[task] = np.stack([task_input(frame, parts, hole) for frame, hole in frames])
+        made_by = inputs.made_by[task] = {}
         if "bfr" in parts:
-            done[task]["degradation"] = asdict(degradation)
+            made_by["degradation"] = asdict(degradation)
         if "colorization" in parts:
-            done[task]["gray"] = "ITU-R 601 luma, repeated to three channels"
+            made_by["gray"] = "ITU-R 601 luma, repeated to three channels"
         if "inpainting" in parts and mask is not None:
-            done[task]["mask"] = {"moving": moving_masks, "share": float((mask > HOLE_THRESHOLD).mean())}
-    return inputs, mask, done
+            made_by["mask"] = {"moving": moving, "share": float((mask > HOLE_THRESHOLD).mean())}
+    return inputs
 
 
-def dicface_inputs(
-    root: Path, name: str, tasks: Sequence[str], truth: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray | None, list[str]]:
+def dicface_inputs(root: Path, name: str, tasks: Sequence[str], truth: np.ndarray) -> Inputs:
     """The inputs of DicFace's public set, before alignment, at the size of the ground truth.
 
-    Returns:
-        Frames by task, the holes (f, h, w) uint8 as far as they show, and notes.
+    It has no mask files: the mask is where the input differs from the ground truth.
 
     Raises:
         VideoError: inputs that are not there, or of another length.
     """
-    inputs, mask, notes = {}, None, []
+    frames_by_task, mask, notes = {}, None, []
+    height, width = truth.shape[1:3]
     for task in tasks:
         if task not in DICFACE_INPUTS:
             raise VideoError(f"{task}: DicFace's set has inputs for {', '.join(DICFACE_INPUTS)} only")
@@ -232,17 +335,14 @@ def dicface_inputs(
         frames, info = read_clip(folder, len(truth))
         if len(frames) != len(truth):
             raise VideoError(f"{folder}: {len(frames)} frames, the ground truth has {len(truth)}")
-        height, width = truth.shape[1:3]
         if (info.width, info.height) != (width, height):
             notes.append(f"{task}: enlarged from {info.width}x{info.height} by bicubic interpolation")
-        inputs[task] = np.stack([resize(frame, width, height) for frame in frames])
+        frames_by_task[task] = np.stack([resize(frame, width, height) for frame in frames])
         if task == "inpainting":
-            painted = np.abs(inputs[task].astype(np.int16) - truth).max(axis=-1) > PAINTED
+            painted = np.abs(frames_by_task[task].astype(np.int16) - truth).max(axis=-1) > PAINTED
             mask = np.where(painted, np.uint8(255), np.uint8(0))
-            notes.append(
-                f"inpainting: holes are where the input differs from the ground truth by over {PAINTED} levels"
-            )
-    return inputs, mask, notes
+            notes.append(f"{task}: holes are where the input differs from the ground truth by over {PAINTED} levels")
+    return Inputs(frames_by_task, mask, {task: {"source": DICFACE_INPUTS[task]} for task in tasks}, notes)
 
 
 def write_clip(path: Path, frames: np.ndarray) -> str:
@@ -266,24 +366,24 @@ def write_clip(path: Path, frames: np.ndarray) -> str:
 
 def pixels_sha256(frames: np.ndarray) -> str:
     """sha256 of shape and pixels."""
-    digest = hashlib.sha256(str(frames.shape).encode())
-    for frame in frames:
-        digest.update(frame.tobytes())
-    return digest.hexdigest()
+    sha256 = hashlib.sha256(str(frames.shape).encode())
+    sha256.update(np.ascontiguousarray(frames).data)
+    return sha256.hexdigest()
 
 
-def manifest_lines(entries: Iterable[dict[str, Any]]) -> str:
-    """The clips of a test set as JSON lines, sorted by name."""
-    ordered = sorted(entries, key=lambda entry: entry["name"])
-    return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in ordered)
-
-
-def other_pixels(lines: str, expected: str) -> list[str]:
-    """Where a manifest's pixels differ from another lab's: one line each."""
-    ours, theirs = ({e["name"]: e for e in map(json.loads, text.splitlines())} for text in (lines, expected))
+def other_pixels(manifest: Path, expected: Path) -> list[str]:
+    """Where the pixels of two manifest.jsonl differ, one line each; a ValueError if one is no manifest."""
+    ours, theirs = _read_manifest(manifest), _read_manifest(expected)
     problems = [f"{name}: only in one of the manifests" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
-        for part, sha256 in theirs[name]["sha256"].items():
-            if ours[name]["sha256"].get(part) != sha256:
-                problems.append(f"{name}: {part} has other pixels")
+        parts = theirs[name].items()
+        problems += [f"{name}: {part} has other pixels" for part, sha256 in parts if ours[name].get(part) != sha256]
     return problems
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, str]]:
+    """The sha256 of each part, by clip."""
+    try:
+        return {entry["name"]: entry["sha256"] for entry in map(json.loads, path.read_text().splitlines())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no manifest of a test set") from error

@@ -1,63 +1,36 @@
 """Metrics of restored videos against their ground truth: `build_metrics` makes those that can be computed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import NamedTuple
 
-from svfr.data.landmarks import load_landmarker
-from svfr.metrics.base import Chunk, Column, FrameRows, Row, SetFeatures, SetMetric, VideoMetric
-from svfr.metrics.fvd import FVD
-from svfr.metrics.i3d import load_i3d_features
-from svfr.metrics.identity import Identity, load_face_network
-from svfr.metrics.image import LPIPS, LPIPS_BACKBONES, PSNR, SSIM, Colour
-from svfr.metrics.landmarks import LandmarkError
-from svfr.metrics.temporal import WarpingError
-from svfr.networks import NetworkMissing, find
+from svfr.metrics.base import Chunk, Column, Metric, NetworkOptions, SetFeatures, SetMetric, VideoMetric
+from svfr.networks import NetworkMissing
 
-__all__ = [
-    "COLUMNS",
-    "METRICS",
-    "BuiltMetrics",
-    "Chunk",
-    "Column",
-    "FrameRows",
-    "Row",
-    "SetFeatures",
-    "SetMetric",
-    "VideoMetric",
-    "build_metrics",
-]
+__all__ = ["COLUMNS", "METRICS", "BuiltMetrics", "Chunk", "Column", "SetFeatures", "SetMetric", "VideoMetric"]
 
-COLUMNS: dict[str, Column] = {
-    "psnr": Column("PSNR", "higher", "dB"),
-    "psnr_mask": Column("PSNR, holes", "higher", "dB"),
-    "ssim": Column("SSIM", "higher"),
-    "ssim_y": Column("SSIM, Y", "higher"),
-    "ssim_mask": Column("SSIM, holes", "higher"),
-    "lpips": Column("LPIPS, VGG", "lower"),
-    "lpips_mask": Column("LPIPS, VGG, holes", "lower"),
-    "lpips_alex": Column("LPIPS, Alex", "lower"),
-    "lpips_alex_mask": Column("LPIPS, Alex, holes", "lower"),
-    "ciede2000": Column("CIEDE2000", "lower"),
-    "colourfulness": Column("Colourfulness", "truth"),
-    "ids": Column("IDS", "higher"),
-    "vidd": Column("VIDD", "lower"),
-    "vidd_stride5": Column("VIDD, every 5th frame", "lower"),
-    "vidd_raw": Column("VIDD, not normalized", "lower"),
-    "vidd_raw_stride5": Column("VIDD, not normalized, every 5th frame", "lower"),
-    "vidd_cosine": Column("VIDD, 1 - cos", "lower"),
-    "vidd_cosine_stride5": Column("VIDD, 1 - cos, every 5th frame", "lower"),
-    "landmark_error": Column("Landmarks", "lower", "% of the outer-eye distance"),
-    "warping_error": Column("Warping error", "lower", "1/1000"),
-    "fvd": Column("FVD", "lower"),
-    "fvd_low": Column("FVD, lower end", "lower"),
-    "fvd_high": Column("FVD, upper end", "lower"),
-    "fvd_clips": Column("FVD, clips", "truth"),
+METRICS: dict[str, type[Metric]] = {
+    name: resolve_name(f"svfr.metrics.{place}")
+    for name, place in {
+        "psnr": "image:PSNR",
+        "ssim": "image:SSIM",
+        "lpips": "lpips:LPIPS",
+        "lpips_alex": "lpips:LPIPSAlex",
+        "gmsd": "gradients:GMSD",
+        "gradient_energy": "gradients:GradientEnergy",
+        "colour": "colour:Colour",
+        "chroma_psnr": "colour:ChromaPSNR",
+        "ids": "identity:Identity",
+        "landmarks": "landmarks:LandmarkError",
+        "warping": "temporal:WarpingError",
+        "fvd": "fvd:FVD",
+    }.items()
 }
-"""Every column that a metric gives, in a table's order."""
+"""Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""
 
-METRICS = ("psnr", "ssim", "lpips", "lpips_alex", "colour", "ids", "landmarks", "warping", "fvd")
-"""Names that `build_metrics` takes; each gives the columns of its own, `ids` those of VIDD, too."""
+COLUMNS: dict[str, Column] = {column.name: column for metric in METRICS.values() for column in metric.columns}
+"""Every column that a metric gives, in a table's order."""
 
 
 class BuiltMetrics(NamedTuple):
@@ -70,7 +43,7 @@ class BuiltMetrics(NamedTuple):
 
 
 def build_metrics(
-    names: Sequence[str] = METRICS,
+    names: Sequence[str] = tuple(METRICS),
     networks: Path | None = None,
     device: str = "cpu",
     *,
@@ -91,30 +64,18 @@ def build_metrics(
     Raises:
         ValueError: an unknown name.
     """
-
-    def lpips(net: str) -> VideoMetric:
-        return LPIPS(net, find(LPIPS_BACKBONES[net], networks, download), device)
-
-    builders: dict[str, Callable[[], VideoMetric]] = {
-        "psnr": PSNR,
-        "ssim": SSIM,
-        "lpips": lambda: lpips("vgg"),
-        "lpips_alex": lambda: lpips("alex"),
-        "colour": Colour,
-        "ids": lambda: Identity(load_face_network(recognizer, networks, device, download)),
-        "landmarks": lambda: LandmarkError(load_landmarker(landmarker, networks, download, device)),
-        "warping": WarpingError,
-    }
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
+    if unknown := [name for name in names if name not in METRICS]:
         raise ValueError(f"unknown metric '{unknown[0]}': choose from {', '.join(METRICS)}")
+    options = NetworkOptions(networks, device, recognizer, landmarker, download)
     built = BuiltMetrics([], [], {})
     for name in dict.fromkeys(names):
         try:
-            if name in builders:
-                built.video.append(builders[name]())
-            else:
-                built.sets.append(FVD(load_i3d_features(networks, device, download)))
+            metric = METRICS[name].build(options)
         except (NetworkMissing, ValueError) as error:
             built.missing[name] = str(error)
+            continue
+        if isinstance(metric, VideoMetric):
+            built.video.append(metric)
+        elif isinstance(metric, SetMetric):
+            built.sets.append(metric)
     return built

@@ -1,12 +1,14 @@
-"""What a metric is: it takes a video chunk by chunk, and says one number a column at the end.
+"""What a metric is: it takes a video chunk by chunk, and gives one number a column at the end.
 
 A number that isn't defined (no hole in the mask, no face, a single frame) is None, never 0 or NaN. Nothing depends on
 how a video is cut into chunks beyond 1e-6, and no metric keeps frames beyond the few it needs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,180 +19,153 @@ FrameRows = dict[str, list[float | None]]  # the same for each frame of a chunk
 
 
 @dataclass(frozen=True)
+class Column:
+    """A number that a metric gives, and how it is to be read."""
+
+    name: str  # in results.json
+    title: str  # in tables
+    better: Literal["higher", "lower", "truth"]  # "truth": the nearer to the ground truth's own value
+    unit: str = ""
+    digits: int = 3  # after the point, in tables
+    needs_faces: bool = False  # not defined without the landmarks of a face
+    needs_holes: bool = False  # not defined without a hole in the mask
+    no_reference: bool = False  # computed of the restored video alone: the ground truth has a value of its own
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive frames of a restored video beside the ground truth.
 
-    Attributes:
-        restored: (n, 3, h, w) uint8 RGB.
-        truth: (n, 3, h, w) uint8 RGB.
-        mask: (n, h, w) bool, True is a hole; None if nothing was filled in.
-        landmarks: (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN in frames without a face; None if
-            they were not searched.
+    Raises:
+        ValueError: tensors of another type or shape.
     """
 
-    restored: Tensor
-    truth: Tensor
-    mask: Tensor | None = None
-    landmarks: Tensor | None = None
+    restored: Tensor  # (n, 3, h, w) uint8 RGB
+    truth: Tensor  # (n, 3, h, w) uint8 RGB
+    mask: Tensor | None = None  # (n, h, w) bool, True is a hole; None if nothing was filled in
+    landmarks: Tensor | None = None  # (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN without a face
 
     def __post_init__(self) -> None:
         for name, frames in (("restored", self.restored), ("truth", self.truth)):
             if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
-                raise ValueError(f"{name} frames have to be (n, 3, h, w) uint8, not {describe_tensor(frames)}")
+                raise ValueError(f"{name} frames have to be (n, 3, h, w) uint8, not {_shape_and_type(frames)}")
         if self.restored.shape != self.truth.shape:
             ours, theirs = tuple(self.restored.shape), tuple(self.truth.shape)
             raise ValueError(f"restored frames {ours} and ground truth {theirs} differ in number or size")
         n, _, h, w = self.truth.shape
         if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.shape != (n, h, w)):
-            raise ValueError(f"the mask has to be {(n, h, w)} bool, not {describe_tensor(self.mask)}")
+            raise ValueError(f"the mask has to be {(n, h, w)} bool, not {_shape_and_type(self.mask)}")
         if self.landmarks is not None and self.landmarks.shape != (n, 5, 2):
-            raise ValueError(f"landmarks have to be {(n, 5, 2)}, not {describe_tensor(self.landmarks)}")
+            raise ValueError(f"landmarks have to be {(n, 5, 2)}, not {_shape_and_type(self.landmarks)}")
 
     def __len__(self) -> int:
         return self.truth.shape[0]
 
+    def faces(self) -> list[tuple[int, np.ndarray]]:
+        """Indices of the frames with a face, and its landmarks (5, 2) float64 [px]."""
+        if self.landmarks is None:
+            return []
+        found = enumerate(self.landmarks.double().cpu().numpy())
+        return [(index, points) for index, points in found if np.isfinite(points).all()]
 
-class VideoMetric(Protocol):
-    """A metric of single videos; one object serves video after video."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the numbers it gives."""
-        ...
+class NetworkOptions(NamedTuple):
+    """What `svfr.metrics.build_metrics` was told of networks."""
 
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What a report has to state of it: variant, window, network with its file's sha256 (JSON)."""
-        ...
+    folder: Path | None
+    device: str
+    recognizer: str
+    landmarker: str
+    download: bool
 
+
+class Metric(ABC):
+    """What metrics have in common; one object serves video after video, with a `reset` before each."""
+
+    columns: ClassVar[tuple[Column, ...]]  # the numbers that it gives, in a table's order
+    protocol: Mapping[str, Any]  # what a report has to state: variant, window, network with its file's sha256 (JSON)
+
+    @classmethod
+    def build(cls, options: NetworkOptions) -> "Metric":
+        """Make it with its networks.
+
+        Raises:
+            NetworkMissing: a network is not there.
+            ValueError: a file that is something else, or a package that is not installed.
+        """
+        return cls()
+
+    @abstractmethod
     def reset(self) -> None:
-        """Forget the last video."""
-        ...
+        """Start with the next video."""
 
+    @abstractmethod
     def update(self, chunk: Chunk) -> FrameRows:
         """Take the next frames.
 
         Returns:
-            For the columns that are defined for single frames, their values in this chunk, for distributions and worst
-            frames first; what is defined for pairs of frames counts for the later one.
+            Their values of the columns that single frames have; what pairs of frames have counts for the later one.
         """
-        ...
+
+
+class VideoMetric(Metric):
+    """A metric of single videos: the mean over the frames for which it is defined."""
+
+    @abstractmethod
+    def _measure(self, chunk: Chunk) -> FrameRows:
+        """The values of the next frames, by column."""
+
+    def reset(self) -> None:
+        """Start with the next video."""
+        self._sums = {column.name: 0.0 for column in self.columns}
+        self._counts = dict.fromkeys(self._sums, 0)
+
+    def update(self, chunk: Chunk) -> FrameRows:
+        """Take the next frames, and give their values."""
+        rows = self._measure(chunk)
+        for column, values in rows.items():
+            for value in values:
+                if value is not None:
+                    self._sums[column] += value
+                    self._counts[column] += 1
+        return rows
 
     def compute(self) -> Row:
-        """The numbers of the video so far."""
-        ...
+        """The mean of each column over the frames so far, None where there is none."""
+        return {column: self._sums[column] / count if count else None for column, count in self._counts.items()}
 
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """What a set metric has to know of one video; small, and all that a resumed or split evaluation keeps.
+    """What a set metric has to know of one video; small, and all that a resumed or split evaluation keeps."""
 
-    Attributes:
-        video: name of the video.
-        starts: first frames of the clips that were sampled, in order.
-        restored: (len(starts), d) float64 features of the restored clips.
-        truth: (len(starts), d) float64 features of the same clips of the ground truth.
-    """
-
-    video: str
-    starts: tuple[int, ...]
-    restored: np.ndarray
-    truth: np.ndarray
+    video: str  # its name
+    starts: tuple[int, ...]  # first frames of the clips that were taken, in order
+    restored: np.ndarray  # (len(starts), d) float64 features of the restored clips
+    truth: np.ndarray  # (len(starts), d) float64 features of the same clips of the ground truth
 
 
-class SetMetric(Protocol):
-    """A metric of a whole set of videos, like FVD.
+class SetMetric(Metric):
+    """A metric of a whole set of videos, like FVD: each gives its features, in any order and in any process."""
 
-    Each video gives its `features`, in any order and in any process; `compute` puts them together.
-    """
+    @abstractmethod
+    def features(self, video: str) -> SetFeatures:
+        """The features of the frames so far, under the name of their video."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the numbers it gives."""
-        ...
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What a report has to state of it (JSON)."""
-        ...
-
-    def reset(self, video: str) -> None:
-        """Start with the next video, by its name."""
-        ...
-
-    def update(self, chunk: Chunk) -> None:
-        """Take the next frames."""
-        ...
-
-    def features(self) -> SetFeatures:
-        """The features of the video so far."""
-        ...
-
+    @abstractmethod
     def compute(self, features: Sequence[SetFeatures]) -> Row:
-        """The numbers of a set: the metric, the ends of its bootstrap interval and the number of clips."""
-        ...
+        """The numbers of a set of videos."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """How a column is to be read.
-
-    Attributes:
-        title: in tables.
-        better: "higher", "lower", or "truth" (the nearer to the ground truth's own value).
-        unit: "" if it has none.
-    """
-
-    title: str
-    better: str
-    unit: str = ""
-
-
-class Mean:
-    """Running mean of one column; None values don't count."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.count = 0
-
-    def add(self, values: Sequence[float | None]) -> None:
-        """Take values in their order."""
-        for value in values:
-            if value is not None:
-                self.total += value
-                self.count += 1
-
-    @property
-    def value(self) -> float | None:
-        """The mean, None before the first value."""
-        return self.total / self.count if self.count else None
-
-
-class FrameMeans:
-    """The common part of metrics that are a mean over frames: means by column."""
-
-    columns: tuple[str, ...] = ()
-
-    def reset(self) -> None:
-        """Forget the last video."""
-        self._means = {column: Mean() for column in self.columns}
-
-    def take(self, rows: FrameRows) -> FrameRows:
-        """Add a chunk's values, and give them back."""
-        for column, values in rows.items():
-            self._means[column].add(values)
-        return rows
-
-    def compute(self) -> Row:
-        """The mean of each column over the frames so far."""
-        return {column: self._means[column].value for column in self.columns}
-
-
-def to_row(values: Tensor) -> list[float | None]:
+def to_numbers(values: Tensor) -> list[float | None]:
     """(n,) float -> numbers, None for NaN."""
     return [None if value != value else value for value in values.double().tolist()]
 
 
-def describe_tensor(tensor: Tensor) -> str:
-    """Shape and type of a tensor for an error's line."""
+def to_images(frames: Tensor) -> np.ndarray:
+    """(n, 3, h, w) -> (n, h, w, 3)."""
+    return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _shape_and_type(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,33 +1,32 @@
 """FVD (Unterthiner et al. 2018): the Fréchet distance between the features of all restored and of all true clips."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from svfr.metrics.base import Chunk, Row, SetFeatures
+from svfr.files import sha256_of
+from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, Row, SetFeatures, SetMetric
+from svfr.networks import find
 
+SIDE = 224  # [px]
 CLIP_LENGTH = 16  # frames, of StyleGAN-V's protocol
 BOOTSTRAPS = 200
 CONFIDENCE = 0.95
-
-logger = logging.getLogger(__name__)
 
 
 class ClipNetwork(Protocol):
     """What sees a clip: (b, f, 3, h, w) uint8 RGB -> (b, d) features, each of its clip alone."""
 
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """What a report has to state of it (JSON)."""
-        ...
+    protocol: dict[str, Any]  # what a report has to state of it (JSON)
 
     def __call__(self, clips: Tensor) -> Tensor:
         """The features of clips."""
-        ...
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -59,7 +58,46 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(((means[0] - means[1]) ** 2).sum() + spread - 2 * common)
 
 
-class FVD:
+class I3DFeatures:
+    """Logits of I3D (Carreira & Zisserman 2017) of clips that are resized to 224 px, bilinear without antialiasing.
+
+    The network is the TorchScript module that the field uses, the source the file that it was loaded from.
+    """
+
+    def __init__(self, network: nn.Module, source: Path, device: str = "cpu") -> None:
+        self._network, self._device = network.to(device).eval(), device
+        self.protocol = {
+            "features": "I3D, Kinetics-400 logits, before the softmax",
+            "input": f"{SIDE} x {SIDE} px, bilinear, [-1, 1]",
+            "network": {"file": source.name, "sha256": sha256_of(source)},
+        }
+
+    @torch.inference_mode()
+    def __call__(self, clips: Tensor) -> Tensor:
+        """(b, f, 3, h, w) uint8 -> (b, 400) float32 on the CPU; f >= 9."""
+        b, f = clips.shape[:2]
+        x = clips.to(self._device).flatten(0, 1).float()
+        x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        x = (x / 127.5 - 1).unflatten(0, (b, f)).transpose(1, 2)  # (b, 3, f, 224, 224)
+        # Its own resizing and scaling stay off: they are done.
+        return self._network(x, rescale=False, resize=False, return_features=True).float().cpu()
+
+
+def load_i3d_features(networks: Path | None = None, device: str = "cpu", download: bool = True) -> I3DFeatures:
+    """FVD's network. TorchScript is code, so it is run only if its sha256 is the one of the table.
+
+    Raises:
+        NetworkMissing: it is not there, and cannot be downloaded.
+        ValueError: the file is something else.
+    """
+    path = find("i3d", networks, download)  # checks its sha256
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # new PyTorch prefers other formats; the field's is this
+        network = torch.jit.load(path, map_location="cpu")
+    return I3DFeatures(network, path, device)
+
+
+class FVD(SetMetric):
     """FVD over the clips of all videos.
 
     Every video is cut into clips of `clip_length` frames, one after the other from its first frame; what is left at
@@ -67,48 +105,52 @@ class FVD:
     the value; it doesn't show the bias, which is upwards and large for few clips.
 
     Args:
-        network: I3D (`svfr.metrics.i3d.load_i3d_features`), or any other.
+        network: I3D, or any other.
         clip_length: frames.
-        max_clips: of each video, its first ones; None takes all.
         seed: of the interval.
     """
 
-    columns = ("fvd", "fvd_low", "fvd_high", "fvd_clips")
+    columns = (
+        Column("fvd", "FVD", "lower", digits=2),
+        Column("fvd_low", "FVD, lower end", "lower", digits=2),
+        Column("fvd_high", "FVD, upper end", "lower", digits=2),
+        Column("fvd_clips", "FVD, clips", "truth", digits=0),
+    )
 
-    def __init__(
-        self, network: ClipNetwork, clip_length: int = CLIP_LENGTH, max_clips: int | None = None, seed: int = 0
-    ) -> None:
-        self._network, self._length, self._max_clips, self._seed = network, clip_length, max_clips, seed
-        self.protocol: dict[str, Any] = {
+    @classmethod
+    def build(cls, options: NetworkOptions) -> "FVD":
+        """Make it with I3D."""
+        return cls(load_i3d_features(options.folder, options.device, options.download))
+
+    def __init__(self, network: ClipNetwork, clip_length: int = CLIP_LENGTH, seed: int = 0) -> None:
+        self._network, self._length, self._seed = network, clip_length, seed
+        self.protocol = {
             **network.protocol,
             "clip_length": clip_length,
             "clips": f"{clip_length} frames, one after the other from a video's first, the rest left out",
-            "max_clips": max_clips,
             "distance": "one Fréchet distance over all clips of the set, float64, covariance by n - 1",
             "interval": f"{CONFIDENCE:.0%}, {BOOTSTRAPS} bootstraps of videos, seed {seed}",
         }
-        self.reset("")
+        self.reset()
 
-    def reset(self, video: str) -> None:
-        """Start with the next video, by its name."""
-        self._video, self._num_frames = video, 0
+    def reset(self) -> None:
+        """Start with the next video."""
         self._pending: list[Tensor] = []  # (2, 3, h, w), the restored and the true frames of the clip so far
         self._features: list[np.ndarray] = []  # (2, d)
 
-    def update(self, chunk: Chunk) -> None:
-        """Take the next frames."""
+    def update(self, chunk: Chunk) -> FrameRows:
+        """Take the next frames; none has a number of its own."""
         for pair in torch.stack([chunk.restored, chunk.truth], dim=1):
-            if self._max_clips is not None and len(self._features) >= self._max_clips:
-                return
             self._pending.append(pair)
             if len(self._pending) == self._length:
                 clips = torch.stack(self._pending, dim=1)  # (2, f, 3, h, w)
                 both = [self._network(clip[None])[0] for clip in clips]  # one by one: a batch may round otherwise
                 self._features.append(torch.stack(both).double().cpu().numpy())
                 self._pending = []
+        return {}
 
-    def features(self) -> SetFeatures:
-        """The features of the video so far.
+    def features(self, video: str) -> SetFeatures:
+        """The features of the frames so far, under the name of their video.
 
         Raises:
             ValueError: they aren't finite.
@@ -117,23 +159,17 @@ class FVD:
         if not np.isfinite(found).all():
             raise ValueError("FVD: the network's features of this video are not finite")
         starts = tuple(range(0, self._length * len(self._features), self._length))
-        return SetFeatures(self._video, starts, found[0], found[1])
+        return SetFeatures(video, starts, found[0], found[1])
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         """FVD of a set, the ends of its interval, and the number of clips; None with fewer than two clips."""
-        videos = sorted((video for video in features if video.starts), key=_content)
+        # Sorted by what they show, so that neither names nor the order of files decide what is drawn.
+        videos = sorted((v for v in features if v.starts), key=lambda v: (v.truth.tolist(), v.restored.tolist()))
         num_clips = sum(len(video.starts) for video in videos)
-        row: Row = dict.fromkeys(self.columns)
+        row: Row = {column.name: None for column in self.columns}
         row["fvd_clips"] = num_clips
         if num_clips < 2:
             return row
-        dimensions = videos[0].truth.shape[1]
-        if num_clips < dimensions:
-            logger.warning(
-                "FVD: %d clips for %d dimensions: its bias dominates; compare only with FVD of as many clips",
-                num_clips,
-                dimensions,
-            )
         row["fvd"] = value = _distance(videos)
         rng = np.random.default_rng(self._seed)
         draws = []
@@ -146,19 +182,6 @@ class FVD:
             low, high = np.quantile(draws, [tail, 1 - tail]) - np.mean(draws)
             row["fvd_low"], row["fvd_high"] = max(0.0, value + float(low)), value + float(high)
         return row
-
-
-def clip_manifest(features: Iterable[SetFeatures]) -> list[dict[str, Any]]:
-    """Which clips FVD was computed of: video and first frames, sorted by name (JSON)."""
-    return [
-        {"video": video.video, "starts": list(video.starts)}
-        for video in sorted(features, key=lambda video: video.video)
-    ]
-
-
-def _content(video: SetFeatures) -> tuple[list[float], list[float]]:
-    """Sorts videos by what they show, so that neither names nor the order of files decide what is drawn."""
-    return video.truth.tolist(), video.restored.tolist()
 
 
 def _distance(videos: Sequence[SetFeatures]) -> float:

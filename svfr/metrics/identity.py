@@ -6,20 +6,19 @@ the restored frames, since a detector would follow their errors.
 
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from svfr.data.recognition import Recognizer, load_recognizer
 from svfr.files import sha256_of
-from svfr.metrics.base import Chunk, FrameMeans, FrameRows
+from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_images
 from svfr.models.identity import IResNet, align_face
 from svfr.models.weights import load_iresnet, load_part
 
-STRIDES = (1, 5)  # frames; VFRxBenchmark takes every fifth frame of VFHQ
-DISTANCES = ("", "_raw", "_cosine")
+# Ends of VIDD's columns and of their titles.
+STRIDES = {1: ("", ""), 5: ("_stride5", ", every 5th frame")}  # [frames], the latter VFRxBenchmark's
+DISTANCES = {"": "", "_raw": ", not normalized", "_cosine": ", 1 - cos"}
 BATCH_SIZE = 32  # faces
 
 
@@ -36,96 +35,86 @@ def vidd(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         (n,) each; "": L2 of normalized embeddings, the default; "_raw": L2 of the network's own; "_cosine": 1 - cos.
     """
-    cosine = ids(first, second)
     return {
         "": np.linalg.norm(_normalize(second) - _normalize(first), axis=-1),
         "_raw": np.linalg.norm(second - first, axis=-1),
-        "_cosine": 1 - cosine,
+        "_cosine": 1 - ids(first, second),
     }
 
 
-class Identity(FrameMeans):
+class Identity(VideoMetric):
     """IDS, the mean over frames, and VIDD in its variants, the means over pairs of frames of the restored video.
 
     `stride5` compares the frames 0, 5, 10, ... with one another, the others each frame with the next. Frames without a
     face in the truth don't count, nor do their pairs. A restored video that stands still while the truth moves is not
     at 0, since it is cropped as the truth moves.
-
-    Args:
-        recognizer: embeds aligned faces.
     """
 
     columns = (
-        "ids",
+        Column("ids", "IDS", "higher", needs_faces=True),
         *(
-            f"vidd{distance}{'' if stride == 1 else f'_stride{stride}'}"
-            for distance, stride in product(DISTANCES, STRIDES)
+            Column(f"vidd{name}{end}", f"VIDD{title}{more}", "lower", needs_faces=True, no_reference=True)
+            for (name, title), (end, more) in product(DISTANCES.items(), STRIDES.values())
         ),
     )
 
+    @classmethod
+    def build(cls, options: NetworkOptions) -> "Identity":
+        """Make it with a recognition network."""
+        return cls(load_face_network(options.recognizer, options.folder, options.device, options.download))
+
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
-        self.protocol: dict[str, Any] = {
+        self.protocol = {
             "network": {"name": recognizer.name, "file": Path(recognizer.source).name, "sha256": recognizer.sha256},
             "alignment": "both videos by the ground truth's five landmarks, ArcFace's template, 112 px, bilinear",
             "ids": "cosine, mean over frames",
             "vidd": "L2 of normalized embeddings of consecutive frames; raw: not normalized; cosine: 1 - cos; "
             "stride5: frames 0, 5, 10, ...; mean over pairs of the restored video",
         }
-        self.reset()
 
     def reset(self) -> None:
-        """Forget the last video."""
+        """Start with the next video."""
         super().reset()
         self._num_frames = 0
         self._last: dict[int, np.ndarray | None] = dict.fromkeys(STRIDES)
 
-    def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames."""
-        rows: FrameRows = {column: [None] * len(chunk) for column in self.columns}
-        embeddings = self._embed(chunk)
-        for at, pair in enumerate(embeddings):
+    def _measure(self, chunk: Chunk) -> FrameRows:
+        rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
+        for at, pair in enumerate(self._embed(chunk)):
+            ours = None if pair is None else pair[0]
             if pair is not None:
                 rows["ids"][at] = float(ids(*pair))
-            ours = None if pair is None else pair[0]
-            for stride in STRIDES:
+            for stride, (end, _) in STRIDES.items():
                 if (self._num_frames + at) % stride:
                     continue
                 before = self._last[stride]
                 if before is not None and ours is not None:
-                    suffix = "" if stride == 1 else f"_stride{stride}"
                     for distance, value in vidd(before, ours).items():
-                        rows[f"vidd{distance}{suffix}"][at] = float(value)
+                        rows[f"vidd{distance}{end}"][at] = float(value)
                 self._last[stride] = ours
         self._num_frames += len(chunk)
-        return self.take(rows)
+        return rows
 
     def _embed(self, chunk: Chunk) -> list[tuple[np.ndarray, np.ndarray] | None]:
         """Embeddings (d,) float64 of the restored and the true face of each frame; None without a face."""
         found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(chunk)
-        if chunk.landmarks is None:
-            return found
-        points = chunk.landmarks.double().cpu().numpy()
-        where = [at for at in range(len(chunk)) if np.isfinite(points[at]).all()]
-        for start in range(0, len(where), BATCH_SIZE // 2):
-            batch = where[start : start + BATCH_SIZE // 2]
-            faces = [
-                align_face(image, points[at])
+        faces = chunk.faces()
+        for start in range(0, len(faces), BATCH_SIZE // 2):
+            batch = faces[start : start + BATCH_SIZE // 2]
+            crops = [
+                align_face(to_images(frames[at : at + 1])[0], points)
                 for frames in (chunk.restored, chunk.truth)
-                for at, image in zip(batch, _images(frames[batch]), strict=True)
+                for at, points in batch
             ]
-            ours, theirs = np.split(self._recognizer(np.stack(faces)).astype(np.float64), 2)
-            for at, pair in zip(batch, zip(ours, theirs, strict=True), strict=True):
-                found[at] = pair
+            ours, theirs = np.split(self._recognizer(np.stack(crops)).astype(np.float64), 2)
+            for (at, _), *pair in zip(batch, ours, theirs, strict=True):
+                found[at] = (pair[0], pair[1])
         return found
 
 
 class IResNetRecognizer:
-    """Our own ArcFace network as a recognizer.
-
-    Args:
-        path: a state dict (.safetensors, .pth) with the published names, or a folder of ours.
-        device: torch device.
+    """Our own ArcFace network, from a state dict (.safetensors, .pth) with the published names or a folder of ours.
 
     Raises:
         WeightsError: no such network there.
@@ -152,18 +141,13 @@ def load_face_network(
     """A recognition network: a name or an ONNX file as `load_recognizer` takes it, or an `IResNetRecognizer`'s path.
 
     Raises:
-        NetworkMissing: see `load_recognizer`.
-        ValueError: see `load_recognizer` and `IResNetRecognizer`.
+        NetworkMissing: it is not there, and cannot be downloaded.
+        ValueError: an unknown name, or a file that is something else.
     """
     path = Path(name)
     if path.is_dir() or path.suffix in (".safetensors", ".pth", ".pt"):
         return IResNetRecognizer(path, device)
     return load_recognizer(name, networks, download)
-
-
-def _images(frames: Tensor) -> np.ndarray:
-    """(n, 3, h, w) -> (n, h, w, 3)."""
-    return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _normalize(embeddings: np.ndarray) -> np.ndarray:

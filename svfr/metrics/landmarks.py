@@ -1,14 +1,13 @@
 """Landmark error: do the eyes, the mouth and the outline lie where the truth has them?"""
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from svfr.data.alignment import similarity_transform
-from svfr.data.landmarks import Landmarker
-from svfr.metrics.base import Chunk, FrameMeans, FrameRows
+from svfr.data.landmarks import Landmarker, load_landmarker
+from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_images
 from svfr.models.identity import ARCFACE_TEMPLATE
 
 OUTER_EYE_CORNERS = (36, 45)  # iBUG 300-W's numbers of the 68 landmarks
@@ -18,16 +17,9 @@ TEMPLATE_BOX = (16.8, 9.3, 96.0, 119.7)
 
 
 def landmark_error(restored: np.ndarray, truth: np.ndarray) -> float | None:
-    """Mean distance of landmarks in percent of the truth's distance between the outer corners of the eyes.
+    """Mean distance of landmarks (68, 2) [px], in % of the truth's distance between the outer corners of the eyes.
 
-    Papers that measure 98 points, or in px at 512, have other numbers.
-
-    Args:
-        restored: (68, 2) [px].
-        truth: (68, 2) [px].
-
-    Returns:
-        [%]; None if the truth's eyes coincide.
+    None if the truth's eyes coincide. Papers that measure 98 points, or in px at 512, have other numbers.
     """
     left, right = OUTER_EYE_CORNERS
     eyes = float(np.linalg.norm(truth[left] - truth[right]))
@@ -43,33 +35,28 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([center - half, center + half])
 
 
-class LandmarkError(FrameMeans):
-    """Landmark error of a video, the mean over frames with a face.
+class LandmarkError(VideoMetric):
+    """Landmark error, of frames with a face; both videos are searched in the box of the truth's five landmarks."""
 
-    Both videos are searched in the same box, which the truth's five landmarks give.
+    columns = (Column("landmark_error", "Landmarks", "lower", "% of the outer-eye distance", 2, needs_faces=True),)
 
-    Args:
-        landmarker: finds 68 landmarks.
-    """
-
-    columns = ("landmark_error",)
+    @classmethod
+    def build(cls, options: NetworkOptions) -> "LandmarkError":
+        """Make it with a landmark network."""
+        return cls(load_landmarker(options.landmarker, options.folder, options.download, options.device))
 
     def __init__(self, landmarker: Landmarker) -> None:
         self._landmarker = landmarker
-        self.protocol: dict[str, Any] = {
+        self.protocol = {
             "network": {"name": landmarker.name, "file": Path(landmarker.source).name, "sha256": landmarker.sha256},
             "landmark_error": "68 points, mean distance in % of the truth's outer-eye distance, mean over frames; both "
             "videos in the box that the truth's five landmarks give",
         }
-        self.reset()
 
-    def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames."""
+    def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = [None] * len(chunk)
-        if chunk.landmarks is not None:
-            for at, points in enumerate(chunk.landmarks.double().cpu().numpy()):
-                if np.isfinite(points).all():
-                    box = box_of(points)[None]
-                    images = (frames[at].permute(1, 2, 0).cpu().numpy() for frames in (chunk.restored, chunk.truth))
-                    values[at] = landmark_error(*(self._landmarker(np.ascontiguousarray(i), box)[0] for i in images))
-        return self.take({"landmark_error": values})
+        for at, points in chunk.faces():
+            box = box_of(points)[None]
+            images = (to_images(frames[at : at + 1])[0] for frames in (chunk.restored, chunk.truth))
+            values[at] = landmark_error(*(self._landmarker(image, box)[0] for image in images))
+        return {"landmark_error": values}

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from torch import Tensor
 
-from svfr.metrics.base import Chunk, FrameMeans, FrameRows
+from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_images
 
 SCALE = 1000  # the error is given in thousandths
 SMALLEST = 16  # [px] below, OpenCV's DIS has no pyramid
@@ -14,33 +13,28 @@ SMALLEST = 16  # [px] below, OpenCV's DIS has no pyramid
 OCCLUSION_SHARE, OCCLUSION_SLACK = 0.01, 0.5  # of the squared lengths; [px^2]
 
 
-class TruthFlow:
-    """Where pixels of the truth come from: dense inverse search flow (Kroeger et al. 2016; OpenCV, medium preset)."""
+def sources(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of a frame come from: dense inverse search flow (Kroeger et al. 2016; OpenCV, medium preset).
 
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    Args:
+        before: (h, w, 3) uint8 RGB; h, w >= 16.
+        after: (h, w, 3) uint8 RGB.
 
-    def __call__(self, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sources of the pixels of a frame in the frame before it.
-
-        Args:
-            before: (h, w, 3) uint8 RGB.
-            after: (h, w, 3) uint8 RGB.
-
-        Returns:
-            (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool, True where they can be trusted: inside
-            of the frame, not occluded.
-        """
-        gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
-        back, forth = self._dis.calc(gray[1], gray[0], None), self._dis.calc(gray[0], gray[1], None)
-        height, width = gray[0].shape
-        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-        source = grid + back
-        returned = cv2.remap(forth, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        lengths = (back**2).sum(axis=2) + (returned**2).sum(axis=2)
-        cancels = ((back + returned) ** 2).sum(axis=2) <= OCCLUSION_SHARE * lengths + OCCLUSION_SLACK
-        inside = ((source >= 0) & (source <= (width - 1, height - 1))).all(axis=2)
-        return source, cancels & inside
+    Returns:
+        (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool, True where they can be trusted: inside of
+        the frame, not occluded.
+    """
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
+    back, forth = flow.calc(gray[1], gray[0], None), flow.calc(gray[0], gray[1], None)
+    height, width = gray[0].shape
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+    source = grid + back
+    returned = cv2.remap(forth, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    lengths = (back**2).sum(axis=2) + (returned**2).sum(axis=2)
+    cancels = ((back + returned) ** 2).sum(axis=2) <= OCCLUSION_SHARE * lengths + OCCLUSION_SLACK
+    inside = ((source >= 0) & (source <= (width - 1, height - 1))).all(axis=2)
+    return source, cancels & inside
 
 
 def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, trusted: np.ndarray) -> float | None:
@@ -49,8 +43,8 @@ def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, tru
     Args:
         before: (h, w, 3) uint8.
         after: (h, w, 3) uint8.
-        source: (h, w, 2), see `TruthFlow`.
-        trusted: (h, w) bool.
+        source: (h, w, 2) positions [px] in `before`.
+        trusted: (h, w) bool, the pixels that count.
 
     Returns:
         Mean over trusted pixels and channels, of values in [0, 1], in thousandths; None if no pixel is trusted.
@@ -61,13 +55,13 @@ def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, tru
     return SCALE * float(np.square((after - moved)[trusted].astype(np.float64) / 255).mean())
 
 
-class WarpingError(FrameMeans):
+class WarpingError(VideoMetric):
     """Warping error (Lai et al. 2018) of a restored video, the mean over pairs of neighbouring frames.
 
     The flow is the truth's, so that a restored video cannot gain by blurring its motion away.
     """
 
-    columns = ("warping_error",)
+    columns = (Column("warping_error", "Warping error", "lower", "1/1000", no_reference=True),)
 
     def __init__(self) -> None:
         self.protocol = {
@@ -76,50 +70,26 @@ class WarpingError(FrameMeans):
             "[px^2], and what comes from outside of the frame",
             "warping_error": "squared difference in [0, 1], mean over pixels, channels and pairs, in thousandths",
         }
-        self._flow = TruthFlow()
-        self.reset()
 
     def reset(self) -> None:
-        """Forget the last video."""
+        """Start with the next video."""
         super().reset()
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames."""
+    def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = []
-        for restored, truth in zip(_images(chunk.restored), _images(chunk.truth), strict=True):
+        for restored, truth in zip(to_images(chunk.restored), to_images(chunk.truth), strict=True):
             value = None
             if self._last is not None and min(truth.shape[:2]) >= SMALLEST:
-                value = warping_error(self._last[0], restored, *self._flow(self._last[1], truth))
+                value = warping_error(self._last[0], restored, *sources(self._last[1], truth))
             values.append(value)
             self._last = restored, truth
-        return self.take({"warping_error": values})
+        return {"warping_error": values}
 
 
-def temporal_slice(frames: Iterable[np.ndarray], position: float = 0.5, axis: str = "column") -> np.ndarray:
-    """The same line of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
+def temporal_slice(frames: Iterable[np.ndarray]) -> np.ndarray:
+    """The middle column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
 
-    Args:
-        frames: (h, w, 3) uint8 each; taken one by one.
-        position: of the line, from 0 (left, top) to 1.
-        axis: "column" gives (h, f, 3), time from left to right; "row" gives (f, w, 3), time from top to bottom.
-
-    Raises:
-        ValueError: another axis, a position outside of the frame, or no frame.
+    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right.
     """
-    if axis not in ("column", "row") or not 0 <= position <= 1:
-        raise ValueError(f"no slice at {position} of axis '{axis}': a position in [0, 1] of column or row")
-    lines = [
-        frame[:, round(position * (frame.shape[1] - 1))].copy()
-        if axis == "column"
-        else frame[round(position * (frame.shape[0] - 1))].copy()
-        for frame in frames
-    ]
-    if not lines:
-        raise ValueError("no slice of a video without frames")
-    return np.stack(lines, axis=1 if axis == "column" else 0)
-
-
-def _images(frames: Tensor) -> np.ndarray:
-    """(n, 3, h, w) -> (n, h, w, 3)."""
-    return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return np.stack([frame[:, round(0.5 * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)

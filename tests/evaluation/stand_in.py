@@ -5,60 +5,57 @@ from typing import Any
 
 import numpy as np
 
-from svfr.metrics import BuiltMetrics, Chunk, SetFeatures
-from svfr.metrics.base import FrameMeans, FrameRows, Row
+from svfr.metrics import COLUMNS, BuiltMetrics, Chunk, SetFeatures, SetMetric, VideoMetric
+from svfr.metrics.base import FrameRows, Row
 
 
-class Psnr(FrameMeans):
+class Psnr(VideoMetric):
     """Mean of the frames' PSNR."""
 
-    columns: tuple[str, ...] = ("psnr",)
+    columns = (COLUMNS["psnr"],)
     protocol: Mapping[str, Any] = {"range": 255}
 
-    def __init__(self) -> None:
-        self.reset()
-
-    def update(self, chunk: Chunk) -> FrameRows:
+    def _measure(self, chunk: Chunk) -> FrameRows:
         error = (chunk.restored.double() - chunk.truth.double()).square().mean((1, 2, 3)).numpy()
         with np.errstate(divide="ignore"):
-            return self.take({"psnr": [float(value) for value in 10 * np.log10(255**2 / error)]})
+            return {"psnr": [float(value) for value in 10 * np.log10(255**2 / error)]}
 
 
-class Motion(FrameMeans):
+class Motion(VideoMetric):
     """Stands for what compares neighbouring frames."""
 
-    columns: tuple[str, ...] = ("vidd",)
+    columns = (COLUMNS["vidd"],)
     protocol: Mapping[str, Any] = {"stride": 1}
 
     def reset(self) -> None:
         super().reset()
         self._last: Any = None
 
-    def update(self, chunk: Chunk) -> FrameRows:
+    def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = []
         for frame in chunk.restored.double():
             values.append(None if self._last is None else float((frame - self._last).abs().mean()))
             self._last = frame
-        return self.take({"vidd": values})
+        return {"vidd": values}
 
 
-class MeanColour:
+class MeanColour(SetMetric):
     """Stands for FVD: distance between mean colours."""
 
-    columns: tuple[str, ...] = ("fvd",)
+    columns = (COLUMNS["fvd"],)
     protocol: Mapping[str, Any] = {"features": "mean colour"}
 
-    def reset(self, video: str) -> None:
-        self._video = video
+    def reset(self) -> None:
         self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def update(self, chunk: Chunk) -> None:
+    def update(self, chunk: Chunk) -> FrameRows:
         for restored, truth in zip(chunk.restored, chunk.truth, strict=True):
             self._pairs.append((restored.double().mean((1, 2)).numpy(), truth.double().mean((1, 2)).numpy()))
+        return {}
 
-    def features(self) -> SetFeatures:
+    def features(self, video: str) -> SetFeatures:
         restored, truth = (np.stack(side) for side in zip(*self._pairs, strict=True))
-        return SetFeatures(self._video, tuple(range(len(self._pairs))), restored, truth)
+        return SetFeatures(video, tuple(range(len(self._pairs))), restored, truth)
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         if not features:
@@ -68,6 +65,4 @@ class MeanColour:
 
 
 def built(missing: dict[str, str] | None = None) -> BuiltMetrics:
-    psnr, motion = Psnr(), Motion()
-    motion.reset()
-    return BuiltMetrics([psnr, motion], [MeanColour()], missing or {"lpips": "network 'lpips_vgg' is missing"})
+    return BuiltMetrics([Psnr(), Motion()], [MeanColour()], missing or {"lpips": "network 'lpips_vgg' is missing"})

@@ -8,7 +8,7 @@ from PIL import Image
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.video import VideoError, probe, read_frames
-from svfr.evaluation import testset
+from svfr.evaluation import settings, testset
 from tests import tiny
 
 TASKS = ["bfr", "colorization", "inpainting", "bfr+colorization+inpainting"]
@@ -17,8 +17,9 @@ TASKS = ["bfr", "colorization", "inpainting", "bfr+colorization+inpainting"]
 def inputs(name: str = "a", seed: int = 0, tasks: list[str] = TASKS, moving: bool = False):
     truth = tiny.clip(4, 64, 64)
     points = np.broadcast_to(FFHQ_TEMPLATE / 8, (4, 5, 2)) + np.arange(4)[:, None, None]
-    made = testset.make_inputs(truth, name, tasks, preset="vfhq", seed=seed, moving_masks=moving, points=points)
-    return truth, *made
+    config = settings.TestsetConfig(preset="vfhq", seed=seed, moving_masks=moving)
+    made = testset.make_inputs(truth, name, tasks, config, points)
+    return truth, made.frames, made.mask, made.made_by
 
 
 def test_numbers_depend_on_seed_and_name_alone() -> None:

@@ -59,7 +59,7 @@ def measure(metric: VideoMetric, chunks: list[Chunk]) -> tuple[Row, dict[str, li
             assert len(values) == len(chunk)
             rows.setdefault(column, []).extend(values)
     result = metric.compute()
-    assert tuple(result) == metric.columns
+    assert list(result) == [column.name for column in metric.columns]
     return result, rows
 
 

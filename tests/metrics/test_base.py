@@ -1,11 +1,13 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from svfr.metrics import COLUMNS, METRICS, Chunk, build_metrics
-from svfr.metrics.base import Mean
+from svfr.metrics import COLUMNS, METRICS, Chunk, Column, build_metrics
+from svfr.metrics.base import FrameRows, VideoMetric
 from svfr.networks import NETWORKS
 from tests import assets
 from tests.metrics.made import measure, video
@@ -31,16 +33,39 @@ def test_a_chunk_of_other_shapes_is_refused(arguments: tuple[torch.Tensor, ...],
         Chunk(*arguments)
 
 
+class Red(VideoMetric):
+    """Red of the frames that have any."""
+
+    columns = (Column("red", "Red", "higher"),)
+    protocol: Mapping[str, Any] = {}
+
+    def _measure(self, chunk: Chunk) -> FrameRows:
+        return {"red": [value or None for value in chunk.restored.double()[:, 0].mean((1, 2)).tolist()]}
+
+
 def test_mean_leaves_out_what_is_not_defined() -> None:
-    mean = Mean()
-    assert mean.value is None
-    mean.add([1.0, None])
-    mean.add([3.0])
-    assert mean.value == 2
+    metric = Red()
+    metric.reset()
+    assert metric.compute() == {"red": None}
+    assert metric.update(Chunk(FRAMES + torch.tensor([1, 0])[:, None, None, None].byte(), FRAMES)) == {"red": [1, None]}
+    metric.update(Chunk(FRAMES[:1] + 3, FRAMES[:1]))
+    assert metric.compute() == {"red": 2}
+    metric.reset()
+    assert metric.compute() == {"red": None}
+
+
+def test_every_column_has_one_owner_known_without_its_network() -> None:
+    owned = [column.name for metric in METRICS.values() for column in metric.columns]
+    assert list(COLUMNS) == owned, "no name twice"
+    assert {"psnr", "lpips_alex_mask", "vidd_cosine_stride5", "fvd_clips"} <= set(COLUMNS)
+    assert {name for name, metric in METRICS.items() if any(column.needs_faces for column in metric.columns)} == {
+        "ids",
+        "landmarks",
+    }
 
 
 def test_unknown_metric() -> None:
-    with pytest.raises(ValueError, match=f"unknown metric 'niqe': choose from {METRICS[0]}"):
+    with pytest.raises(ValueError, match="unknown metric 'niqe': choose from psnr, ssim"):
         build_metrics(["niqe"])
 
 
@@ -69,35 +94,38 @@ def test_what_cannot_be_computed_is_said_in_one_line_and_the_rest_runs(home: Pat
         for part in (entry.name, entry.file, entry.licence, f"{(entry.size or 0) / 1e6:.1f} MB"):
             assert part in line
     assert not built.sets
-    columns = {column for metric in built.video for column in metric.columns}
-    assert columns == {
+    columns = [column.name for metric in built.video for column in metric.columns]
+    assert columns == [
         "psnr",
         "psnr_mask",
         "ssim",
         "ssim_y",
         "ssim_mask",
+        "gmsd",
+        "gradient_energy",
         "ciede2000",
         "colourfulness",
+        "chroma_psnr",
         "warping_error",
-    }
+    ]
     for metric in built.video:
         row, by_frame = measure(metric, [video(3, 32)])
         assert None not in row.values()
-        assert set(by_frame) == set(metric.columns)
+        assert set(by_frame) == {column.name for column in metric.columns}
 
 
 @assets.needs_assets
 def test_with_the_networks_every_column_has_its_title_and_every_protocol_is_json(home: Path) -> None:
     built = build_metrics(("ids", "landmarks", "psnr", "psnr"), assets.NETWORKS, download=False)
     assert not built.missing
-    assert [metric.columns[0] for metric in built.video] == ["ids", "landmark_error", "psnr"]
+    assert [metric.columns[0].name for metric in built.video] == ["ids", "landmark_error", "psnr"]
     for metric in (*built.video, *build_metrics(("ssim", "colour", "warping")).video):
-        assert set(metric.columns) <= set(COLUMNS)
+        assert all(COLUMNS[column.name] is column for column in metric.columns)
         assert json.loads(json.dumps(metric.protocol)) == metric.protocol
 
 
 def test_a_broken_network_is_said_as_well(home: Path) -> None:
     (home / "mine.onnx").write_bytes(b"")
     built = build_metrics(("ids", "psnr"), home, recognizer=str(home / "mine.onnx"))
-    assert [metric.columns[0] for metric in built.video] == ["psnr"]
+    assert [metric.columns[0].name for metric in built.video] == ["psnr"]
     assert "mine.onnx: not a readable ONNX file" in built.missing["ids"]

@@ -90,7 +90,7 @@ def test_against_plain_loops(recognizer: Any) -> None:
     embeddings = []
     for frames in (chunk.restored, chunk.truth):
         images = frames.permute(0, 2, 3, 1).contiguous().numpy()
-        matrices = [similarity_transform(points.numpy(), ARCFACE_TEMPLATE) for points in chunk.landmarks]
+        matrices = [similarity_transform(points.numpy(), ARCFACE_TEMPLATE) for points in chunk.landmarks.double()]
         faces = [cv2.warpAffine(i, matrix, (ID_SIZE, ID_SIZE)) for i, matrix in zip(images, matrices, strict=True)]
         embeddings.append([recognizer(face[None])[0].astype(float) for face in faces])
     ours, theirs = embeddings

@@ -16,11 +16,15 @@ from torch import Tensor
 
 from svfr.files import sha256_of
 from svfr.metrics.base import Chunk
-from svfr.metrics.image import LPIPS, PSNR, SSIM, Colour, ciede2000, colourfulness, luma, psnr, ssim_map
+from svfr.metrics.colour import ChromaPSNR, Colour, chroma_psnr, ciede2000, colourfulness
+from svfr.metrics.gradients import GMSD, GradientEnergy
+from svfr.metrics.image import PSNR, SSIM, luma, psnr, ssim_map
+from svfr.metrics.lpips import LPIPS, LPIPSAlex
 from tests import assets
 from tests.metrics.made import check_streaming, frames, measure, noisy, video
 
 FLAT = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)
+WEIGHTS = np.array([0.299, 0.587, 0.114])  # of luma, ITU-R 601
 PAIRS = ("I03", "I04", "I06", "I08", "I19")
 
 
@@ -143,7 +147,7 @@ def test_published_values_of_the_calibration_pairs(index: int) -> None:
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_against_the_package_called_directly(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, backbone = lpips_backbone(net, tmp_path)
-    metric = LPIPS(net, path)
+    metric = (LPIPS if net == "vgg" else LPIPSAlex)(path)
     assert metric.protocol["backbone"]["sha256"] == sha256_of(path)
     monkeypatch.setattr(pretrained_networks.tv, "vgg16" if net == "vgg" else "alexnet", lambda pretrained: backbone)
     direct = {spatial: lpips.LPIPS(net=net, spatial=spatial, verbose=False) for spatial in (False, True)}
@@ -152,7 +156,7 @@ def test_lpips_against_the_package_called_directly(net: str, tmp_path: Path, mon
     a, b = chunk.restored / 127.5 - 1, chunk.truth / 127.5 - 1
     with torch.no_grad():
         expected, maps = direct[False](a, b).flatten(), direct[True](a, b)[:, 0]
-    column, masked = metric.columns
+    column, masked = (column.name for column in metric.columns)
     row, by_frame = measure(metric, [chunk])
     assert expected.min() > 0
     assert by_frame[column] == pytest.approx(expected.tolist(), rel=1e-5)
@@ -168,10 +172,10 @@ def test_lpips_against_the_package_called_directly(net: str, tmp_path: Path, mon
 def test_lpips_refuses_another_network(tmp_path: Path) -> None:
     path, _ = lpips_backbone("alex", tmp_path)
     with pytest.raises(ValueError, match=r"alex.pth: not torchvision's vgg16; key: features.0.weight"):
-        LPIPS("vgg", path)
+        LPIPS(path)
     torch.save({"features.0.weight": [1]}, path)
     with pytest.raises(ValueError, match=r"alex.pth: not a state dict"):
-        LPIPS("alex", path)
+        LPIPSAlex(path)
 
 
 def one_colour(*rgb: int) -> Tensor:
@@ -231,7 +235,27 @@ def test_colourfulness_by_its_definition() -> None:
     assert colourfulness(one_colour(255, 0, 0)).item() == pytest.approx(0.3 * math.hypot(255, 127.5))
 
 
-@pytest.mark.parametrize("metric", [PSNR(), SSIM(), Colour()], ids=lambda metric: type(metric).__name__)
+def test_chroma_psnr_by_hand_and_of_gray_noise() -> None:
+    # Cb changes by 0.5 a level of blue, Cr by -0.081312.
+    error = 8**2 * (0.5**2 + 0.081312**2) / 2
+    blue = one_colour(100, 90, 88), one_colour(100, 90, 80)
+    assert chroma_psnr(*blue).item() == pytest.approx(10 * math.log10(255**2 / error))
+    assert chroma_psnr(FLAT, FLAT).item() == 100
+    assert chroma_psnr(FLAT + 10, FLAT).item() == 100, "brightness alone"
+    chunk = video(1)
+    a, b = (image[0].permute(1, 2, 0).numpy().astype(float) for image in (chunk.restored, chunk.truth))
+    squares = [((0.564 * (i[..., 2] - y), 0.713 * (i[..., 0] - y)), i) for i in (a, b) for y in [i @ WEIGHTS]]
+    expected = np.mean(np.square(np.array(squares[0][0]) - np.array(squares[1][0])))  # Cb, Cr by their definition
+    assert chroma_psnr(chunk.restored, chunk.truth).item() == pytest.approx(
+        10 * math.log10(255**2 / expected), abs=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [PSNR(), SSIM(), Colour(), ChromaPSNR(), GMSD(), GradientEnergy()],
+    ids=lambda metric: type(metric).__name__,
+)
 def test_cutting_the_video_does_not_matter(metric: Any) -> None:
     row = check_streaming(metric, video())
     assert None not in row.values()

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from svfr.metrics.base import Chunk
-from svfr.metrics.fvd import FVD
-from svfr.metrics.i3d import load_i3d_features
-from svfr.metrics.image import LPIPS, PSNR, SSIM
+from svfr.metrics.fvd import FVD, load_i3d_features
+from svfr.metrics.image import PSNR, SSIM
+from svfr.metrics.lpips import LPIPSAlex
 from svfr.networks import NetworkMissing, find
 from tests import assets
 from tests.metrics.made import measure
@@ -41,22 +41,22 @@ def test_fvd_of_black_against_white() -> None:
     metric = FVD(load_i3d_features(download=False))
     videos = []
     for name in ("a", "b"):
-        metric.reset(name)
+        metric.reset()
         metric.update(BLACK_AGAINST_WHITE)
-        videos.append(metric.features())
+        videos.append(metric.features(name))
     assert metric.compute(videos)["fvd"] == pytest.approx(153.11023578170108, rel=1e-3)
 
 
 @needs_alexnet
 def test_lpips_of_black_against_white() -> None:
-    row = measure(LPIPS("alex", find("alexnet", download=False)), [BLACK_AGAINST_WHITE])[0]
+    row = measure(LPIPSAlex(find("alexnet", download=False)), [BLACK_AGAINST_WHITE])[0]
     assert row["lpips_alex"] == pytest.approx(0.8140146732330322, rel=1e-3)
 
 
 @needs_alexnet
 @assets.needs_assets
 def test_lpips_of_the_calibration_pairs() -> None:
-    metric = LPIPS("alex", find("alexnet", download=False))
+    metric = LPIPSAlex(find("alexnet", download=False))
     for pair, published in LPIPS_ALEX.items():
         images = [
             assets.photo(assets.ASSETS / "iqa_calibration" / f"{kind}_dir_{pair}.bmp") for kind in ("dist", "ref")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from svfr.metrics.base import Chunk
-from svfr.metrics.temporal import TruthFlow, WarpingError, temporal_slice, warping_error
+from svfr.metrics.temporal import WarpingError, sources, temporal_slice, warping_error
 from tests.metrics.made import check_streaming, frames, measure, noisy, video
 
 
@@ -19,7 +19,7 @@ def panning(num_frames: int, step: int, side: int = 96) -> Tensor:
 
 def test_flow_of_a_known_motion() -> None:
     before, after = panning(2, 3).permute(0, 2, 3, 1).contiguous().numpy()
-    source, trusted = TruthFlow()(before, after)
+    source, trusted = sources(before, after)
     motion = source - np.stack(np.meshgrid(np.arange(96), np.arange(96)), axis=-1)
     inner = motion[8:-8, 12:-12]  # the picture moves to the right: pixels come from the left
     assert np.median(inner[..., 0]) == pytest.approx(-3, abs=0.1)
@@ -73,18 +73,7 @@ def test_cutting_the_video_does_not_matter() -> None:
 
 def test_slice_shows_a_line_over_time() -> None:
     clip = frames(0, 5, 8, 11).permute(0, 2, 3, 1).numpy()
-    column = temporal_slice(iter(clip), position=0.3)
+    column = temporal_slice(iter(clip))
     assert column.shape == (8, 5, 3)
-    row = temporal_slice(iter(clip), axis="row", position=1)
-    assert row.shape == (5, 11, 3)
     for at, frame in enumerate(clip):
-        np.testing.assert_array_equal(column[:, at], frame[:, 3])
-        np.testing.assert_array_equal(row[at], frame[7])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"), [({"axis": "time"}, "axis 'time'"), ({"position": 1.5}, "at 1.5"), ({}, "without frames")]
-)
-def test_what_has_no_slice(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        temporal_slice([], **arguments)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(column[:, at], frame[:, 5])

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.evaluation.settings import ALL_METRICS, EvalConfig
+from svfr.evaluation import records
+from svfr.evaluation.settings import EvalConfig
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
 from svfr.metrics.temporal import WarpingError
@@ -114,7 +114,6 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Eval:
 
 
 def test_defaults_name_every_metric() -> None:
-    assert ALL_METRICS == METRICS
     assert EvalConfig().metrics == list(METRICS)
 
 
@@ -167,7 +166,7 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing is loaded
     assert page.count('class="strip"') == page.count("<video ") == 3 * 4
     assert "data:video/mp4;base64," in page
-    assert "network &#x27;lpips_vgg&#x27; is missing" in page
+    assert "network &#39;lpips_vgg&#39; is missing" in page
 
 
 def test_tasks_and_methods(evaluate: Eval, tmp_path: Path) -> None:
@@ -308,16 +307,14 @@ def test_the_clips_of_fvd_are_written_down(evaluate: Eval, tmp_path: Path) -> No
 def test_a_second_run_measures_only_what_changed(
     evaluate: Eval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from svfr.evaluation import measure as run
-
     measured: list[str] = []
-    whole = run.Evaluator._measure
+    start_record = records.start_record
 
-    def spy(self: Any, pair: Any, call: str, on_frames: Callable[[int], None]) -> Any:
+    def spy(output: Path, pair: Any) -> Path:
         measured.append(f"{pair.method}/{pair.name}")
-        return whole(self, pair, call, on_frames)
+        return start_record(output, pair)
 
-    monkeypatch.setattr(run.Evaluator, "_measure", spy)
+    monkeypatch.setattr(records, "start_record", spy)
     evaluate("--restored", str(tmp_path / "r"))
     assert len(measured) == 9
     before = (evaluate.output / "results.json").read_bytes()
@@ -428,8 +425,8 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
     assert set(evaluate.rows("tiny", "inpainting")) == {"a", "b", "c"}
     assert set(evaluate.rows("tiny", "bfr")) == {"a", "c"}
     line = f"{tmp_path / 'set' / 'bfr' / 'b.mp4'}: {evaluate.reason('tiny', 'bfr', 'b')}"
-    assert evaluate.err.splitlines().count(line) == 1
-    assert "tiny/bfr/b" not in evaluate.err
+    assert (evaluate.out + evaluate.err).splitlines().count(line) == 1
+    assert "tiny/bfr/b" not in evaluate.out + evaluate.err
     assert "damaged, cut off, or no video at all" in evaluate.reason("tiny", "bfr", "b")
     assert evaluate.reason("tiny", "bfr", "b") in (evaluate.output / "report.html").read_text()
     assert evaluate.reason("tiny", "colorization").endswith("no videos, images or frame folders in it")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from svfr.config import load
 from svfr.data.alignment import FFHQ_TEMPLATE
+from svfr.evaluation import testset
 from svfr.evaluation.settings import EvalConfig
 from tests.clips import MarkDetector, pixels, scene, truncated, video
 
@@ -32,7 +33,6 @@ class Make:
     def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
         self.folder, self._capture = folder, capture
         self.script = load_script()
-        self.script.load_detector = lambda name, networks: MarkDetector()  # type: ignore[attr-defined]
         self.err = self.out = ""
 
     def __call__(self, *more: str, truth: str = "gt", output: str = "set", code: int = 0) -> list[dict[str, Any]]:
@@ -46,7 +46,8 @@ class Make:
 
 
 @pytest.fixture
-def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Make:
+def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setattr(testset, "load_detector", lambda name, networks: MarkDetector())
     (tmp_path / "gt" / "deep").mkdir(parents=True)
     for index, name in enumerate(("a", "deep/b")):
         faces: list[tuple[int, int, int] | None] = [(30 + index + step, 25, 36) for step in range(4)]

@@ -1,0 +1,111 @@
+"""LPIPS v0.1 (Zhang et al. 2018) by the `lpips` package, with backbones that are read from files."""
+
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_numbers
+from svfr.models.weights import read_state
+from svfr.networks import describe, find
+
+BATCH_SIZE = 4  # frames
+
+
+class LPIPS(VideoMetric):
+    """LPIPS with VGG, of whole frames and of their holes.
+
+    The number of the holes is the mean over their pixels of the layers' maps, resized to the frame as the package
+    does for its spatial output. The backbone is torchvision's file of the network's weights.
+
+    Raises:
+        ValueError: lpips or torchvision is not installed, or the file holds another network.
+    """
+
+    net: ClassVar = "vgg"  # lpips' name
+    network: ClassVar = "vgg16"  # torchvision's name, and that of `svfr.networks`
+    smallest: ClassVar = 16  # [px] below, nothing is left after the last pooling
+    columns = (
+        Column("lpips", "LPIPS, VGG", "lower"),
+        Column("lpips_mask", "LPIPS, VGG, holes", "lower", needs_holes=True),
+    )
+
+    @classmethod
+    def build(cls, options: NetworkOptions) -> "LPIPS":
+        """Make it with its network."""
+        return cls(find(cls.network, options.folder, options.download), options.device)
+
+    def __init__(self, backbone: Path, device: str = "cpu") -> None:
+        self._lpips, self._device = _load(self.net, self.network, backbone).to(device), device
+        self.protocol = {
+            "input": "RGB in [-1, 1], own size",
+            "version": "0.1",
+            "net": self.net,
+            "backbone": describe(backbone),
+            "video": "mean over frames",
+        }
+
+    @torch.inference_mode()
+    def _measure(self, chunk: Chunk) -> FrameRows:
+        whole, holes = (column.name for column in self.columns)
+        rows: FrameRows = {whole: [None] * len(chunk), holes: [None] * len(chunk)}
+        if min(chunk.truth.shape[2:]) < self.smallest:
+            return rows
+        for at in range(0, len(chunk), BATCH_SIZE):
+            part = slice(at, at + BATCH_SIZE)
+            maps = self._maps(chunk.restored[part], chunk.truth[part])
+            rows[whole][part] = to_numbers(torch.stack([m.mean(dim=(1, 2, 3)) for m in maps]).sum(dim=0))
+            if chunk.mask is not None:
+                mask = chunk.mask[part].to(self._device)
+                large = [functional.interpolate(m, size=chunk.truth.shape[2:], mode="bilinear") for m in maps]
+                spatial = torch.stack(large).sum(dim=0)[:, 0]  # (n, h, w)
+                rows[holes][part] = to_numbers((spatial * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)))
+        return rows
+
+    def _maps(self, restored: Tensor, truth: Tensor) -> list[Tensor]:
+        """Weighted squared distances of the features, one (n, 1, h', w') map a layer of the backbone."""
+        inputs = [self._lpips.scaling_layer(x.to(self._device).float() / 127.5 - 1) for x in (restored, truth)]
+        layers = zip(self._lpips.lins, *(self._lpips.net(x) for x in inputs), strict=True)
+        return [weigh((_normalize(a) - _normalize(b)).square()) for weigh, a, b in layers]
+
+
+class LPIPSAlex(LPIPS):
+    """LPIPS with AlexNet."""
+
+    net, network, smallest = "alex", "alexnet", 31
+    columns = (
+        Column("lpips_alex", "LPIPS, Alex", "lower"),
+        Column("lpips_alex_mask", "LPIPS, Alex, holes", "lower", needs_holes=True),
+    )
+
+
+def _load(net: str, network: str, backbone: Path) -> Any:
+    """The `lpips` package's network with its own linear layers and the backbone's weights from a file."""
+    try:
+        import lpips
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        raise ValueError("lpips or torchvision is not installed: pip install 'svfr[eval]'") from error
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore", UserWarning)  # torchvision's, of an argument that lpips passes
+        # Random, thus without a download, and without memory for the backbone's classifier.
+        module = lpips.LPIPS(net=net, version="0.1", pretrained=False, pnet_rand=True, verbose=False)
+    published = read_state(backbone)
+    state = read_state(Path(lpips.__file__).with_name("weights") / "v0.1" / f"{net}.pth")  # the linear layers
+    for name, value in module.net.state_dict().items():  # sliceK.I.weight for torchvision's features.I.weight
+        key = "features." + name.split(".", 1)[1]
+        if key not in published or published[key].shape != value.shape:
+            raise ValueError(f"{backbone}: not torchvision's {network}; key: {key}")
+        state[f"net.{name}"] = published[key]
+    module.load_state_dict(state, strict=False, assign=True)
+    module.scaling_layer = lpips.ScalingLayer()
+    assert not any(parameter.is_meta for parameter in module.parameters())
+    return module.eval().requires_grad_(False)
+
+
+def _normalize(features: Tensor) -> Tensor:
+    """Unit length along the channels, with the epsilon of the lpips package."""
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
