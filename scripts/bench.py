@@ -22,22 +22,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from itertools import cycle, islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from torch.utils.data import default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
 from data_prep import prepare
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers, start_workers
+from data_prep.workers import start_workers
 from svfr import config
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize
@@ -58,10 +58,7 @@ from svfr.training.settings import DataConfig, TrainConfig
 from svfr.training.state import MovingAverage
 
 SVD_XT = "svd-xt"  # in the place of a name of weights
-EQUAL = {"sampler": "euler", "guidance_scale": 2.0}  # the UNet runs once for each step and branch
 RENDERED = 128  # [px] of rendered clips, before they are enlarged
-METRIC_CHUNK = 8  # frames that a metric is given at once
-FOOTAGE_FRAMES, FOOTAGE_SIZE = 50, 512  # of a made video [frames, px]
 
 Row = dict[str, Any]  # of a table, by the titles of its columns
 
@@ -78,10 +75,7 @@ def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
-    """Restore a rendered clip, after a short one that warms up.
-
-    Branch-frames are the frames that go through the UNet, counted once for each guidance branch.
-    """
+    """Restore a rendered clip, after a short one that warms up. A frame counts once for each guidance branch."""
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
     if options.weights == SVD_XT:
@@ -89,34 +83,27 @@ def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
     else:
         pipe = SVFRPipeline.from_pretrained(options.weights, device, dtype)
     rendered = render_clip(TEST_SEEDS, min(num_frames, 16), RENDERED).frames
-    frames = np.stack(list(islice(cycle(rendered), num_frames)))
+    frames = np.resize(rendered, (num_frames, *rendered.shape[1:]))  # repeats them
     sampling = {"strategy": strategy, "size": options.size}
     pipe(frames[: pipe.settings.clip_length + 1], num_inference_steps=1, **sampling)
-    if options.steps:
-        sampling |= EQUAL | {"num_inference_steps": options.steps}
+    if options.steps is not None:
+        sampling |= {"num_inference_steps": options.steps, "sampler": "euler", "guidance_scale": 2.0}
     calls: list[list[float]] = []  # of the UNet: branch-frames, start, end
     pipe.unet.register_forward_pre_hook(lambda _, x: calls.append([x[0].shape[0] * x[0].shape[1], clock(device)]))
     pipe.unet.register_forward_hook(lambda *_: calls[-1].append(clock(device)))
     start = clock(device)
     pipe(frames, **sampling)
     seconds = clock(device) - start
-    return {
-        "branch-frames": sum(int(count) for count, _, _ in calls),
-        "UNet s": sum(end - start for _, start, end in calls),
-        "all s": seconds,
-        "peak GiB": peak_memory(device),
-    }
+    branch_frames, unet_seconds = sum(int(call[0]) for call in calls), sum(end - start for _, start, end in calls)
+    return {"branch-frames": branch_frames, "UNet s": unet_seconds, "all s": seconds, "peak GiB": peak_memory(device)}
 
 
 def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
-    """Networks of SVD-XT's size with random weights and ArcFace's IResNet-100, made on the device.
-
-    The numbers are those of the configuration files of Stable Video Diffusion img2vid-xt; the UNet's are diffusers'
-    defaults.
-    """
+    """Networks of SVD-XT's size with random weights and ArcFace's IResNet-100, made on the device."""
     torch.set_default_dtype(dtype)  # no float32 copy of 1.5 billion parameters
-    with device:
-        model, id_encoder = SVFR(UNetSpatioTemporalConditionModel(), IDProjector()), IResNet()
+    with device:  # the numbers of img2vid-xt's configuration; the UNet's are diffusers' defaults
+        unet, id_projector, id_encoder = UNetSpatioTemporalConditionModel(), IDProjector(), IResNet()
+        model = SVFR(unet, id_projector, LatentTransformer(), LandmarkPredictor())
         vae = AutoencoderKLTemporalDecoder(
             down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
         )
@@ -127,32 +114,30 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
     """Steps of training with and without gradient checkpointing, and what a loader worker makes."""
-    if unknown := set(options.checkpointing) - {"yes", "no"}:
-        raise ValueError(f"--checkpointing {min(unknown)}: choose from yes, no")
     source: Row = {"manifests": [options.manifest]} if options.manifest else {"rendered_clips": 1000}
     data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
     device: Any = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
-    base = TrainConfig(init_from=options.weights, precision=options.precision, device=device, tracker="none", data=data)
-    for name in options.checkpointing:
-        row: Row = {"checkpointing": name}
-        try:
-            yield row | in_new_process(train, replace(base, gradient_checkpointing=name == "yes"), options.steps)
-        except torch.OutOfMemoryError:
-            yield row | {"step s": "out of memory"}
-    rate = in_new_process(load, base, options.steps)
+    base = TrainConfig(
+        options.weights, max_steps=options.steps, precision=options.precision, device=device, tracker="none", data=data
+    )
+    for name in options.checkpointing.split(","):
+        yield {"checkpointing": name} | in_new_process(train, replace(base, gradient_checkpointing=name == "yes"))
+    dataset = make_dataset(base, "train", ModelSettings().id_crop)
+    batches = iter(make_loader(dataset, base, make_accelerator(base), start=0))
+    next(batches)  # warms up
+    start = time.perf_counter()
+    for _ in range(options.steps):
+        next(batches)
+    rate = options.steps / (time.perf_counter() - start)
     print(f"\nA loader worker makes {rate:.3g} clips/s ({options.manifest or 'rendered'}); a step takes 1.")
 
 
-def train(settings: TrainConfig, num_steps: int) -> Row:
+def train(settings: TrainConfig) -> Row:
     """Train on one batch as `svfr.training.loop.train` does, after a step that warms up."""
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    if settings.init_from == SVD_XT:
-        components = random_svd_xt(device, torch.float32)
-        components.model.latent_transformer = LatentTransformer()
-        components.model.landmark_predictor = LandmarkPredictor()
-    else:
-        components = initialize(settings)
+    is_svd_xt = settings.init_from == SVD_XT
+    components = random_svd_xt(device, torch.float32) if is_svd_xt else initialize(settings)
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     components.to(device, frozen, model_dtype=torch.float32)
     if settings.gradient_checkpointing:
@@ -161,9 +146,10 @@ def train(settings: TrainConfig, num_steps: int) -> Row:
     model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=settings.learning_rate))
     ema = MovingAverage(accelerator.unwrap_model(model), settings.ema_decay)
     objective = Objective(settings, components)
-    batch = default_collate([make_dataset(settings, "train", components.settings.id_crop)[0, 0]])
+    dataset = make_dataset(settings, "train", components.settings.id_crop)
+    batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
     times = []
-    for _ in range(1 + num_steps):
+    for _ in range(1 + settings.max_steps):
         start = clock(device)
         loss, _ = objective(model, batch)
         forward = clock(device)
@@ -179,17 +165,6 @@ def train(settings: TrainConfig, num_steps: int) -> Row:
     return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)}
 
 
-def load(settings: TrainConfig, num_batches: int) -> float:
-    """Clips per second of a loader's worker, after a batch that warms up."""
-    dataset = make_dataset(settings, "train", ModelSettings().id_crop)
-    batches = iter(make_loader(dataset, settings, make_accelerator(settings), start=0))
-    next(batches)
-    start = time.perf_counter()
-    for _ in range(num_batches):
-        next(batches)
-    return num_batches * settings.batch_size / (time.perf_counter() - start)
-
-
 def bench_eval(options: argparse.Namespace) -> Iterator[Row]:
     """Each metric alone."""
     return (in_new_process(evaluate, options, name) for name in options.metrics)
@@ -202,16 +177,15 @@ def evaluate(options: argparse.Namespace, name: str) -> Row:
     if built.missing:
         return {"metric": name, "frames/s": built.missing[name], "peak GiB": ""}
     metric: Any = (*built.video, *built.sets)[0]
-    clip = render_clip(TEST_SEEDS, options.frames, size)
+    clip = render_clip(TEST_SEEDS, options.frames[0], size)
     truth = torch.from_numpy(clip.frames).movedim(-1, 1)
     noise = 12 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(len(truth), size, size, dtype=torch.bool)
-    mask[:, size // 2 :] = True
+    mask = torch.ones(len(truth), size, size, dtype=torch.bool)
     video = ((truth + noise).clamp(0, 255).byte(), truth, mask, torch.from_numpy(five_points(clip.landmarks)))
     for _ in range(2):
         metric.reset()
         start = clock(device)
-        for parts in zip(*(part.split(METRIC_CHUNK) for part in video), strict=True):
+        for parts in zip(*(part.split(8) for part in video), strict=True):
             metric.update(Chunk(*parts))
         seconds = clock(device) - start
     return {"metric": name, "frames/s": len(truth) / seconds, "peak GiB": peak_memory(device)}
@@ -222,41 +196,29 @@ def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_footage(folder / "footage", options.files)
-        rates: dict[str, Row] = {step: {"step": step} for step in prepare.RUN}
+        rows: dict[str, Row] = {step: {"step": step} for step in prepare.RUN}
         for processes in options.processes:
-            own = [f"processes={processes}", f"output={folder / str(processes)}"]
-            settings = config.load(DataPrepConfig, None, [f"source.path={folder / 'footage'}", *options.settings, *own])
-            workers = start_workers(settings)
-            try:
-                prepare_all(settings, workers)  # starts the processes and loads the networks
-                seconds = prepare_all(replace(settings, output=f"{settings.output}-again"), workers)
-            finally:
-                workers.close()
-            for step in rates:
-                rates[step][f"files/s, processes: {processes}"] = options.files / seconds[step]
-        yield from rates.values()
-
-
-def prepare_all(settings: DataPrepConfig, workers: Workers) -> dict[str, float]:
-    """Seconds of each step."""
-    Path(settings.output).mkdir()
-    seconds = {}
-    for step, run in prepare.RUN.items():
-        start = time.perf_counter()
-        run(settings, workers)
-        seconds[step] = time.perf_counter() - start
-    return seconds
+            own = [f"source.path={folder / 'footage'}", f"output={folder}", f"processes={processes}"]
+            settings = config.load(DataPrepConfig, None, [*options.settings, *own])
+            with closing(start_workers(settings)) as workers:
+                for turn in ("warm-up", "measured"):  # the first one starts the processes and loads the networks
+                    settings = replace(settings, output=str(folder / f"{turn} {processes}"))
+                    Path(settings.output).mkdir()
+                    for step, row in rows.items():
+                        start = time.perf_counter()
+                        prepare.RUN[step](settings, workers)
+                        row[f"files/s, processes: {processes}"] = options.files / (time.perf_counter() - start)
+        yield from (row for step, row in rows.items() if getattr(settings, step, None) != "none")
 
 
 def make_footage(folder: Path, num_files: int) -> None:
     """Videos of rendered heads, each of another person."""
     folder.mkdir()
     for index in range(num_files):
-        path, size = folder / f"{index:04d}.mp4", FOOTAGE_SIZE
-        info = VideoInfo(path, size, size, Fraction(FPS), FOOTAGE_FRAMES, 0.0, False, 0, "frames")
-        with VideoWriter(path, source=info) as writer:
-            for number, frame in enumerate(render_clip(TEST_SEEDS + index, FOOTAGE_FRAMES, RENDERED).frames):
-                writer.write(resize(frame, size, size), number, 1 / info.fps)
+        info = VideoInfo(folder / f"{index:04d}.mp4", 512, 512, Fraction(FPS), 50, 0.0, False, 0, "frames")
+        with VideoWriter(info.path, source=info) as writer:
+            for number, frame in enumerate(render_clip(TEST_SEEDS + index, info.num_frames, RENDERED).frames):
+                writer.write(resize(frame, info.width, info.height), number, 1 / info.fps)
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -276,8 +238,7 @@ def peak_memory(device: torch.device) -> float:
     """Of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux `ru_maxrss` begins with what the parent process had
+    if (status := Path("/proc/self/status")).exists():  # on Linux `ru_maxrss` begins with what the parent process had
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
@@ -285,9 +246,8 @@ def peak_memory(device: torch.device) -> float:
 def describe_machine(device: torch.device) -> str:
     """The device, the processor and PyTorch's version."""
     info = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
+    cpu = re.search(r"model name\s*: (.*)|\Z", info.read_text() if info.exists() else "")[1] or platform.machine()
     card = "" if device.type == "cpu" else f"{torch.get_device_module(device).get_device_name(device)}; "
-    cpu = named[1] if named else platform.machine()
     return f"{card}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
 
 
@@ -300,36 +260,25 @@ def print_table(rows: Iterator[Row]) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def number(text: str) -> int:
-    """A positive number."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
 def numbers(text: str) -> list[int]:
-    """Positive numbers with commas between them."""
-    return [number(part) for part in text.split(",")]
+    """Whole numbers with commas between them."""
+    return [int(part) for part in text.split(",")]
 
 
-def words(text: str) -> list[str]:
-    """Words with commas between them."""
-    return text.split(",")
-
-
+words = partial(str.split, sep=",")
 OPTIONS: dict[str, dict[str, Any]] = {
     "weights": {"help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size with random weights"},
     "frames": {"type": numbers, "help": "lengths of the clips"},
-    "size": {"type": number, "help": "side of the frames [px]; none: the weights' own"},
+    "size": {"type": int, "help": "side of the frames [px]; none: the weights' own"},
     "strategies": {"type": words, "help": "chained, released"},
-    "steps": {"type": number, "help": "of training; of denoising (Euler's, guidance 2; none: the strategies' own)"},
-    "checkpointing": {"type": words, "help": "of gradients: yes, no"},
+    "steps": {"type": int, "help": "of training; of denoising (Euler's, guidance 2; none: the strategies' own)"},
+    "checkpointing": {"choices": ("yes,no", "yes", "no"), "help": "of gradients"},
     "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
     "manifest": {"help": "of prepared clips; none: rendered ones"},
     "metrics": {"type": words, "help": "names of metrics"},
     "networks": {"type": Path, "help": "folder of third-party networks; none: $SVFR_NETWORKS"},
     "processes": {"type": numbers, "help": "numbers of processes"},
-    "files": {"type": number, "help": "videos"},
+    "files": {"type": int, "help": "videos"},
     "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "of the networks"},
     "device": {"help": "auto, or a torch device"},
 }
