@@ -108,18 +108,16 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
             down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
         )
     torch.set_default_dtype(torch.float32)
-    scheduler = EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
-    return Components(model, vae, id_encoder, scheduler, ModelSettings(untrained=True)).to(device, dtype)
+    settings, scheduler = ModelSettings(untrained=True), EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
+    return Components(model, vae, id_encoder, scheduler, settings).to(device, dtype)
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
     """Steps of training with and without gradient checkpointing, and what a loader worker makes."""
     source: Row = {"manifests": [options.manifest]} if options.manifest else {"rendered_clips": 1000}
     data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
-    device: Any = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
-    base = TrainConfig(
-        options.weights, max_steps=options.steps, precision=options.precision, device=device, tracker="none", data=data
-    )
+    base = TrainConfig(options.weights, max_steps=options.steps, precision=options.precision, tracker="none", data=data)
+    base.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
     for name in options.checkpointing.split(","):
         yield {"checkpointing": name} | in_new_process(train, replace(base, gradient_checkpointing=name == "yes"))
     dataset = make_dataset(base, "train", ModelSettings().id_crop)
@@ -136,8 +134,8 @@ def train(settings: TrainConfig) -> Row:
     """Train on one batch as `svfr.training.loop.train` does, after a step that warms up."""
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    is_svd_xt = settings.init_from == SVD_XT
-    components = random_svd_xt(device, torch.float32) if is_svd_xt else initialize(settings)
+    random = settings.init_from == SVD_XT
+    components = random_svd_xt(device, torch.float32) if random else initialize(settings)
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     components.to(device, frozen, model_dtype=torch.float32)
     if settings.gradient_checkpointing:
@@ -238,15 +236,15 @@ def peak_memory(device: torch.device) -> float:
     """Of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device) / 2**30
-    if (status := Path("/proc/self/status")).exists():  # on Linux `ru_maxrss` begins with what the parent process had
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    if sys.platform == "linux":  # where `ru_maxrss` begins with what the parent process had
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
 def describe_machine(device: torch.device) -> str:
     """The device, the processor and PyTorch's version."""
-    info = Path("/proc/cpuinfo")
-    cpu = re.search(r"model name\s*: (.*)|\Z", info.read_text() if info.exists() else "")[1] or platform.machine()
+    info = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    cpu = [*re.findall(r"model name\s*: (.*)", info), platform.machine()][0]
     card = "" if device.type == "cpu" else f"{torch.get_device_module(device).get_device_name(device)}; "
     return f"{card}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
 
@@ -297,7 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="NAME")
     for bench, defaults in COMMANDS.items():
-        command = commands.add_parser(bench.__name__.removeprefix("bench_"), help=bench.__doc__)
+        command = commands.add_parser(
+            bench.__name__.removeprefix("bench_"), help=bench.__doc__, description=bench.__doc__
+        )
         command.set_defaults(bench=bench, device="cpu")
         for name, default in defaults.items():
             command.add_argument(f"--{name}", default=default, **OPTIONS[name])

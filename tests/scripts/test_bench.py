@@ -1,0 +1,94 @@
+"""scripts/bench.py measures each of its subjects; the figures that don't depend on the machine are right."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.assets import NETWORKS, needs_assets
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench.py"
+Run = Callable[..., list[dict[str, str]]]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module of a name that new processes find, too."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("bench")
+
+
+@pytest.fixture
+def run(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line that has to go well; gives the rows of its table."""
+
+    def run(*arguments: str) -> list[dict[str, str]]:
+        assert bench.main(arguments) == 0
+        lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+        return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+    return run
+
+
+def test_chained_passes_a_clip_once_through_the_unet(run: Run) -> None:
+    chained, released = run("infer", "--frames", "8", "--steps", "2", "--device", "cpu")
+    assert (chained["strategy"], released["strategy"]) == ("chained", "released")
+    assert int(chained["branch-frames"]) == 1 * 8 * 2  # one branch, since nothing is referred to yet
+    assert int(released["branch-frames"]) > 2 * 2 * 8 * 2  # two passes of two branches, and windows that overlap
+    assert float(released["branch-frames, ratio"]) == int(released["branch-frames"]) / int(chained["branch-frames"])
+    for row in (chained, released):
+        assert 0 < float(row["UNet s"]) < float(row["all s"])
+        assert 0.1 < float(row["peak GiB"]) < 8
+
+
+def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
+    options = ("--frames", "2", "--steps", "1", "--precision", "fp32", "--checkpointing", "yes", "--device", "cpu")
+    (row,) = run("train", *options)
+    parts = [float(value) for name, value in row.items() if name.endswith(" s")]
+    assert parts[0] == pytest.approx(sum(parts[1:]), rel=0.02)
+    assert all(part > 0 for part in parts)
+    assert 0.1 < float(row["peak GiB"]) < 8
+
+
+def test_each_metric_alone(run: Run) -> None:
+    rows = run("eval", "--metrics", "psnr,ssim", "--frames", "9", "--size", "32", "--device", "cpu")
+    assert [row["metric"] for row in rows] == ["psnr", "ssim"]
+    assert all(float(row["frames/s"]) > 0 for row in rows)
+
+
+@needs_assets
+def test_steps_of_data_preparation(run: Run) -> None:
+    left_out = ("score=none", "landmarks=none", "recognizer=none")
+    rows = run("prep", "--files", "1", "--processes", "1", f"networks={NETWORKS}", *left_out)
+    assert [row["step"] for row in rows] == ["ingest", "cut", "track", "identities", "write"]
+    assert all(float(row["files/s, processes: 1"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("infer", "--weights", "nowhere"), "nowhere: no model folder"),
+        (("infer", "--device", "gpu7"), "device 'gpu7' cannot be used here"),
+        (("train", "--steps", "0"), "max_steps=0: has to be at least 1"),
+        (("prep", "scor=none"), "scor"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert bench.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench.py: ")
+    assert message in line
+
+
+def test_random_weights_of_svd_xt_have_its_size(bench: ModuleType) -> None:
+    networks = bench.random_svd_xt(torch.device("meta"), torch.bfloat16).networks
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    assert sizes["unet"] == 1_524_623_082 + 320 * 4 * 9  # SVD-XT's, and four more channels of input
+    assert sizes["vae"] == 97_747_143
+    assert networks["unet"].dtype == torch.bfloat16
+    assert networks["unet"].config.num_attention_heads == (5, 10, 20, 20)
