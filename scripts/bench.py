@@ -134,8 +134,8 @@ def train(settings: TrainConfig) -> Row:
     """Train on one batch as `svfr.training.loop.train` does, after a step that warms up."""
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    random = settings.init_from == SVD_XT
-    components = random_svd_xt(device, torch.float32) if random else initialize(settings)
+    is_random = settings.init_from == SVD_XT
+    components = random_svd_xt(device, torch.float32) if is_random else initialize(settings)
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     components.to(device, frozen, model_dtype=torch.float32)
     if settings.gradient_checkpointing:
@@ -193,12 +193,12 @@ def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
     """Each step of data preparation, on some numbers of processes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        own = [f"source.path={folder / 'footage'}", f"output={folder}"]
+        settings = config.load(DataPrepConfig, None, [*options.settings, *own])
         make_footage(folder / "footage", options.files)
         rows: dict[str, Row] = {step: {"step": step} for step in prepare.RUN}
         for processes in options.processes:
-            own = [f"source.path={folder / 'footage'}", f"output={folder}", f"processes={processes}"]
-            settings = config.load(DataPrepConfig, None, [*options.settings, *own])
-            with closing(start_workers(settings)) as workers:
+            with closing(start_workers(replace(settings, processes=processes))) as workers:
                 for turn in ("warm-up", "measured"):  # the first one starts the processes and loads the networks
                     settings = replace(settings, output=str(folder / f"{turn} {processes}"))
                     Path(settings.output).mkdir()
@@ -267,14 +267,14 @@ words = partial(str.split, sep=",")
 OPTIONS: dict[str, dict[str, Any]] = {
     "weights": {"help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size with random weights"},
     "frames": {"type": numbers, "help": "lengths of the clips"},
-    "size": {"type": int, "help": "side of the frames [px]; none: the weights' own"},
-    "strategies": {"type": words, "help": "chained, released"},
-    "steps": {"type": int, "help": "of training; of denoising (Euler's, guidance 2; none: the strategies' own)"},
+    "size": {"type": int, "help": "side of the frames [px]; None: the weights' own"},
+    "strategies": {"type": words, "help": "names of strategies"},
+    "steps": {"type": int, "help": "of training; of denoising (Euler's, guidance 2; None: the strategies' own)"},
     "checkpointing": {"choices": ("yes,no", "yes", "no"), "help": "of gradients"},
     "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
-    "manifest": {"help": "of prepared clips; none: rendered ones"},
+    "manifest": {"help": "of prepared clips; None: rendered ones"},
     "metrics": {"type": words, "help": "names of metrics"},
-    "networks": {"type": Path, "help": "folder of third-party networks; none: $SVFR_NETWORKS"},
+    "networks": {"type": Path, "help": "folder of third-party networks; None: $SVFR_NETWORKS"},
     "processes": {"type": numbers, "help": "numbers of processes"},
     "files": {"type": int, "help": "videos"},
     "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "of the networks"},
@@ -295,12 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="NAME")
     for bench, defaults in COMMANDS.items():
-        command = commands.add_parser(
-            bench.__name__.removeprefix("bench_"), help=bench.__doc__, description=bench.__doc__
-        )
+        name = bench.__name__.removeprefix("bench_")
+        command = commands.add_parser(name, help=bench.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         command.set_defaults(bench=bench, device="cpu")
-        for name, default in defaults.items():
-            command.add_argument(f"--{name}", default=default, **OPTIONS[name])
+        for option, default in defaults.items():
+            command.add_argument(f"--{option}", default=default, **OPTIONS[option])
     command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
     options = parser.parse_args(arguments)
     try:

