@@ -1,75 +1,68 @@
 """The data card: what is in the data set, in words and tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.records import STEPS, Record, replacing
+from data_prep.records import STEPS, Record
 from data_prep.settings import DataPrepConfig
 from svfr.data.manifest import SPLITS, Clip
+from svfr.files import replacing
+
+QUANTILES = {"least": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "most": 1.0}
+
+Rows = list[list[object]]  # of a table, the head first; [] for none
 
 
 def write_card(
-    path: Path,
-    manifest: Sequence[Clip],
-    records: Sequence[Record],
-    rejected: Sequence[Record],
-    settings: DataPrepConfig,
+    path: Path, manifest: list[Clip], records: list[Record], rejected: list[Record], settings: DataPrepConfig
 ) -> None:
-    """Write data_card.md.
-
-    Args:
-        path: of the card.
-        manifest: the clips.
-        records: of the same clips, of the step identities.
-        rejected: what the steps left out.
-        settings: of the preparation.
-    """
-    sections = [
-        _heading(manifest, records, settings),
-        _splits(manifest),
-        _sizes(manifest, records),
-        _quality(manifest),
-        _left_out(rejected),
-    ]
-    with replacing(path) as temporary:
-        temporary.write_text("\n\n".join(sections) + "\n")
+    """Write data_card.md, from a manifest, the records of the step identities of its clips, and what was left out."""
+    scores = [clip.quality for clip in manifest if clip.quality is not None]
+    quality: Rows = [[*QUANTILES], _quantiles(scores)] if scores else []
+    parts = [_heading(manifest, records, settings)]
+    for title, remark, rows in (
+        ("Splits", "No person and no file is in two splits.", _splits(manifest)),
+        ("Sizes", "", _sizes(manifest, records)),
+        ("Quality", "Of 0 (worst) to 1 (best); see scores.png." if scores else "Not scored.", quality),
+        ("Left out", "Each with its reason in rejected.jsonl." if rejected else "Nothing.", _left_out(rejected)),
+    ):
+        parts += filter(None, (f"## {title}", remark, _table(rows)))
+    with replacing(path) as partial:
+        partial.write_text("\n\n".join(parts) + "\n")
 
 
 def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: DataPrepConfig) -> str:
-    files = len({clip.source for clip in manifest})
-    hours = sum(clip.num_frames / clip.fps for clip in manifest) / 3600
-    return "\n".join(
-        [
-            "# Data card",
-            "",
-            f"{len(manifest)} clips of {len({clip.identity for clip in manifest})} people from {files} files, "
-            f"{sum(clip.num_frames for clip in manifest)} frames, {hours:.3f} hours.",
-            "",
-            f"- Collection: {settings.source.collection}",
-            f"- Licence of the footage: {settings.source.licence}",
-            f"- Detector: {settings.detector}; recognition: {settings.recognizer}; landmarks: {settings.landmarks}; "
-            f"score: {settings.score}; seed {settings.seed}",
-            f"- Written as: {settings.write.mode}",
-            f"- Kinds of files: {_counts(record['kind'] for record in records)}",
-        ]
-    )
+    people, files = len({clip.identity for clip in manifest}), len({clip.source for clip in manifest})
+    kinds = sorted(Counter(record["kind"] for record in records).items())
+    return f"""# Data card
+
+{len(manifest)} clips of {people} people from {files} files, {sum(clip.num_frames for clip in manifest)} frames, \
+{_hours(manifest)} hours.
+
+- Collection: {settings.source.collection}
+- Licence of the footage: {settings.source.licence}
+- Detector: {settings.detector}; recognition: {settings.recognizer}; landmarks: {settings.landmarks}; \
+score: {settings.score}; seed {settings.seed}
+- Written as: {settings.write.mode}
+- Kinds of files: {", ".join(f"{count} {kind}" for kind, count in kinds)}"""
 
 
-def _splits(manifest: Sequence[Clip]) -> str:
-    rows = []
+def _hours(clips: Sequence[Clip]) -> str:
+    return f"{sum(clip.num_frames / clip.fps for clip in clips) / 3600:.3f}"
+
+
+def _splits(manifest: Sequence[Clip]) -> Rows:
+    rows: Rows = [["split", "clips", "people", "hours"]]
     for split in SPLITS:
         clips = [clip for clip in manifest if clip.split == split]
-        hours = sum(clip.num_frames / clip.fps for clip in clips) / 3600
-        rows.append([split, len(clips), len({clip.identity for clip in clips}), f"{hours:.3f}"])
-    return "## Splits\n\nNo person and no file is in two splits.\n\n" + _table(
-        ["split", "clips", "people", "hours"], rows
-    )
+        rows.append([split, len(clips), len({clip.identity for clip in clips}), _hours(clips)])
+    return rows
 
 
-def _sizes(manifest: Sequence[Clip], records: Sequence[Record]) -> str:
+def _sizes(manifest: Sequence[Clip], records: Sequence[Record]) -> Rows:
     values: dict[str, Sequence[float]] = {
         "frames of a clip": [clip.num_frames for clip in manifest],
         "fps": [clip.fps for clip in manifest],
@@ -79,43 +72,22 @@ def _sizes(manifest: Sequence[Clip], records: Sequence[Record]) -> str:
         "frontality": [record["frontality"] for record in records],
         "sharpness": [record["sharpness"] for record in records],
         "clips of a person": list(Counter(clip.identity for clip in manifest).values()),
+        "frames with trusted landmarks": [r["trusted"] for r in records if r["trusted"] is not None],
     }
-    trusted = [record["trusted"] for record in records if record["trusted"] is not None]
-    if trusted:
-        values["frames with trusted landmarks"] = trusted
-    return "## Sizes\n\n" + _table(["", *QUANTILES], [[name, *_quantiles(of)] for name, of in values.items()])
+    return [["", *QUANTILES], *([name, *_quantiles(of)] for name, of in values.items() if of)]
 
 
-def _quality(manifest: Sequence[Clip]) -> str:
-    scores = [clip.quality for clip in manifest if clip.quality is not None]
-    if not scores:
-        return "## Quality\n\nNot scored."
-    return "## Quality\n\nOf 0 (worst) to 1 (best); see scores.png.\n\n" + _table(list(QUANTILES), [_quantiles(scores)])
-
-
-def _left_out(rejected: Sequence[Record]) -> str:
-    if not rejected:
-        return "## Left out\n\nNothing."
-    rows: list[list[object]] = []
-    for step in STEPS:
-        for kind, bad in (("bad file", True), ("not wanted", False)):
-            count = sum(item["step"] == step and item["bad"] == bad for item in rejected)
-            if count:
-                rows.append([step, kind, count])
-    return "## Left out\n\nEach with its reason in rejected.jsonl.\n\n" + _table(["step", "why", "count"], rows)
-
-
-QUANTILES = {"least": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "most": 1.0}
+def _left_out(rejected: Sequence[Record]) -> Rows:
+    counts = Counter((item["step"], "bad file" if item["bad"] else "not wanted") for item in rejected)
+    order = sorted(counts, key=lambda key: (STEPS.index(key[0]), key[1]))
+    return [["step", "why", "count"], *([*key, counts[key]] for key in order)] if rejected else []
 
 
 def _quantiles(values: Sequence[float]) -> list[object]:
     return [f"{value:.4g}" for value in np.quantile(values, list(QUANTILES.values()))]
 
 
-def _counts(values: Iterable[str]) -> str:
-    return ", ".join(f"{count} {value}" for value, count in sorted(Counter(values).items()))
-
-
-def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _table(rows: Rows) -> str:
+    """A table in Markdown; "" for no rows."""
+    lines: Rows = [*rows[:1], ["---"] * len(rows[0]), *rows[1:]] if rows else []
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -5,18 +5,15 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from data_prep.records import Record, digest, read_step
-from data_prep.runner import Rejected, Step, reject
+from data_prep.records import Record, read_step
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.shots import content_differences, shot_starts
 from svfr.data.video import read_frames
+from svfr.files import digest
 
 LONGEST_NAME = 60  # characters of a file's name that its clips' ids begin with
-
-
-def check(settings: DataPrepConfig) -> None:
-    """Nothing is needed beforehand."""
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -26,16 +23,11 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """
     files = read_step(Path(settings.output), "ingest")
     step = Step("cut", settings, workers, {"cut": settings.cut})
-    records = step.map(cut_file, {file["source"]: file for file in files}, lambda file: file["num_frames"])
-    return step.finish(records)
+    return step.finish(step.map(cut_file, {file["source"]: file for file in files}, lambda file: file["num_frames"]))
 
 
 def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:
-    """The clips of one file.
-
-    Raises:
-        ValueError: it cannot be read to its end.
-    """
+    """The clips of one file."""
     frames = read_frames(Path(settings.source.path) / file["source"])
     differences = content_differences(frame.image for frame in frames)
     bounds = [*shot_starts(differences, settings.cut.threshold), len(differences)]
@@ -49,7 +41,7 @@ def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:
                 clips.append({**facts, "id": clip_id, "start_frame": first, "num_frames": last - first, "note": noted})
     if not clips:
         reason = f"no shot of at least {settings.cut.clip_frames or settings.cut.min_frames} frames"
-        return [reject(Rejected("cut", file["source"], f"{reason} ({len(differences)} in all)", bad=False))]
+        return [reject("cut", file["source"], f"{reason} ({len(differences)} in all)")]
     return clips
 
 
@@ -77,4 +69,4 @@ def _windows(start: int, stop: int, settings: DataPrepConfig, still: bool) -> It
 def _stem(source: str) -> str:
     """What the ids of a file's clips begin with: its name, in letters that any system takes, and a sum of its path."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in Path(source).stem)
-    return f"{name[:LONGEST_NAME]}-{digest(source)[:8]}"
+    return f"{name[:LONGEST_NAME]}-{digest([source])[:8]}"

@@ -4,16 +4,12 @@ import hashlib
 from pathlib import Path
 
 from data_prep.readers import Found, find
-from data_prep.records import Record, digest
-from data_prep.runner import Rejected, Step, reject
+from data_prep.records import Record
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.video import IMAGE_SUFFIXES, probe
-from svfr.files import sha256_of
-
-
-def check(settings: DataPrepConfig) -> None:
-    """Nothing is needed beforehand."""
+from svfr.files import digest, sha256_of
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -31,27 +27,22 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 
 def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
-    """Probe and hash one file.
-
-    Raises:
-        ValueError: it cannot be read, or its annotations cannot.
-    """
+    """Probe and hash one file."""
     if found["error"]:
         raise ValueError(found["error"])
     path = Path(found["path"])
     info = probe(path)
-    return [
-        {
-            "source": str(path.relative_to(settings.source.path)),
-            "sha256": _sha256(path),
-            "width": info.width,
-            "height": info.height,
-            "fps": str(info.fps),
-            "num_frames": info.num_frames,
-            "kind": info.kind,
-            "notes": found["notes"],
-        }
-    ]
+    record = {
+        "source": str(path.relative_to(settings.source.path)),
+        "sha256": _sha256(path),
+        "width": info.width,
+        "height": info.height,
+        "fps": str(info.fps),
+        "num_frames": info.num_frames,
+        "kind": info.kind,
+        "notes": found["notes"],
+    }
+    return [record]
 
 
 def _input(found: Found) -> Record:
@@ -81,8 +72,6 @@ def _without_duplicates(records: list[Record]) -> list[Record]:
     kept = []
     for record in records:
         twin = first.setdefault(record["sha256"], record["source"]) if "sha256" in record else None
-        if twin is None or twin == record["source"]:
-            kept.append(record)
-        else:
-            kept.append(reject(Rejected("ingest", record["source"], f"the same bytes as {twin}", bad=False)))
+        is_first = twin in (None, record.get("source"))
+        kept.append(record if is_first else reject("ingest", record["source"], f"the same bytes as {twin}"))
     return kept

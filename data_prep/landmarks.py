@@ -4,21 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import landmarker, load_arrays, save_arrays, walk
+from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
+from data_prep.networks import landmarker
 from data_prep.records import Record, read_step
-from data_prep.runner import Step, by_source, num_frames
+from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
-from data_prep.track import KIND as TRACKS
 from data_prep.workers import Workers
 from svfr.data.landmarks import temporal_scores
 from svfr.data.tracks import face_boxes
-
-KIND = "steps/landmarks"
-
-
-def check(settings: DataPrepConfig) -> None:
-    """The network has to be there."""
-    landmarker(settings)
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -31,23 +24,19 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     step = Step("landmarks", settings, workers, {"network": network.sha256 if network else None})
     if network is None:
         return step.finish({**clip, "trusted": None} for clip in clips)
-    records = step.map(find_landmarks, by_source(clips), num_frames)
-    step.sweep(KIND, records)
+    records = step.map_clips(find_landmarks, clips)
+    step.sweep(LANDMARKS, records)
     return step.finish(records)
 
 
 def find_landmarks(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """The landmarks of the clips of one file.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """The landmarks of the clips of one file."""
     network = landmarker(settings)
     assert network is not None
     output = Path(settings.output)
     boxes = [face_boxes(load_arrays(output, TRACKS, clip["id"])["crops"]) for clip in clips]
     points = [np.zeros((clip["num_frames"], 68, 2), np.float32) for clip in clips]
-    for image, places in walk(Path(settings.source.path) / clips[0]["source"], clips):
+    for image, places in walk(clips, settings):
         if places:
             found = network(image, np.stack([boxes[i][at] for i, at in places]))
             for (i, at), of_face in zip(places, found, strict=True):
@@ -55,6 +44,6 @@ def find_landmarks(clips: list[Record], settings: DataPrepConfig) -> list[Record
     records = []
     for clip, of_clip in zip(clips, points, strict=True):
         scores = temporal_scores(of_clip)
-        file = save_arrays(output, KIND, clip["id"], points=of_clip, score=scores)
+        file = save_arrays(output, LANDMARKS, clip["id"], points=of_clip, score=scores)
         records.append({**clip, "trusted": round(float((scores > 0).mean()), 4), "files": [file]})
     return records

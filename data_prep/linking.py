@@ -1,7 +1,7 @@
 """All faces of a shot, each followed as a track of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,17 +19,11 @@ Embed = Callable[[list[Face]], np.ndarray]  # n faces of the current frame -> (n
 
 @dataclass(frozen=True)
 class LinkedTrack:
-    """A face through consecutive frames.
-
-    Attributes:
-        track: where it is.
-        faces: as detected; fewer than the track's frames, where some were interpolated.
-        embedding: (d,) float32, unit length, mean of the looks; None without a recognition network.
-    """
+    """A face through consecutive frames."""
 
     track: FaceTrack
-    faces: list[Face]
-    embedding: np.ndarray | None
+    faces: list[Face]  # as detected; fewer than the track's frames, where some were interpolated
+    embedding: np.ndarray | None  # (d,) float32, unit length, mean of the looks; None without a recognition network
 
 
 class FaceLinker:
@@ -61,67 +55,61 @@ class FaceLinker:
     def add(self, faces: list[Face]) -> None:
         """Add the faces of the next frame."""
         self._index += 1
-        gone = [p for p in self._open if self._index - p.sightings.frames[-1] - 1 > self._longest_gap]
-        self._closed += gone
-        self._open = [person for person in self._open if person not in gone]
-
-        pairs = [
-            (iou(person.sightings.faces[-1].box, face.box), i, j)
-            for i, person in enumerate(self._open)
-            for j, face in enumerate(faces)
-        ]
-        linked: dict[int, _Person] = {}  # index of the face -> who it is
-        taken: set[int] = set()
-        for overlap, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
-            if overlap >= MATCH_IOU and i not in taken and j not in linked:
-                linked[j] = self._open[i]
-                taken.add(i)
+        for person in [p for p in self._open if self._index - p.sightings.frames[-1] - 1 > self._longest_gap]:
+            self._close(person)
+        linked = self._overlapping(faces)
         looks = self._look(faces, linked)
         for j, look in looks.items():
             if j in linked and linked[j].looks and float(look @ linked[j].looks[-1]) < OTHER_PERSON:
                 person = linked.pop(j)  # somebody else since an unknown frame after the last look
                 person.sightings.cut_at(person.looked[-1] + 1)
-                self._open.remove(person)
-                self._closed.append(person)
-        free = [p for i, p in enumerate(self._open) if p not in linked.values()]
+                self._close(person)
+        unseen = [person for person in self._open if person not in linked.values()]
         for j, face in enumerate(faces):
-            known = linked.get(j) or self._recognize(looks.get(j), free)
-            person = known or _Person(Sightings(self._index, face), [], [])
+            known = linked.get(j) or self._recognize(looks.get(j), unseen)
             if known:
                 known.sightings.add(self._index, face)
             else:
-                self._open.append(person)
+                self._open.append(_Person(Sightings(self._index, face)))
             if j in looks:
+                person = known or self._open[-1]
                 person.looks.append(looks[j])
                 person.looked.append(self._index)
 
     def finish(self) -> list[LinkedTrack]:
         """All tracks, in the order of their first frames."""
-        people = self._closed + self._open
-        self._closed, self._open = [], []
-        tracks = [self._track(person) for person in people]
+        tracks = [self._track(person) for person in self._closed + self._open]
         return sorted(tracks, key=lambda linked: (linked.track.start, tuple(linked.track.boxes[0])))
+
+    def _close(self, person: "_Person") -> None:
+        self._open.remove(person)
+        self._closed.append(person)
+
+    def _overlapping(self, faces: list[Face]) -> dict[int, "_Person"]:
+        """Who it is, by the face's index, where a box overlaps the last one of a person; the best overlaps first."""
+        pairs = [(iou(p.sightings.faces[-1].box, face.box), p, j) for p in self._open for j, face in enumerate(faces)]
+        linked: dict[int, _Person] = {}
+        for overlap, person, j in sorted(pairs, key=lambda pair: -pair[0]):
+            if overlap >= MATCH_IOU and j not in linked and person not in linked.values():
+                linked[j] = person
+        return linked
 
     def _look(self, faces: list[Face], linked: dict[int, "_Person"]) -> dict[int, np.ndarray]:
         """Unit embeddings, by the face's index: of new faces, and of followed ones when it is time again."""
-        if self._embed is None:
-            return {}
-        due = [
-            j
-            for j in range(len(faces))
-            if j not in linked or not linked[j].looked or self._index - linked[j].looked[-1] >= self._embed_every
-        ]
-        if not due:
+        last = {j: person.looked[-1] for j, person in linked.items() if person.looked}
+        due = [j for j in range(len(faces)) if j not in last or self._index - last[j] >= self._embed_every]
+        if self._embed is None or not due:
             return {}
         embeddings = self._embed([faces[j] for j in due])
         return {j: unit(embedding) for j, embedding in zip(due, embeddings, strict=True)}
 
-    def _recognize(self, look: np.ndarray | None, free: list["_Person"]) -> "_Person | None":
+    def _recognize(self, look: np.ndarray | None, unseen: list["_Person"]) -> "_Person | None":
+        """Who of those not seen in this frame looks like that; taken out of the list."""
         if look is None:
             return None
-        likeness = [float(look @ person.looks[-1]) if person.looks else -1.0 for person in free]
-        best = max(range(len(free)), key=likeness.__getitem__, default=None)
-        return free.pop(best) if best is not None and likeness[best] >= SAME_PERSON else None
+        likeness = [float(look @ person.looks[-1]) if person.looks else -1.0 for person in unseen]
+        best = max(range(len(unseen)), key=likeness.__getitem__, default=None)
+        return unseen.pop(best) if best is not None and likeness[best] >= SAME_PERSON else None
 
     def _track(self, person: "_Person") -> LinkedTrack:
         embedding = unit(np.mean(person.looks, axis=0)) if person.looks else None
@@ -131,8 +119,8 @@ class FaceLinker:
 @dataclass(eq=False)
 class _Person:
     sightings: Sightings
-    looks: list[np.ndarray]
-    looked: list[int]  # frames of the looks
+    looks: list[np.ndarray] = field(default_factory=list)  # unit embeddings
+    looked: list[int] = field(default_factory=list)  # frames of the looks
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

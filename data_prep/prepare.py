@@ -13,35 +13,29 @@ import fcntl
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
 from data_prep import cut, identities, ingest, landmarks, score, track, write
+from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers, one_line, start_workers
 from svfr import config
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
-
-
-class StepModule(Protocol):
-    """A step's module."""
-
-    def check(self, settings: DataPrepConfig) -> None:
-        """Raise ValueError or OSError if something that the step needs is missing."""
-
-    def run(self, settings: DataPrepConfig, workers: Workers) -> list[Record]:
-        """Do the step; returns its records."""
-
-
-MODULES: dict[str, StepModule] = dict(
-    zip(STEPS, (ingest, cut, track, score, landmarks, identities, write), strict=True)
-)
+RUN: dict[str, Callable[[DataPrepConfig, Workers], list[Record]]] = {
+    name: step.run for name, step in zip(STEPS, (ingest, cut, track, score, landmarks, identities, write), strict=True)
+}
+# What a step needs. Loaded at the start, so that a missing one stops the call before anything is done.
+NETWORKS: dict[str, list[Callable[[DataPrepConfig], object]]] = {
+    "track": [detector, recognizer],
+    "score": [scorer],
+    "landmarks": [landmarker],
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,17 +50,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
     """Run steps in their order; returns the exit code."""
-    unknown = [name for name in steps if name not in MODULES]
-    if unknown:
+    if unknown := [name for name in steps if name not in RUN]:
         raise PrepareError(f"--steps: unknown step '{unknown[0]}': choose from {', '.join(STEPS)}")
     steps = [name for name in STEPS if name in steps]
     for name in steps:
-        MODULES[name].check(settings)
+        for load in NETWORKS.get(name, ()):
+            load(settings)
     with _locked(Path(settings.output)):
-        workers = start_workers(settings.engine, settings.processes, settings.ray_address)
+        workers = start_workers(settings)
         try:
             for name in steps:
-                records = MODULES[name].run(settings, workers)
+                records = RUN[name](settings, workers)
         finally:
             workers.close()
         left_out = write.collect_rejected(Path(settings.output))

@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from svfr.files import sha256_of
 from svfr.networks import find
@@ -26,32 +25,25 @@ class Arniqa:
         ValueError: torchmetrics or torchvision is not installed, or a file isn't ARNIQA's.
 
     Attributes:
-        name: of the network, for reports.
-        source: the encoder's file.
-        sha256: of that file.
+        sha256: of the encoder's file.
     """
 
-    name = "arniqa"
-
     def __init__(self, networks: Path | None = None, download: bool = True) -> None:
+        encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)
         try:
             from torchmetrics.functional.image.arniqa import _ARNIQA
-        except ImportError as error:
-            raise ValueError("torchmetrics with torchvision is not installed: pip install 'svfr[data,eval]'") from error
-        encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)
 
-        class Network(_ARNIQA):
-            """torchmetrics' network, which would fetch its weights by itself, with ours."""
+            class Network(_ARNIQA):
+                """torchmetrics' network, which would fetch its weights by itself, with ours."""
 
-            def _load_weights(self) -> None:
-                _load(self.encoder, encoder, _encoder_state(encoder))
-                _load(self.regressor, regressor, _regressor_state(regressor))
+                def _load_weights(self) -> None:
+                    _load(self.encoder, encoder)
+                    _load(self.regressor, regressor)
 
-        try:
             self._network = Network(DATASET).eval()
-        except (ModuleNotFoundError, NameError) as error:
-            raise ValueError("torchvision is not installed: pip install 'svfr[data,eval]'") from error
-        self.source, self.sha256 = str(encoder), sha256_of(encoder)
+        except (ImportError, NameError) as error:
+            raise ValueError("torchmetrics or torchvision is not installed: pip install 'svfr[data,eval]'") from error
+        self.sha256 = sha256_of(encoder)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> float:
@@ -66,34 +58,24 @@ class Arniqa:
         return float(self._network(pixels, normalize=True).clamp(0, 1))
 
 
-def _load(module: torch.nn.Module, path: Path, state: dict[str, Tensor]) -> None:
+def _load(module: torch.nn.Module, path: Path) -> None:
+    """Load a published file under torchmetrics' names.
+
+    The encoder is a ResNet-50 without its last layer, and a projector for training only, which is left out. The
+    regressor is a linear layer as TorchScript, which runs no Python, with `weights` and `biases`.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as first:  # torch.load raises a dozen types
+        try:
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        except Exception:
+            reason = (str(first).strip() or type(first).__name__).splitlines()[0][:120]
+            raise ValueError(f"{path}: neither a state dict nor TorchScript ({reason})") from first
+    state = {key.removeprefix("model."): value for key, value in state.items() if "projector" not in key}
+    if {"weights", "biases"} <= set(state):
+        state = {"weight": state["weights"].reshape(1, -1), "bias": state["biases"].reshape(1)}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path}: not ARNIQA's weights ({' '.join(str(error).split())[:120]})") from error
-
-
-def _encoder_state(path: Path) -> dict[str, Tensor]:
-    """ResNet-50 without its last layer, under torchmetrics' names; the projector, for training only, is left out."""
-    state = _state(path)
-    return {key.removeprefix("model."): value for key, value in state.items() if "projector" not in key}
-
-
-def _regressor_state(path: Path) -> dict[str, Tensor]:
-    """A linear layer; the published file is TorchScript, which runs no Python, with `weights` and `biases`."""
-    state = _state(path)
-    weights, biases = (state.get(name) for name in ("weights", "biases"))
-    if weights is None or biases is None:
-        return state
-    return {"weight": weights.reshape(1, -1), "bias": biases.reshape(1)}
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as first:  # torch.load raises a dozen types
-        try:
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        except Exception:
-            reason = (str(first).strip() or type(first).__name__).splitlines()[0][:120]
-            raise ValueError(f"{path}: neither a state dict nor TorchScript ({reason})") from first

@@ -6,7 +6,7 @@ frame, the face or the crop around it; None: anywhere) and `person` (None: unkno
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,11 @@ VOXCELEB_RATE = 25  # [1/s] of the frame numbers in VoxCeleb2's tracks (its pape
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a data set.
+    """A file of a data set."""
 
-    Attributes:
-        path: a video, an image, or a folder of frames.
-        notes: what its authors noted; [] if nothing, then all of it is taken.
-        error: why it cannot be used, already before it is opened.
-    """
-
-    path: Path
-    notes: list[Record] = field(default_factory=list)
-    error: str | None = None
-
-
-def note(
-    start: float | None = None,
-    stop: float | None = None,
-    box: list[float] | None = None,
-    person: str | None = None,
-) -> Record:
-    """What is noted of a part of a file; see the module."""
-    return {"start": start, "stop": stop, "box": box, "person": person}
+    path: Path  # a video, an image, or a folder of frames
+    notes: list[Record] = field(default_factory=list)  # what its authors noted; [] if nothing, then all of it is taken
+    error: str | None = None  # why it cannot be used, already before it is opened
 
 
 def find(collection: str, root: Path, annotations: Path | None, output: Path) -> list[Found]:
@@ -62,24 +46,19 @@ def find(collection: str, root: Path, annotations: Path | None, output: Path) ->
     return found
 
 
-def videos(root: Path, annotations: Path | None) -> Iterator[Found]:
+def videos(root: Path, annotations: Path | None = None) -> Iterator[Found]:
     """Any folder: all video files, and all folders that hold images and no videos (frames of one clip)."""
-    del annotations
-    for folder in [root, *_folders(root)]:
-        files = [file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir()]
+    for folder, files in _visible_files(root):
         movies = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        yield from (Found(file) for file in movies)
+        yield from map(Found, movies)
         if not movies and any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
             yield Found(folder)
 
 
-def images(root: Path, annotations: Path | None) -> Iterator[Found]:
+def images(root: Path, annotations: Path | None = None) -> Iterator[Found]:
     """Any folder: all image files, each a clip of one frame."""
-    del annotations
-    for folder in [root, *_folders(root)]:
-        yield from (
-            Found(file) for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
-        )
+    for _, files in _visible_files(root):
+        yield from (Found(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def voxceleb2(root: Path, annotations: Path | None) -> Iterator[Found]:
@@ -92,12 +71,12 @@ def voxceleb2(root: Path, annotations: Path | None) -> Iterator[Found]:
     tracks: dict[str, list[Path]] = {}
     for file in sorted((annotations or root).rglob("*.txt")):
         tracks.setdefault(file.parent.name, []).append(file)
-    for found in videos(root, None):
-        path = found.path
-        if re.fullmatch(r"id\d+", path.parent.parent.name):
-            yield Found(path, [note(person=path.parent.parent.name)])
-        elif path.stem in tracks:
-            yield _noted(path, tracks[path.stem], _voxceleb_track)
+    for found in videos(root):
+        person = found.path.parent.parent.name
+        if re.fullmatch(r"id\d+", person):
+            yield Found(found.path, [_note(person=person)])
+        elif found.path.stem in tracks:
+            yield _annotated(found.path, ((file.name, file) for file in tracks[found.path.stem]), _voxceleb_note)
 
 
 def celebv(root: Path, annotations: Path | None) -> Iterator[Found]:
@@ -107,25 +86,14 @@ def celebv(root: Path, annotations: Path | None) -> Iterator[Found]:
     fractions of the frame; in CelebV-HQ one level down under "clips". Clips of one video may show several people.
     """
     clips = _celebv_clips(root, annotations)
-    of_video: dict[str, list[Record]] = {}
-    errors: dict[str, str] = {}
+    of_video: dict[str, list[tuple[str, Any]]] = {}
     for name, clip in clips.items():
-        try:
-            video = str(clip["ytb_id"])
-            box = [float(clip["bbox"][side]) for side in ("left", "top", "right", "bottom")]
-            start, stop = (float(clip["duration"][end]) for end in ("start_sec", "end_sec"))
-            of_video.setdefault(video, []).append(_checked(note(start, stop, box)))
-        except (KeyError, TypeError, ValueError) as error:
-            errors[str(clip.get("ytb_id", name)) if isinstance(clip, dict) else name] = (
-                f"its annotation {name}: {_reason(error)}"
-            )
-    for found in videos(root, None):
-        stem = found.path.stem
-        if stem in errors:
-            yield Found(found.path, error=errors[stem])
-        elif stem in of_video:
-            yield Found(found.path, of_video[stem])
-        elif stem in clips:
+        video = str(clip.get("ytb_id", name)) if isinstance(clip, dict) else name
+        of_video.setdefault(video, []).append((name, clip))
+    for found in videos(root):
+        if found.path.stem in of_video:
+            yield _annotated(found.path, of_video[found.path.stem], _celebv_note)
+        elif found.path.stem in clips:
             yield found
 
 
@@ -140,42 +108,56 @@ def vfhq(root: Path, annotations: Path | None) -> Iterator[Found]:
     for file in sorted((annotations or root).rglob("Clip+*.txt")):
         parts = file.stem.split("+")
         meta.setdefault("+".join(parts[1:-3]), []).append(file)
-    for found in videos(root, None):
+    for found in videos(root):
         path = found.path
         if path.is_dir() and re.fullmatch(r"P\d+", path.parent.name):
-            yield Found(path, [note(person=f"{path.parent.parent.name}+{path.parent.name}")])
+            yield Found(path, [_note(person=f"{path.parent.parent.name}+{path.parent.name}")])
         elif path.is_dir() or not meta:
             yield found
         elif path.stem in meta:
-            yield _noted(path, meta[path.stem], _vfhq_clip)
+            yield _annotated(path, ((file.name, file) for file in meta[path.stem]), _vfhq_note)
 
 
 READERS = {"videos": videos, "images": images, "voxceleb2": voxceleb2, "celebv": celebv, "vfhq": vfhq}
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-            yield path
+def _visible_files(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """All folders from `root` down with the files in them, without what a leading dot hides."""
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        if not any(part.startswith(".") for part in folder.relative_to(root).parts):
+            yield folder, [file for file in folder.iterdir() if file.name[0] != "." and not file.is_dir()]
 
 
-def _noted(path: Path, files: list[Path], read: Any) -> Found:
+def _annotated(path: Path, annotations: Iterable[tuple[str, Any]], read: Callable[[Any], Record]) -> Found:
+    """A file with the notes that `read` makes of its annotations, given with their names."""
     notes = []
-    for file in files:
+    for name, annotation in annotations:
         try:
-            notes.append(_checked(read(file)))
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            return Found(path, error=f"its annotation {file.name}: {_reason(error)}")
+            notes.append(read(annotation))
+        except KeyError as error:
+            return Found(path, error=f"its annotation {name}: no {error}")
+        except (OSError, TypeError, ValueError, IndexError) as error:
+            return Found(path, error=f"its annotation {name}: {' '.join(str(error).split())}")
     return Found(path, notes)
 
 
-def _voxceleb_track(file: Path) -> Record:
+def _note(
+    start: float | None = None, stop: float | None = None, box: list[float] | None = None, person: str | None = None
+) -> Record:
+    if start is not None and stop is not None and not 0 <= start < stop < float("inf"):
+        raise ValueError(f"from {start} s to {stop} s")
+    if box is not None and not (box[0] < box[2] and box[1] < box[3] and all(-1 <= side <= 2 for side in box)):
+        raise ValueError(f"box {box} is no fraction of a frame")
+    return {"start": start, "stop": stop, "box": box, "person": person}
+
+
+def _voxceleb_note(file: Path) -> Record:
     head, _, table = file.read_text().partition("FRAME")
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in head.splitlines())}
     rows = [[float(value) for value in line.split()] for line in table.splitlines()[1:] if line.strip()]
     x0, y0 = min(row[1] for row in rows), min(row[2] for row in rows)
     x1, y1 = max(row[1] + row[3] for row in rows), max(row[2] + row[4] for row in rows)
-    return note(rows[0][0] / VOXCELEB_RATE, (rows[-1][0] + 1) / VOXCELEB_RATE, [x0, y0, x1, y1], facts["Identity"])
+    return _note(rows[0][0] / VOXCELEB_RATE, (rows[-1][0] + 1) / VOXCELEB_RATE, [x0, y0, x1, y1], facts["Identity"])
 
 
 def _celebv_clips(root: Path, annotations: Path | None) -> dict[str, Any]:
@@ -189,24 +171,19 @@ def _celebv_clips(root: Path, annotations: Path | None) -> dict[str, Any]:
         raise PrepareError(f"{files[0]}: not a JSON file of CelebV's annotations ({error})") from error
 
 
-def _vfhq_clip(file: Path) -> Record:
+def _celebv_note(clip: Any) -> Record:
+    if "ytb_id" not in clip:
+        raise KeyError("ytb_id")
+    box = [float(clip["bbox"][side]) for side in ("left", "top", "right", "bottom")]
+    start, stop = (float(clip["duration"][end]) for end in ("start_sec", "end_sec"))
+    return _note(start, stop, box)
+
+
+def _vfhq_note(file: Path) -> Record:
     lines = {line.split()[0].rstrip(":"): line.split()[1:] for line in file.read_text().splitlines() if line.split()}
     width, height, rate = float(lines["W"][-1]), float(lines["H"][-1]), float(lines["FPS"][-1])
     x0, y0, x1, y1 = (float(value) for value in lines["CROP"][-4:])
     *video, person, _, frames = file.stem.removeprefix("Clip+").split("+")  # a video's own name may have a "+"
     start, stop = frames.removeprefix("F").split("-")
     box = [x0 / width, y0 / height, x1 / width, y1 / height]
-    return note(int(start) / rate, int(stop) / rate, box, "+".join([*video, person]))
-
-
-def _checked(noted: Record) -> Record:
-    start, stop, box = noted["start"], noted["stop"], noted["box"]
-    if not 0 <= start < stop < float("inf"):
-        raise ValueError(f"from {start} s to {stop} s")
-    if not (box[0] < box[2] and box[1] < box[3] and all(-1 <= side <= 2 for side in box)):
-        raise ValueError(f"box {box} is no fraction of a frame")
-    return noted
-
-
-def _reason(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return _note(int(start) / rate, int(stop) / rate, box, "+".join([*video, person]))

@@ -1,13 +1,12 @@
 """The files between the steps: JSON lines, one clip a line, under a line that says whose file it is."""
 
 import errno
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from svfr.files import digest, replacing
 
 Record = dict[str, Any]
 VERSION = 1
@@ -23,10 +22,6 @@ class PrepareError(ValueError):
 
 class NothingLeft(PrepareError):
     """A step that left out everything."""
-
-
-class OutputError(PrepareError):
-    """A result that cannot be written; no input's fault, so the step stops."""
 
 
 def step_file(output: Path, step: str) -> Path:
@@ -50,56 +45,29 @@ def read_step(output: Path, step: str) -> list[Record]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PrepareError(f"{path}: cannot be read ({error}); delete it and run the step {step} again") from error
     if version != VERSION:
-        raise PrepareError(
-            f"{path}: made by another version ({version}, this code's is {VERSION}): prepare into a new folder"
-        )
+        versions = f"({version}, this code's is {VERSION})"
+        raise PrepareError(f"{path}: made by another version {versions}: prepare into a new folder")
     return records
-
-
-def write_step(output: Path, step: str, records: Iterable[Record]) -> None:
-    """Write a step's records, whole or not at all."""
-    write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *records])
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
     """Write JSON lines, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w") as file:
+    with replacing(path) as partial, partial.open("w") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, which takes that name at the end; the folder is made.
-
-    Raises:
-        OutputError: nothing can be written there.
-    """
-    temporary = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def machine_error(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is the machine's and no input's."""
+def is_machine_error(error: BaseException | None, output: str) -> bool:
+    """Whether an error, or one that it came from, is no input's fault: a full disk, or a file of the output."""
+    folders = tuple(str(Path(output, name)) for name in (FOLDER, "clips", "landmarks"))
     while error is not None:
         if getattr(error, "errno", None) in MACHINE_ERRORS:  # FFmpeg's errors have one, too
+            return True
+        if str(getattr(error, "filename", None) or error).startswith(folders):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def digest(*facts: Any) -> str:
-    """Short SHA-256 of JSON-like facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
 def file_name(clip_id: str, suffix: str) -> str:
     """Where a clip's file lies below its kind's folder: 256 subfolders, so that none holds a million files."""
-    return f"{digest(clip_id)[:2]}/{clip_id}{suffix}"
+    return f"{digest([clip_id])[:2]}/{clip_id}{suffix}"

@@ -1,64 +1,43 @@
 """Step 4: score the quality of each clip on some of its frames, and keep the good ones."""
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import load_arrays, walk
-from data_prep.pictures import histogram
-from data_prep.quality import SMALLEST, Arniqa
-from data_prep.records import Record, read_step
-from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.frames import TRACKS, load_arrays, walk
+from data_prep.networks import scorer
+from data_prep.quality import SMALLEST
+from data_prep.records import PrepareError, Record, read_step
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from data_prep.track import KIND
 from data_prep.workers import Workers
 from svfr.data.faces import crop
-
-PICTURE = "scores.png"
-
-
-def check(settings: DataPrepConfig) -> None:
-    """The network has to be there."""
-    if settings.score != "none":
-        scorer(settings.networks)
-
-
-@lru_cache(maxsize=1)
-def scorer(networks: str | None) -> Arniqa:
-    """The network, loaded once for each process."""
-    return Arniqa(Path(networks) if networks else None)
+from svfr.files import replacing
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/score.jsonl: the records of the clips that stay, with `quality` (None without a score)."""
     clips = read_step(Path(settings.output), "track")
-    if settings.score == "none":
-        step = Step("score", settings, workers, {})
-        return step.finish({**clip, "quality": None} for clip in clips)
-    facts = {
-        "frames": settings.quality.frames,
-        "size": settings.write.size,
-        "network": scorer(settings.networks).sha256,
-    }
+    network = scorer(settings)
+    if network is None:
+        return Step("score", settings, workers, {}).finish({**clip, "quality": None} for clip in clips)
+    facts = {"frames": settings.quality.frames, "size": settings.write.size, "network": network.sha256}
     step = Step("score", settings, workers, facts)
-    records = step.map(score_clips, by_source(clips), num_frames)
-    limits = {"min": settings.quality.min, "keep": settings.quality.keep}
-    histogram([r["quality"] for r in records if "quality" in r], limits, Path(settings.output) / PICTURE)
+    records = step.map_clips(score_clips, clips)
+    scores = [record["quality"] for record in records if "quality" in record]
+    write_histogram(Path(settings.output) / "scores.png", scores, settings.quality.min)
     return step.finish(_select(records, settings))
 
 
 def score_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """The clips of one file with their scores.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    network = scorer(settings.networks)
-    crops = [load_arrays(Path(settings.output), KIND, clip["id"])["crops"] for clip in clips]
+    """The clips of one file with their scores."""
+    network = scorer(settings)
+    assert network is not None
+    crops = [load_arrays(Path(settings.output), TRACKS, clip["id"])["crops"] for clip in clips]
     sampled = [_spread(clip["num_frames"], settings.quality.frames) for clip in clips]
     scores: list[list[float]] = [[] for _ in clips]
-    for image, places in walk(Path(settings.source.path) / clips[0]["source"], clips):
+    for image, places in walk(clips, settings):
         for i, at in places:
             if at in sampled[i]:
                 box = crops[i][at]
@@ -66,6 +45,25 @@ def score_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
                 size = int(np.clip(round(box[2] - box[0]), SMALLEST, settings.write.size))
                 scores[i].append(network(crop(image, box, size)))
     return [{**clip, "quality": round(float(np.mean(s)), 4)} for clip, s in zip(clips, scores, strict=True)]
+
+
+def write_histogram(path: Path, scores: Sequence[float], least: float | None) -> None:
+    """Write a histogram of scores in [0, 1] as PNG, with a line at the least one that stays."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PrepareError("matplotlib is not installed: pip install 'svfr[data]'") from error
+    figure = Figure(figsize=(7, 4), dpi=100)
+    axes = figure.subplots()
+    axes.hist(scores, bins=50, range=(0, 1), color="#4477aa")
+    if least is not None:
+        axes.axvline(least, color="#aa3333")
+    axes.set_xlabel("quality (0 worst, 1 best)")
+    axes.set_ylabel("clips")
+    axes.set_title(f"{len(scores)} clips, mean {np.mean(scores) if scores else 0:.3f}")
+    figure.tight_layout()
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
 
 
 def _spread(length: int, count: int) -> set[int]:
@@ -76,15 +74,16 @@ def _spread(length: int, count: int) -> set[int]:
 def _select(records: list[Record], settings: DataPrepConfig) -> list[Record]:
     """Records with those below the limits turned into rejections."""
     least, keep = settings.quality.min or 0.0, settings.quality.keep
-    ranked = sorted((r for r in records if "quality" in r), key=lambda record: (-record["quality"], record["id"]))
-    best = {record["id"] for record in ranked[:keep]}
-    result = []
-    for record in records:
-        reason = None
-        if "quality" in record and record["quality"] < least:
+    scored = [record for record in records if "quality" in record]
+    best = {r["id"] for r in sorted(scored, key=lambda record: (-record["quality"], record["id"]))[:keep]}
+
+    def select(record: Record) -> Record:
+        if record.get("quality", least) < least:
             reason = f"quality {record['quality']:g} is below quality.min={least:g}"
         elif "quality" in record and record["id"] not in best:
             reason = f"not among the best {keep} (quality.keep)"
-        rejected = reason and reject(Rejected("score", record["source"], reason, bad=False, clip=record["id"]))
-        result.append(rejected or record)
-    return result
+        else:
+            return record
+        return reject("score", record["source"], reason, clip=record["id"])
+
+    return [select(record) for record in records]

@@ -1,10 +1,9 @@
 """Settings of `data_prep/prepare.py`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from svfr.config import ConfigError, check_at_least, check_choice
-
-COLLECTIONS = ("videos", "images", "voxceleb2", "celebv", "vfhq")
+from svfr.config import ConfigError, check_at_least
 
 
 @dataclass
@@ -13,16 +12,13 @@ class SourceConfig:
 
     path: str = "???"
     """Folder of the footage; nothing in it is changed."""
-    collection: str = "videos"
+    collection: Literal["videos", "images", "voxceleb2", "celebv", "vfhq"] = "videos"
     """videos (any folder of video files and folders of frames) | images (each picture is a clip of one frame) |
     voxceleb2 | celebv (CelebV-HQ, CelebV-Text) | vfhq."""
     annotations: str | None = None
     """VoxCeleb2's folder of txt tracks, CelebV's JSON file, VFHQ's folder of meta-info. Default: searched in `path`."""
     licence: str = "unstated"
     """What the data card says of the footage's licence."""
-
-    def __post_init__(self) -> None:
-        check_choice("source.collection", self.collection, COLLECTIONS)
 
 
 @dataclass
@@ -40,9 +36,7 @@ class CutConfig:
     """Frames from one clip's start to the next's. Default: `clip_frames`."""
 
     def __post_init__(self) -> None:
-        check_at_least("cut.threshold", self.threshold, 0)
-        for name in ("min_frames", "clip_frames", "stride"):
-            check_at_least(f"cut.{name}", getattr(self, name), 1)
+        _check_least("cut", self, threshold=0, min_frames=1, clip_frames=1, stride=1)
         if self.stride is not None and self.clip_frames is None:
             raise ConfigError(f"cut.stride={self.stride}: needs cut.clip_frames")
         if self.clip_frames is not None and self.clip_frames < self.min_frames:
@@ -65,8 +59,7 @@ class TrackConfig:
     """Median of `svfr.data.faces.sharpness` of the face at 128 px."""
 
     def __post_init__(self) -> None:
-        for name in ("min_face", "min_detected", "min_inside", "min_frontality", "min_sharpness"):
-            check_at_least(f"track.{name}", getattr(self, name), 0)
+        _check_least("track", self, min_face=0, min_detected=0, min_inside=0, min_frontality=0, min_sharpness=0)
 
 
 @dataclass
@@ -81,8 +74,7 @@ class QualityConfig:
     """Keep this many clips, the best ones."""
 
     def __post_init__(self) -> None:
-        for name, least in (("frames", 1), ("min", 0), ("keep", 1)):
-            check_at_least(f"quality.{name}", getattr(self, name), least)
+        _check_least("quality", self, frames=1, min=0, keep=1)
 
 
 @dataclass
@@ -98,8 +90,7 @@ class IdentityConfig:
     """Share of the clips for the split test."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "val", "test"):
-            check_at_least(f"identity.{name}", getattr(self, name), 0)
+        _check_least("identity", self, threshold=0, val=0, test=0)
         if self.val + self.test > 1:
             raise ConfigError(f"identity.val={self.val} and identity.test={self.test}: more than 1 together")
 
@@ -108,7 +99,7 @@ class IdentityConfig:
 class WriteConfig:
     """What is written."""
 
-    mode: str = "clips"
+    mode: Literal["clips", "references"] = "clips"
     """clips (square crops that follow the face, as files of their own) | references (places in the originals, with
     one crop that stays still)."""
     size: int = 512
@@ -119,10 +110,7 @@ class WriteConfig:
     """Clips on the contact sheet."""
 
     def __post_init__(self) -> None:
-        check_choice("write.mode", self.mode, ("clips", "references"))
-        check_at_least("write.size", self.size, 16)
-        check_at_least("write.crf", self.crf, 0)
-        check_at_least("write.sheet", self.sheet, 1)
+        _check_least("write", self, size=16, crf=0, sheet=1)
         if self.crf > 51 or self.size % 2:
             raise ConfigError(f"write.crf={self.crf} write.size={self.size}: at most 51, and an even number")
 
@@ -132,23 +120,22 @@ class DataPrepConfig:
     """How raw footage becomes a training manifest."""
 
     source: SourceConfig = field(default_factory=SourceConfig)
-    """The raw footage."""
     output: str = "???"
     """Folder of the result and of all that is needed to go on after an interruption."""
     networks: str | None = None
     """Folder of third-party networks. Default: $SVFR_NETWORKS."""
-    detector: str = "auto"
-    """auto | insightface | yunet."""
+    detector: Literal["auto", "insightface", "yunet"] = "auto"
+    """Finds the faces."""
     recognizer: str = "auto"
     """auto | insightface | edgeface | an ONNX file of InsightFace's interface | none (then every source file counts
     as a person of its own, unless its annotations name one)."""
-    score: str = "arniqa"
-    """arniqa | none."""
-    landmarks: str = "auto"
-    """auto | face_alignment | onnx | none."""
+    score: Literal["arniqa", "none"] = "arniqa"
+    """Scores the quality of a clip."""
+    landmarks: Literal["auto", "face_alignment", "onnx", "none"] = "auto"
+    """Finds the 68 landmarks of a face."""
     seed: int = 0
     """Of the splits."""
-    engine: str = "local"
+    engine: Literal["local", "ray"] = "local"
     """local (processes of this machine) | ray."""
     processes: int | None = None
     """Workers. Default: one for each core (of the Ray cluster). 0: none, all in this process, for debugging."""
@@ -159,26 +146,19 @@ class DataPrepConfig:
     time_per_frame: float = 1.0
     """[s] that the limit grows by with each frame of the file."""
     cut: CutConfig = field(default_factory=CutConfig)
-    """Shots, and clips from them."""
     track: TrackConfig = field(default_factory=TrackConfig)
-    """Which faces become clips."""
     quality: QualityConfig = field(default_factory=QualityConfig)
-    """What is kept by its score."""
     identity: IdentityConfig = field(default_factory=IdentityConfig)
-    """Who is who, and the splits."""
     write: WriteConfig = field(default_factory=WriteConfig)
-    """What is written."""
 
     def __post_init__(self) -> None:
-        check_choice("detector", self.detector, ("auto", "insightface", "yunet"))
-        check_choice("score", self.score, ("arniqa", "none"))
-        check_choice("landmarks", self.landmarks, ("auto", "face_alignment", "onnx", "none"))
-        check_choice("engine", self.engine, ("local", "ray"))
-        check_at_least("processes", self.processes, 0)
-        check_at_least("seed", self.seed, 0)
-        check_at_least("time_limit", self.time_limit, 0.1)
-        check_at_least("time_per_frame", self.time_per_frame, 0)
+        _check_least("", self, processes=0, seed=0, time_limit=0.1, time_per_frame=0)
         if self.engine == "ray" and self.processes == 0:
             raise ConfigError("processes=0: Ray needs at least one worker")
         if self.score == "none" and (self.quality.min is not None or self.quality.keep is not None):
             raise ConfigError("quality.min and quality.keep need a score: leave score=none out")
+
+
+def _check_least(section: str, config: object, **least: float) -> None:
+    for name, value in least.items():
+        check_at_least(f"{section}.{name}".lstrip("."), getattr(config, name), value)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import detector, recognizer, save_arrays, walk
-from data_prep.linking import FaceLinker, LinkedTrack
+from data_prep.frames import TRACKS, save_arrays, walk
+from data_prep.linking import FaceLinker
+from data_prep.networks import detector, recognizer
 from data_prep.records import Record, read_step
-from data_prep.runner import Rejected, Step, by_source, num_frames, reject
+from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.detectors import Face
@@ -17,7 +18,6 @@ from svfr.data.faces import crop, frontality, sharpness
 from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
-KIND = "steps/tracks"
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class SharpFace(Face):
     """A face and how sharp it is."""
 
     sharpness: float
-
-
-def check(settings: DataPrepConfig) -> None:
-    """The networks have to be there."""
-    detector(settings)
-    recognizer(settings)
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -45,17 +39,13 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     names = {"detector": detector(settings).name, "recognizer": network.sha256 if network else None}
     limits = {"min_frames": settings.cut.min_frames, "clip_frames": settings.cut.clip_frames}
     step = Step("track", settings, workers, {**names, **limits, "track": settings.track})
-    records = step.map(track_faces, by_source(clips), num_frames)
-    step.sweep(KIND, records)
+    records = step.map_clips(track_faces, clips)
+    step.sweep(TRACKS, records)
     return step.finish(records)
 
 
 def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
-    """Follow the faces of the clips of one file.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """Follow the faces of the clips of one file."""
     find, network = detector(settings), recognizer(settings)
     image = np.empty(0)
 
@@ -64,7 +54,7 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
         return network(np.stack([align_face(image, face.landmarks) for face in faces]))
 
     linkers = [FaceLinker(float(Fraction(clip["fps"])), embed if network else None) for clip in clips]
-    for image, places in walk(Path(settings.source.path) / clips[0]["source"], clips):
+    for image, places in walk(clips, settings):
         faces = [_sharp(image, face) for face in find(image)] if places else []
         for i, _ in places:
             linkers[i].add([face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)])
@@ -74,10 +64,11 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
 def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list[Record]:
     tracks = linker.finish()
     if not tracks:
-        return [reject(Rejected("track", clip["source"], "no face", bad=False, clip=clip["id"]))]
+        return [reject("track", clip["source"], "no face", clip=clip["id"])]
     records = []
     for number, linked in enumerate(tracks):
         start, stop = linked.track.start, linked.track.stop
+        sharp = [face.sharpness for face in linked.faces if isinstance(face, SharpFace)]
         facts = {
             "id": f"{clip['id']}-{number}",
             "start_frame": clip["start_frame"] + start,
@@ -86,39 +77,25 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
             "detected": round(len(linked.faces) / (stop - start), 3),
             "inside": round(_inside(linked.track.boxes, clip["width"], clip["height"]), 3),
             "frontality": round(float(np.median([frontality(face.landmarks) for face in linked.faces])), 3),
-            "sharpness": round(
-                float(np.median([face.sharpness for face in linked.faces if isinstance(face, SharpFace)])), 1
-            ),
+            "sharpness": round(float(np.median(sharp)), 1),
         }
-        reason = _unwanted({**clip, **facts}, settings)
-        if reason:
-            records.append(reject(Rejected("track", clip["source"], reason, bad=False, clip=facts["id"])))
+        if reason := _why_unwanted({**clip, **facts}, settings):
+            records.append(reject("track", clip["source"], reason, clip=facts["id"]))
             continue
-        file = save_arrays(Path(settings.output), KIND, facts["id"], **_arrays(linked))
-        person = {"person": clip["note"].get("person")}
+        embedding = np.zeros(0, np.float32) if linked.embedding is None else linked.embedding
+        file = save_arrays(Path(settings.output), TRACKS, facts["id"], crops=linked.track.boxes, embedding=embedding)
         rest = {key: value for key, value in clip.items() if key != "note"}
-        records.append({**rest, **facts, **person, "files": [file]})
+        records.append({**rest, **facts, "person": clip["note"].get("person"), "files": [file]})
     return records
 
 
-def _arrays(linked: LinkedTrack) -> dict[str, np.ndarray]:
-    embedding = np.zeros(0, np.float32) if linked.embedding is None else linked.embedding
-    return {"crops": linked.track.boxes, "embedding": embedding}
-
-
-def _unwanted(facts: Record, settings: DataPrepConfig) -> str | None:
-    """Why a track is left out, if it is."""
+def _why_unwanted(facts: Record, settings: DataPrepConfig) -> str | None:
+    """Why a track is left out; None if it isn't."""
     least = settings.cut.clip_frames or settings.cut.min_frames
     if facts["num_frames"] < least and facts["kind"] != "image":
         return f"the face is there for {facts['num_frames']} frames, cut asks for {least}"
-    limits = settings.track
-    for name, limit in (
-        ("face", limits.min_face),
-        ("detected", limits.min_detected),
-        ("inside", limits.min_inside),
-        ("frontality", limits.min_frontality),
-        ("sharpness", limits.min_sharpness),
-    ):
+    for name in ("face", "detected", "inside", "frontality", "sharpness"):
+        limit = getattr(settings.track, f"min_{name}")
         if facts[name] < limit:
             return f"{name} {facts[name]:g} is below track.min_{name}={limit:g}"
     return None

@@ -1,4 +1,4 @@
-"""Workers that outlive their inputs: local processes, Ray actors, or this process itself.
+"""Workers that outlive their inputs: processes of this machine, Ray actors, or this process itself.
 
 A worker does one input at a time. If an input takes too long, hangs in a codec, or kills the process, that input counts
 as bad, another worker takes the place, and the rest goes on.
@@ -8,210 +8,78 @@ import faulthandler
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from data_prep.records import PrepareError, Record, machine_error
+from data_prep.records import PrepareError, Record, is_machine_error
+from data_prep.settings import DataPrepConfig
 from svfr.networks import NetworkMissing
 
-Function = Callable[[Any, Any], list[Record]]  # (input, settings) -> records
+# (input, settings) -> records; raises ValueError or OSError if the input is bad.
+Function = Callable[[Any, DataPrepConfig], list[Record]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One input of a step.
+    """One input of a step."""
 
-    Attributes:
-        key: of the input, unique in the step.
-        input: what the step's function is given.
-        limit: [s] after which it counts as hanging.
-    """
-
-    key: str
-    input: Any
-    limit: float
+    key: str  # unique in the step
+    input: Any  # what the step's function is given
+    limit: float  # [s] after which it counts as hanging
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it.
+    """What became of a task."""
 
-    Attributes:
-        records: what the function returned; None if it failed.
-        reason: why it failed, one line.
-        stops: whether nothing else can go well either.
-        trace: of an error that is ours, not the input's.
-    """
-
-    records: list[Record] | None
-    reason: str | None = None
-    stops: bool = False
-    trace: str | None = None
+    records: list[Record] | None  # None if it failed
+    reason: str | None = None  # why it failed, one line
+    stops: bool = False  # whether all other inputs would fail, too
+    trace: str | None = None  # of an error of this code, not of the input
 
 
-class Workers(Protocol):
-    """Do tasks, yielding each with its outcome in the order in which they end."""
-
-    def run(self, function: Function, settings: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """Call `function(task.input, settings)` for all tasks."""
-        ...
-
-    def close(self) -> None:
-        """End the workers."""
-        ...
-
-
-def start_workers(engine: str, processes: int | None, ray_address: str | None = None) -> Workers:
-    """Workers by the name of their engine: local or ray. No process starts before it is needed."""
-    if engine == "ray":
-        return RayWorkers(processes, ray_address)
-    return InProcess() if processes == 0 else LocalWorkers(processes or os.cpu_count() or 1)
-
-
-def attempt(function: Function, settings: Any, task: Task) -> Outcome:
-    """Call the function; whatever goes wrong becomes one line."""
+def attempt(function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
+    """Call `function(task.input, settings)`; whatever goes wrong becomes one line."""
     try:
         return Outcome(function(task.input, settings))
     except (PrepareError, NetworkMissing) as error:
         return Outcome(None, one_line(error), stops=True)
     except (ValueError, OSError) as error:
-        return Outcome(None, one_line(error), stops=machine_error(error))
+        return Outcome(None, one_line(error), stops=is_machine_error(error, settings.output))
     except MemoryError:
         return Outcome(None, "out of memory")
-    except Exception as error:  # a fault of ours must not stop the rest either
-        return Outcome(
-            None, f"internal error ({type(error).__name__}: {one_line(error)[:200]})", trace=traceback.format_exc()
-        )
+    except Exception as error:  # must not stop the other inputs either
+        reason = f"internal error ({type(error).__name__}: {one_line(error)[:200]})"
+        return Outcome(None, reason, trace=traceback.format_exc())
+
+
+def attempt_in_time(function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
+    """`attempt` with a watchdog that ends this process at the task's limit, whatever it hangs in."""
+    with Path(os.devnull).open("w") as nowhere:
+        faulthandler.dump_traceback_later(task.limit, exit=True, file=nowhere)  # a thread that needs no Python lock
+        try:
+            return attempt(function, settings, task)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error in one line."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class InProcess:
-    """This process, one task after the other, without limits."""
-
-    def run(self, function: Function, settings: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """See `Workers`."""
-        for task in tasks:
-            yield task, attempt(function, settings, task)
-
-    def close(self) -> None:
-        """See `Workers`."""
-
-
-class LocalWorkers:
-    """Processes of this machine."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-        if os.name == "posix":
-            self._context.set_forkserver_preload(["svfr.data.faces", "svfr.data.video"])  # slow imports, once for all
-        self._workers: list[_Worker] = []
-
-    def run(self, function: Function, settings: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """See `Workers`."""
-        waiting = list(reversed(tasks))
-        while len(self._workers) < min(self._count, len(tasks)):
-            self._workers.append(_Worker(self._context))
-        idle = list(self._workers)
-        busy: dict[Any, tuple[_Worker, Task]] = {}
-        while waiting or busy:
-            while waiting and idle:
-                worker = idle.pop()
-                task = waiting.pop()
-                worker.send(function, settings, task)
-                busy[worker.pipe] = (worker, task)
-            for pipe in wait(list(busy)):
-                worker, task = busy.pop(pipe)
-                try:
-                    outcome = worker.pipe.recv()
-                except (EOFError, OSError):
-                    outcome = Outcome(None, worker.cause_of_death(task))
-                    self._workers.remove(worker)
-                    worker = _Worker(self._context)
-                    self._workers.append(worker)
-                idle.append(worker)
-                yield task, outcome
-
-    def close(self) -> None:
-        """See `Workers`."""
-        for worker in self._workers:
-            worker.end()
-        self._workers = []
-
-
-class _Worker:
-    """A process and the pipe to it."""
-
-    def __init__(self, context: Any) -> None:
-        self.pipe, theirs = context.Pipe()
-        alive, self._alive = context.Pipe(duplex=False)  # closes with this process, however it ends
-        self._process = context.Process(target=_serve, args=(theirs, alive), daemon=True)
-        self._process.start()
-        theirs.close()
-        alive.close()
-        self._since = 0.0
-
-    def send(self, function: Function, settings: Any, task: Task) -> None:
-        """Give the process a task."""
-        self._since = time.monotonic()
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle; reading from the pipe tells
-            self.pipe.send((function, settings, task))
-
-    def cause_of_death(self, task: Task) -> str:
-        """Why the process ended while it did the task."""
-        self._process.join()
-        return died(time.monotonic() - self._since, task, self._process.exitcode)
-
-    def end(self) -> None:
-        """End the process."""
-        self.pipe.close()
-        self._alive.close()
-        self._process.kill()
-        self._process.join()
-
-
-def died(seconds: float, task: Task, exitcode: int | None = None) -> str:
-    """What is said of an input that ended its worker."""
-    if seconds >= task.limit:
-        return f"took longer than {task.limit:.0f} s"
-    killed = exitcode is not None and exitcode < 0
-    return (
-        f"ended its worker process{f' by signal {-exitcode}' if killed and exitcode else ''} (crash, or out of memory)"
-    )
-
-
-def _serve(pipe: Connection, alive: Connection) -> None:
-    """The process of a worker."""
-
-    def end_with_parent() -> None:
-        try:
-            alive.recv_bytes()
-        except (EOFError, OSError):
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    set_up_process()
-    while True:
-        try:
-            function, settings, task = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(attempt_in_time(function, settings, task))
-
-
-def set_up_process() -> None:
-    """One thread for each worker: there are as many as cores, and results must not depend on the cores."""
+def use_one_thread() -> None:
+    """One thread for each worker: there are as many workers as cores, and results must not depend on the cores."""
     import cv2
     import torch
 
@@ -219,83 +87,139 @@ def set_up_process() -> None:
     torch.set_num_threads(1)
 
 
-def attempt_in_time(function: Function, settings: Any, task: Task) -> Outcome:
-    """`attempt` with a watchdog that ends the process at the limit, whatever it hangs in."""
-    with Path(os.devnull).open("w") as nowhere:
-        faulthandler.dump_traceback_later(task.limit, exit=True, file=nowhere)  # a thread without Python
+class Worker:
+    """Does one task at a time. This one does it at once, in this process, without a limit of time."""
+
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
+        """Begin a task. The future raises only if the worker has died."""
+        future: Future[Outcome] = Future()
+        future.set_result(attempt(function, settings, task))
+        return future
+
+    def end(self) -> None:
+        """End the worker, whatever it does."""
+
+
+class _Process(Worker):
+    """A process of this machine: a pool of one, since a process that dies breaks its whole pool."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["svfr.data.faces", "svfr.data.video"])  # slow imports, once for all
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_set_up_process)
+        self._pid = self._pool.submit(os.getpid).result()  # or its start would count as a task's time
+
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
         try:
-            return attempt(function, settings, task)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+            return self._pool.submit(attempt_in_time, function, settings, task)
+        except BrokenExecutor:  # it died while idle
+            self._begin()
+            return self._pool.submit(attempt_in_time, function, settings, task)
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)  # the pool itself would wait for the task
+        self._pool.shutdown()
 
 
-class RayWorkers:
-    """Actors of a Ray cluster: the one at `address`, or one of this machine that ends with this process."""
+def _set_up_process() -> None:
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
 
-    def __init__(self, count: int | None, address: str | None) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise PrepareError("engine=ray: Ray is not installed: pip install 'svfr[data]'") from error
-        self._ray = ray
-        root = str(Path(__file__).resolve().parents[1])
-        # The workers find this code where this process does; on a cluster the checkout has to be on a shared disk.
-        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}}
-        try:
-            if address is None:
-                ray.init(
-                    num_cpus=count,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    runtime_env=environment,
-                    logging_level=logging.ERROR,
-                    configure_logging=True,
-                )
-            else:
-                ray.init(address=address, log_to_driver=False, runtime_env=environment, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
-        self._count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RayWorker)
-        self._actors: list[Any] = []
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
+    use_one_thread()
 
-    def run(self, function: Function, settings: Any, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
-        """See `Workers`."""
+
+class _RayActor(Worker):
+    """A process of a Ray cluster."""
+
+    def __init__(self) -> None:
+        import ray
+
+        remote_process: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RemoteProcess)
+        self._actor = remote_process.remote()
+        ray.get(self._actor.ready.remote())  # or its start would count as a task's time
+
+    def submit(self, function: Function, settings: DataPrepConfig, task: Task) -> "Future[Outcome]":
+        return self._actor.attempt.remote(function, settings, task).future()
+
+    def end(self) -> None:
+        del self._actor  # Ray ends what nobody refers to
+
+
+class _RemoteProcess:
+    def ready(self) -> None:
+        use_one_thread()
+
+    def attempt(self, function: Function, settings: DataPrepConfig, task: Task) -> Outcome:
+        return attempt_in_time(function, settings, task)
+
+
+class Workers:
+    """`count` workers, started by `start` when they are needed and replaced when they die; `close` comes after them."""
+
+    def __init__(self, start: Callable[[], Worker], count: int, close: Callable[[], None] = lambda: None) -> None:
+        self._start, self._count, self._close = start, count, close
+        self._idle: list[Worker] = []
+        self._busy: dict[Future[Outcome], tuple[Worker, Task, float]] = {}
+
+    def run(
+        self, function: Function, settings: DataPrepConfig, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Outcome]]:
+        """Do all tasks, yielding each with its outcome in the order in which they end."""
         waiting = list(reversed(tasks))
-        while len(self._actors) < min(self._count, len(tasks)):
-            self._actors.append(self._start())
-        idle = list(self._actors)
-        busy: dict[Any, tuple[Any, Task, float]] = {}
-        while waiting or busy:
-            while waiting and idle:
-                actor, task = idle.pop(), waiting.pop()
-                busy[actor.attempt.remote(function, settings, task)] = (actor, task, time.monotonic())
-            for done in self._ray.wait(list(busy), num_returns=1)[0]:
-                actor, task, since = busy.pop(done)
-                try:
-                    outcome = self._ray.get(done)
-                except self._ray.exceptions.RayActorError:
-                    outcome = Outcome(None, died(time.monotonic() - since, task))
-                    self._actors.remove(actor)
-                    actor = self._start()
-                    self._actors.append(actor)
-                idle.append(actor)
-                yield task, outcome
-
-    def _start(self) -> Any:
-        actor = self._actor.remote()
-        self._ray.get(actor.ready.remote())  # or its start would count as a task's time
-        return actor
+        missing = max(0, min(self._count, len(tasks)) - len(self._idle))
+        with ThreadPoolExecutor(missing or 1) as threads:  # their starts take seconds each
+            self._idle += threads.map(lambda _: self._start(), range(missing))
+        while waiting or self._busy:
+            while waiting and len(self._busy) < self._count:
+                worker, task = self._idle.pop() if self._idle else self._start(), waiting.pop()
+                self._busy[worker.submit(function, settings, task)] = worker, task, time.monotonic()
+            for future in wait(self._busy, return_when=FIRST_COMPLETED).done:
+                worker, task, since = self._busy.pop(future)
+                if future.exception() is None:
+                    self._idle.append(worker)
+                    yield task, future.result()
+                elif time.monotonic() - since >= task.limit:
+                    yield task, Outcome(None, f"took longer than {task.limit:.0f} s")
+                else:
+                    yield task, Outcome(None, "ended its worker process (crash, or out of memory)")
 
     def close(self) -> None:
-        """See `Workers`."""
-        self._actors = []
-        self._ray.shutdown()
+        """End the workers, whatever they do."""
+        for worker in [*self._idle, *(worker for worker, _, _ in self._busy.values())]:
+            worker.end()
+        self._idle, self._busy = [], {}
+        self._close()
 
 
-class _RayWorker:
-    def ready(self) -> None:
-        set_up_process()
+def start_workers(settings: DataPrepConfig) -> Workers:
+    """The workers that the settings ask for.
 
-    def attempt(self, function: Function, settings: Any, task: Task) -> Outcome:
-        return attempt_in_time(function, settings, task)
+    Raises:
+        PrepareError: Ray is not installed or does not start.
+    """
+    processes, address = settings.processes, settings.ray_address
+    if settings.engine == "local":
+        return Workers(Worker, 1) if processes == 0 else Workers(_Process, processes or os.cpu_count() or 1)
+    try:
+        import ray
+    except ImportError as error:
+        raise PrepareError("engine=ray: Ray is not installed: pip install 'svfr[data]'") from error
+    # The workers find this code where this process does; on a cluster the checkout has to be on a shared disk.
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {"env_vars": {"PYTHONPATH": path}}
+    options: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address is None else {}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=address, runtime_env=environment, **quiet, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
+    return Workers(_RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)

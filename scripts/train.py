@@ -17,39 +17,31 @@ from svfr.training.loop import TrainingError, train
 from svfr.training.settings import TrainConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="yaml file of settings")
-    names = ", ".join(TrainConfig.__dataclass_fields__)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
-    return parser.parse_intermixed_args(arguments)
+OUT_OF_MEMORY = (
+    "out of memory: lower batch_size (and raise accumulate), data.num_frames or data.size, set "
+    "gradient_checkpointing=true, or use FSDP (configs/accelerate)"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn what a user can cause into one line."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="yaml file of settings")
+    names = ", ".join(TrainConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
+    options = parser.parse_intermixed_args(arguments)
     try:
-        finished = train(config.load(TrainConfig, options.config, options.settings))
-    except TrainingError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
-    except torch.OutOfMemoryError:
-        print(
-            "train.py: out of memory: lower batch_size (and raise accumulate), data.num_frames or data.size, "
-            "set gradient_checkpointing=true, or use FSDP (configs/accelerate)",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError) as error:
-        # Of an error in a loader process, the last line is the error's own.
-        print(f"train.py: {str(error).strip().splitlines()[-1].split('Error: ')[-1]}", file=sys.stderr)
-        return 2
+        return 0 if train(config.load(TrainConfig, options.config, options.settings)) else INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0 if finished else INTERRUPTED
+    except torch.OutOfMemoryError:
+        message, code = OUT_OF_MEMORY, 1
+    except (ValueError, OSError) as error:
+        # Of an error in a loader process, the last line is the error's own.
+        message = str(error).strip().splitlines()[-1].split("Error: ")[-1]
+        code = 1 if isinstance(error, TrainingError) else 2
+    print(f"train.py: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

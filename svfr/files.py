@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and digests that tell whether something has changed."""
+"""Files written completely or not at all, and digests that show whether something has changed."""
 
 import hashlib
 import json
@@ -27,24 +27,38 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: of writing, with the name of `path`.
     """
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(partial)
         yield partial
-        if path.is_dir():  # os.replace takes the place of an empty folder only
-            old = path.with_name(f".{path.name}.old-{os.getpid()}")
-            os.replace(path, old)
-            os.replace(partial, path)
-            remove(old)
-        else:
-            os.replace(partial, path)
+        replace(path, partial)
     except OSError as error:
         if error.filename in (None, str(partial), *map(str, path.parents)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
         remove(partial)
+
+
+def partial_path(path: Path) -> Path:
+    """A hidden path beside `path`, of the same suffix, for what is still being written."""
+    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+
+
+def replace(path: Path, new: Path) -> None:
+    """Move a file or a folder to `path`, in the place of what is there.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")  # os.replace takes the place of an empty folder only
+    os.replace(path, old)
+    os.replace(new, path)
+    remove(old)
 
 
 def remove(path: Path) -> None:
@@ -57,7 +71,7 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is whole or not there.
+    """Write JSON; an error leaves what was at `path` before.
 
     Raises:
         OSError: with the file's name.
@@ -84,6 +98,6 @@ def fingerprint(path: Path | None) -> list[str] | None:
     return [f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in stats]
 
 
-def digest(facts: dict[str, Any]) -> str:
+def digest(facts: Any) -> str:
     """SHA-256 of JSON-like facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

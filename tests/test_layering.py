@@ -1,4 +1,4 @@
-"""The rules of `STYLE.md` about which module may import which."""
+"""Which room may import which (data flows down: no room imports one that stands above it), and which packages."""
 
 import ast
 import sys
@@ -8,77 +8,85 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "svfr").rglob("*.py"))
-PURE = [
-    f for f in FILES if f.relative_to(ROOT / "svfr").parts[0] in ("config", "tasks.py", "diffusion.py", "losses.py")
-]
-PURE_NAMES = ("config", "tasks", "diffusion", "losses")
-ONLY_IN = {  # package -> the files that may import it
-    "av": ("svfr/data/compression.py", "svfr/data/video_reader.py", "svfr/data/video_writer.py"),
-    "omegaconf": ("svfr/config/load.py",),
-    "yaml": ("svfr/config/load.py",),
-    "accelerate": ("svfr/train.py", "svfr/train_state.py"),
-    "argparse": (),
+# A room is a folder of svfr/ or a file directly in it. What a room may import beside itself:
+PURE = {"torch"}
+ARRAYS = {"numpy", "cv2", "PIL", "torch", "skimage"}
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
+    "__init__": (set(), set()),  # names its classes, and imports them when they are asked for
+    "tasks": (set(), PURE),
+    "diffusion": (set(), PURE),
+    "config": (set(), {"omegaconf", "yaml"}),
+    "files": (set(), set()),
+    "networks": ({"files"}, {"pooch", "tqdm"}),
+    "synthetic": (set(), ARRAYS),
+    "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
+    "data": ({"tasks", "files", "networks", "synthetic"}, ARRAYS | {"av", "decord", "insightface", "onnxruntime"}),
+    "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torchvision"}),
+    "inference": (
+        {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
+        ARRAYS | {"diffusers", "tqdm"},
+    ),
+    "training": (
+        {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
+        ARRAYS | {"accelerate", "diffusers", "tqdm"},
+    ),
+    "evaluation": (
+        {"__init__", "config", "tasks", "files", "networks", "models", "data", "metrics", "inference"},
+        ARRAYS | {"jinja2", "matplotlib", "tqdm"},
+    ),
 }
-ABOVE_DATA = ("models", "components", "sampling", "pipeline", "train", "diffusion", "losses", "config", "metrics")
+# Files that may import less, or packages that only some files may import.
+NARROWER = {"training/losses.py": (set[str](), PURE)}
+ONLY_IN = {
+    "av": {"data/compression.py", "data/h264.py", "data/video_reader.py", "data/video_writer.py"},
+    "omegaconf": {"config.py"},
+    "argparse": set[str](),
+}
+FILES = sorted((ROOT / "svfr").rglob("*.py"))
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT / "svfr").as_posix()
+
+
+def room(file: Path) -> str:
+    return file.relative_to(ROOT / "svfr").parts[0].removesuffix(".py")
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports anywhere, relative ones resolved."""
+    """Full names of all that a file imports, wherever in it, also what only type checkers see."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package = file.relative_to(ROOT).with_suffix("").parts[: -node.level] if node.level else ()
-            module = ".".join([*package, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            assert not node.level, f"{name(file)}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def starts_with(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
+def room_of(module: str) -> str:
+    """ "svfr.data.video.probe" -> "data", "svfr.__version__" -> "__init__"."""
+    part = module.split(".")[1] if "." in module else "__init__"
+    return part if part in ALLOWED else "__init__"
 
 
-def name(file: Path) -> str:
-    return file.relative_to(ROOT).as_posix()
-
-
-@pytest.mark.parametrize("file", PURE, ids=lambda file: file.name)
-def test_pure_modules_import_torch_and_the_standard_library_alone(file: Path) -> None:
-    allowed = {*sys.stdlib_module_names, "torch"} | ({"omegaconf", "yaml"} if file.name == "load.py" else set())
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_imports_are_allowed(file: Path) -> None:
+    rooms, packages = NARROWER.get(name(file), ALLOWED[room(file)])
     found = set(imports(file))
-    inside = {f for f in found if starts_with(f, "svfr")}
-    assert {f.split(".")[0] for f in found - inside} <= allowed
-    assert {f.split(".")[1] for f in inside if "." in f} <= set(PURE_NAMES)
+    inside = {module for module in found if module.split(".")[0] == "svfr"}
+    if name(file) == "__init__.py":
+        inside = set()
+    wrong = {module for module in inside if room_of(module) not in rooms | {room(file)}}
+    wrong |= {module for module in found - inside if module.split(".")[0] not in packages | sys.stdlib_module_names}
+    if name(file) == "__init__.py":
+        wrong = {module for module in wrong if module.split(".")[0] != "svfr"}
+    assert not wrong, f"{name(file)} must not import {', '.join(sorted(wrong))}"
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_package_is_imported_in_its_own_files_only(package: str) -> None:
-    users = {name(file) for file in FILES if any(starts_with(module, package) for module in imports(file))}
-    assert users <= set(ONLY_IN[package])
-
-
-def test_models_import_neither_data_nor_what_stands_above() -> None:
-    forbidden = [f"svfr.{m}" for m in ("data", "components", "sampling", "pipeline", "train", "config", "metrics")]
-    for file in (ROOT / "svfr/models").rglob("*.py"):
-        assert not [m for m in imports(file) if any(starts_with(m, f) for f in forbidden)], name(file)
-
-
-def test_data_imports_no_models_nor_what_stands_above() -> None:
-    for file in (ROOT / "svfr/data").rglob("*.py"):
-        found = [m for m in imports(file) if any(starts_with(m, f"svfr.{f}") for f in ABOVE_DATA)]
-        assert not found, name(file)
-
-
-def test_metrics_take_only_the_arcface_network_from_models() -> None:
-    for file in (ROOT / "svfr/metrics").rglob("*.py"):
-        found = {m for m in imports(file) if starts_with(m, "svfr.models")}
-        assert {m.split(".")[2] for m in found if m.count(".") > 1} <= {"identity", "weights"}, name(file)
-
-
-def test_pipeline_does_not_import_training() -> None:
-    for module in ("pipeline", "sampling", "components"):
-        assert not [m for m in imports(ROOT / f"svfr/{module}.py") if starts_with(m, "svfr.training.loop")]
+    users = {name(file) for file in FILES if package in {module.split(".")[0] for module in imports(file)}}
+    assert users <= ONLY_IN[package]
 
 
 def test_no_device_is_named_in_the_code() -> None:
@@ -87,6 +95,8 @@ def test_no_device_is_named_in_the_code() -> None:
         assert "cuda" not in literals, name(file)
 
 
-def test_every_file_is_seen() -> None:
+def test_every_room_is_known_and_there_are_few() -> None:
+    entries = {entry.name for entry in (ROOT / "svfr").iterdir() if entry.name != "__pycache__"}
+    assert len(entries) <= 17
+    assert {room(file) for file in FILES} <= ALLOWED.keys()
     assert len(FILES) > 10
-    assert "torch" in set(imports(ROOT / "svfr/diffusion.py"))

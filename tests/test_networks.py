@@ -1,13 +1,34 @@
 import hashlib
+import threading
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from svfr import networks
-from svfr.networks import NETWORKS, NetworkMissing, describe, find, installed_packs
+from svfr.networks import NETWORKS, NetworkMissing, describe, find, installed_packs, load_by_name
 from tests import assets
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address at which the files of `tmp_path` are served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SVFR_NETWORKS", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name, network in NETWORKS.items():
         if network.url is not None:
             monkeypatch.setitem(NETWORKS, name, replace(network, url="http://127.0.0.1:9/nothing"))
@@ -86,15 +108,6 @@ def test_what_is_missing_is_said_in_one_line(name: str) -> None:
         assert part in line
 
 
-def test_a_file_of_unknown_sha256_is_taken_but_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_download", lambda _: pytest.fail("downloaded"))
-    monkeypatch.setitem(NETWORKS, "yunet", replace(NETWORKS["yunet"], sha256=None))
-    with pytest.raises(NetworkMissing, match="no permanent address"):
-        find("yunet")
-    file = place(tmp_path)
-    assert find("yunet", tmp_path) == file
-
-
 def test_files_where_pytorch_keeps_them(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, "yunet", b"x")
     in_cache = place(home / ".cache" / "torch" / "hub" / "checkpoints")
@@ -105,44 +118,66 @@ def test_files_where_pytorch_keeps_them(tmp_path: Path, home: Path, monkeypatch:
 
 
 def test_nothing_is_downloaded_when_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_download", lambda _: pytest.fail("downloaded"))
+    monkeypatch.setattr(networks, "_download", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(NetworkMissing, match="not downloaded"):
         find("yunet", download=False)
 
 
-def test_download_of_a_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "source.onnx"
-    source.write_bytes(b"network")
-    known(monkeypatch, "yunet", b"network", source.as_uri())
+def test_download_of_a_file(
+    tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source.onnx").write_bytes(b"network")
+    known(monkeypatch, "yunet", b"network", f"{served}/source.onnx")
     path = find("yunet")
     assert path.read_bytes() == b"network"
     assert path.parent == home / ".cache" / "svfr" / "networks"
     assert [p.name for p in path.parent.iterdir()] == [path.name], "no partial files left"
-    source.unlink()
+    assert path.stat().st_mode == (tmp_path / "source.onnx").stat().st_mode, "readable by others as any new file"
+    written = capsys.readouterr()
+    assert NETWORKS["yunet"].file in written.err, "a progress bar that names the file"
+    assert served not in written.out + written.err
+    (tmp_path / "source.onnx").unlink()
     assert find("yunet") == path
 
 
-def test_a_damaged_download_leaves_nothing(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "source.onnx"
-    source.write_bytes(b"netw")
-    known(monkeypatch, "yunet", b"network", source.as_uri())
-    with pytest.raises(NetworkMissing, match=r"download failed: .*sha256"):
+@pytest.mark.parametrize(("path", "reason"), [("source.onnx", ".*sha256"), ("nothing", "the server answered 404")])
+def test_a_failed_download_leaves_nothing(
+    path: str, reason: str, tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source.onnx").write_bytes(b"netw")
+    known(monkeypatch, "yunet", b"network", f"{served}/{path}")
+    with pytest.raises(NetworkMissing, match=f"download failed: {reason}") as error:
         find("yunet")
+    assert "\n" not in str(error.value)
     assert not list((home / ".cache" / "svfr" / "networks").iterdir())
 
 
 @pytest.mark.parametrize("inner", ["", "antelopev2/", "../../../"])
-def test_download_of_a_pack(inner: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_of_a_pack(
+    inner: str, tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = tmp_path / "pack.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(f"{inner}scrfd.onnx", b"detector")
         file.writestr(f"{inner}readme.txt", b"")
     before = set(tmp_path.rglob("*.onnx"))
-    known(monkeypatch, "insightface/antelopev2", archive.read_bytes(), archive.as_uri())
+    known(monkeypatch, "insightface/antelopev2", archive.read_bytes(), f"{served}/pack.zip")
     folder = find("insightface/antelopev2")
-    assert folder == home / ".cache" / "svfr" / "networks" / "models" / "antelopev2"
+    cache = home / ".cache" / "svfr" / "networks"
+    assert folder == cache / "models" / "antelopev2"
     assert [p.name for p in folder.iterdir()] == ["scrfd.onnx"]
+    assert [p.name for p in cache.iterdir()] == ["models"], "no zip left"
     assert set(tmp_path.rglob("*.onnx")) - before == {folder / "scrfd.onnx"}, "nothing outside of its folder"
+
+
+def test_a_pack_that_is_no_zip_leaves_nothing(
+    tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pack.zip").write_bytes(b"no zip")
+    known(monkeypatch, "insightface/antelopev2", b"no zip", f"{served}/pack.zip")
+    with pytest.raises(NetworkMissing, match="download failed: File is not a zip file"):
+        find("insightface/antelopev2")
+    assert not list((home / ".cache" / "svfr" / "networks").iterdir())
 
 
 @pytest.mark.parametrize("layout", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "."])
@@ -166,3 +201,15 @@ def test_packs_where_insightface_keeps_them(home: Path) -> None:
     models = home / ".insightface" / "models"
     assert find("insightface/buffalo_l") == models / "buffalo_l"
     assert installed_packs() == [models / "buffalo_l", models / "raccoon_s"]
+
+
+def test_auto_takes_what_is_installed_and_loads() -> None:
+    def broken() -> str:
+        raise ValueError("broken")
+
+    loaders = {"free": lambda: "free", "fallback": lambda: "fallback"}
+    assert load_by_name("network", "free", loaders, [lambda: "installed"]) == "free"
+    assert load_by_name("network", "auto", loaders, [broken, lambda: "installed"]) == "installed"
+    assert load_by_name("network", "auto", loaders, [broken]) == "fallback"
+    with pytest.raises(ValueError, match=r"^unknown network 'other': choose from auto, free, fallback, or a file$"):
+        load_by_name("network", "other", loaders, [], ", or a file")

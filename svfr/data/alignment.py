@@ -55,7 +55,7 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: int) -> np.ndarray:
-    """68 landmarks (..., 68, 2) [px, whole numbers are pixel centres] of the mirrored picture, in the same order."""
+    """68 landmarks (..., 68, 2) [px, integers are pixel centres] of the mirrored picture, in the same order."""
     mirrored = landmarks[..., MIRRORED_68, :].copy()
     mirrored[..., 0] = width - 1 - mirrored[..., 0]
     return mirrored

@@ -2,7 +2,7 @@
 
 import importlib.util
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +12,12 @@ import numpy as np
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
+from svfr.synthetic import TEST_SEEDS, render_clip
 
 PHOTOS = 0.5  # Assumption: share of rendered references from another scene, as a user's photo is
 VAL_SHARE = 10  # of so many images, one at most is held out
 PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from those of all clips
+ENDLESS = 2**31  # frames of a rendered clip
 
 
 class DataError(ValueError):
@@ -36,37 +38,29 @@ class Excerpt:
 
     Attributes:
         frames: (f, s, s, 3) uint8 RGB.
-        numbers: (f,) int64, of the frames in their clip.
-        landmarks: (f, 68, 2) float32 [px of the frames, whole numbers are pixel centres]; None if there are none.
         valid: (f,) bool, whether the landmarks are reliable.
+        landmarks: (f, 68, 2) float32 [px of the frames, whole numbers are pixel centres]; None if there are none.
         reference: (s, s, 3) uint8; None if it was not asked for or there is no other frame.
         reference_landmarks: (68, 2) float32 [px]; None if there are none or they aren't reliable.
-        reference_number: of the reference in the clip; None if there is none, or it isn't of this clip.
     """
 
     frames: np.ndarray
-    numbers: np.ndarray
-    landmarks: np.ndarray | None
     valid: np.ndarray
-    reference: np.ndarray | None
-    reference_landmarks: np.ndarray | None
-    reference_number: int | None
+    landmarks: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    reference_landmarks: np.ndarray | None = None
 
 
 class ClipSource(Protocol):
-    """A list of clips; they may be read in several processes at once."""
+    """A list of clips; they may be read in several processes at once.
 
-    def __len__(self) -> int:
-        """The number of clips."""
+    Attributes:
+        video_ids: of each clip; the same for clips of one source video.
+        lengths: of each clip, how many consecutive frames there are to choose from.
+    """
 
-    def name(self, index: int) -> str:
-        """What a message calls the clip."""
-
-    def video_id(self, index: int) -> int:
-        """The same for clips of one source video."""
-
-    def num_frames(self, index: int) -> int:
-        """How many consecutive frames there are to choose from."""
+    video_ids: Sequence[int]
+    lengths: Sequence[int]
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.
@@ -76,7 +70,7 @@ class ClipSource(Protocol):
         """
 
 
-class ManifestClips:
+class ManifestClips(ClipSource):
     """The clips of a split of one or more manifests, read with decord.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
@@ -94,24 +88,9 @@ class ManifestClips:
         self._clips = [(path.parent, clip) for path in paths for clip in read_manifest(path) if clip.split == split]
         if not self._clips:
             raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'")
-        sources = {key: number for number, key in enumerate(dict.fromkeys(map(self._source, range(len(self)))))}
-        self._video_ids = [sources[self._source(index)] for index in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def name(self, index: int) -> str:
-        """The video's path, and the clip's id."""
-        folder, clip = self._clips[index]
-        return f"{folder / clip.video} (clip '{clip.id}')"
-
-    def video_id(self, index: int) -> int:
-        """Number of the clip's `source`."""
-        return self._video_ids[index]
-
-    def num_frames(self, index: int) -> int:
-        """As the manifest says."""
-        return self._clips[index][1].num_frames
+        ids: dict[tuple[Path, str], int] = {}
+        self.video_ids = [ids.setdefault((folder, clip.source), len(ids)) for folder, clip in self._clips]
+        self.lengths = [clip.num_frames for _, clip in self._clips]
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """See `ClipSource`; a reference with reliable landmarks is preferred."""
@@ -119,30 +98,23 @@ class ManifestClips:
         start = int(rng.integers(clip.num_frames - num_frames + 1))
         points, reliable = _read_landmarks(folder, clip)
         chosen = list(range(start, start + num_frames))
-        other = _other_frame(clip.num_frames, chosen, reliable, rng) if reference else None
-        images = _read_video(
-            folder / clip.video, [clip.start_frame + frame for frame in [*chosen, *([] if other is None else [other])]]
-        )
+        other = _choose_other(reliable, chosen, rng) if reference else None
+        numbers = chosen if other is None else [*chosen, other]
+        images = _read_video(folder / clip.video, [clip.start_frame + number for number in numbers])
         box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
-        resized = np.stack([crop(image, box, size) for image in images])
+        frames = np.stack([crop(image, box, size) for image in images])
         if points is not None:
             points = _to_square(points, clip, box, size)
         return Excerpt(
-            frames=resized[:num_frames],
-            numbers=np.array(chosen),
-            landmarks=None if points is None else points[chosen],
+            frames=frames[:num_frames],
             valid=reliable[chosen],
-            reference=None if other is None else resized[-1],
+            landmarks=None if points is None else points[chosen],
+            reference=None if other is None else frames[-1],
             reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
-            reference_number=other,
         )
 
-    def _source(self, index: int) -> tuple[Path, str]:
-        folder, clip = self._clips[index]
-        return folder, clip.source
 
-
-class ImageFolder:
+class ImageFolder(ClipSource):
     """The images of a folder and its subfolders as clips of one frame, without landmarks or reference.
 
     They aren't repeated to longer clips: temporal layers would learn that nothing moves.
@@ -164,35 +136,22 @@ class ImageFolder:
         if split == "val" and not num_val:
             raise DataError(f"{path}: {len(files)} images, {VAL_SHARE} are needed to hold one out for validation")
         held_out = {index * len(files) // num_val for index in range(num_val)}
-        self._files = [file for index, file in enumerate(files) if (index in held_out) == (split == "val")]
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, index: int) -> str:
-        """The image's path."""
-        return str(self._files[index])
-
-    def video_id(self, index: int) -> int:
-        """Each image is its own."""
-        return index
-
-    def num_frames(self, index: int) -> int:
-        """One."""
-        return 1
+        self.files = [file for index, file in enumerate(files) if (index in held_out) == (split == "val")]
+        self.video_ids = range(len(self.files))
+        self.lengths = [1] * len(self.files)
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """See `ClipSource`; of an image that is not square, the square in its middle."""
         try:
-            image = next(read_frames(self._files[index])).image
+            image = next(read_frames(self.files[index])).image
         except VideoError as error:
             raise ClipError(str(error)) from error
         height, width = image.shape[:2]
         frame = crop(image, _square((0, 0, width, height)), size)
-        return Excerpt(frame[None], np.zeros(1, dtype=np.int64), None, np.zeros(1, dtype=bool), None, None, None)
+        return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
 
 
-class RenderedClips:
+class RenderedClips(ClipSource):
     """Rendered talking heads, one per seed, each its own video of another person.
 
     Args:
@@ -204,71 +163,43 @@ class RenderedClips:
     """
 
     def __init__(self, num_clips: int, first_seed: int) -> None:
-        from svfr.synthetic import TEST_SEEDS
-
         if first_seed < TEST_SEEDS < first_seed + num_clips:
             raise DataError(
                 f"{num_clips} rendered clips from seed {first_seed}: seeds from {TEST_SEEDS} up are kept for tests"
             )
-        self._num_clips = num_clips
-        self._first_seed = first_seed
-
-    def __len__(self) -> int:
-        return self._num_clips
-
-    def name(self, index: int) -> str:
-        """The seed."""
-        return f"rendered clip {self._first_seed + index}"
-
-    def video_id(self, index: int) -> int:
-        """The seed."""
-        return self._first_seed + index
-
-    def num_frames(self, index: int) -> int:
-        """As many as one likes."""
-        return 2**31
+        self.video_ids = range(first_seed, first_seed + num_clips)  # the seeds
+        self.lengths = [ENDLESS] * num_clips
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """See `ClipSource`; half of the references are of the same clip, half are a photo in another scene.
 
         For one of the same clip, half as many frames again are rendered, as rendering costs time.
         """
-        from svfr.synthetic import render_clip
-
-        seed = self._first_seed + index
+        seed = self.video_ids[index]
         photo = bool(rng.uniform() < PHOTOS)
-        length = num_frames + (max(1, num_frames // 2) if reference and not photo else 0)
-        clip = render_clip(seed, length, size)
-        start = int(rng.integers(length - num_frames + 1))
+        spare = max(1, num_frames // 2) if reference and not photo else 0
+        clip = render_clip(seed, num_frames + spare, size)
+        start = int(rng.integers(spare + 1))
         chosen = list(range(start, start + num_frames))
-        image, points, other = None, None, None
+        image = points = None
         if reference and photo:
             scene = PHOTO_SCENES + int(rng.integers(PHOTO_SCENES))
             taken = render_clip(scene, 1, size, identity=seed)
             image, points = taken.frames[0], taken.landmarks[0]
         elif reference:
-            other = _other_frame(length, chosen, np.ones(length, dtype=bool), rng)
-            if other is not None:
-                image, points = clip.frames[other], clip.landmarks[other]
-        return Excerpt(
-            frames=clip.frames[chosen],
-            numbers=np.array(chosen),
-            landmarks=clip.landmarks[chosen],
-            valid=np.ones(num_frames, dtype=bool),
-            reference=image,
-            reference_landmarks=points,
-            reference_number=other,
-        )
+            other = _choose_other(np.ones(num_frames + spare, dtype=bool), chosen, rng)
+            image, points = clip.frames[other], clip.landmarks[other]
+        return Excerpt(clip.frames[chosen], np.ones(num_frames, dtype=bool), clip.landmarks[chosen], image, points)
 
 
-def _other_frame(length: int, chosen: list[int], reliable: np.ndarray, rng: np.random.Generator) -> int | None:
+def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Generator) -> int | None:
     """A random frame outside the chosen ones if there is one, else one of them; None if there is just one frame.
 
-    Among those, frames with reliable landmarks come first: the ID network's crop needs them.
+    Among those, frames with reliable landmarks, `reliable` (f,) bool, come first: the ID network's crop needs them.
     """
-    if length == 1:
+    if len(reliable) == 1:
         return None
-    candidates = np.setdiff1d(np.arange(length), chosen)
+    candidates = np.setdiff1d(np.arange(len(reliable)), chosen)
     candidates = candidates if len(candidates) else np.array(chosen)
     preferred = candidates[reliable[candidates]]
     return int(rng.choice(preferred if len(preferred) else candidates))

@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
+from svfr.data.h264 import yuv_frame
 from svfr.data.video_reader import BT601, EXACT, MATRICES
 
 MATRIX = MATRICES[BT601]
@@ -18,17 +19,17 @@ TREE_EXPONENT = 0.4  # the quantizer's scale goes with a frame's duration to the
 
 
 def h264_round_trip(frames: np.ndarray, crf: int, rate: int = USUAL_RATE) -> np.ndarray:
-    """What H.264 makes of a clip.
+    """Compress a clip with x264 and decompress it again: preset medium, 4:2:0.
 
-    x264 at its default preset (medium), 4:2:0, in one thread: the same frames give the same result. For that its
-    macroblock tree is off, whose result on processors with AVX-512 differs from run to run. What the tree does to
-    the quality on average is put back by the CRF: 2 for itself, and less on frames that are shown for longer, by 11
-    at 1 frame/s. Odd sizes, which 4:2:0 cannot have, are padded by repeating the edge and cut again.
+    One thread, so that the same frames give the same result. For the same reason the macroblock tree is off, which
+    differs from run to run on processors with AVX-512. The CRF makes up for what the tree does to the quality on
+    average: 2 for itself, and less on frames that are shown for longer, by 11 at 1 frame/s. Odd sizes, which 4:2:0
+    cannot have, are padded by repeating the edge and cut again.
 
     Args:
         frames: (f, h, w, 3) uint8 RGB.
         crf: constant rate factor of x264, 0 (nearly lossless) to 51 (worst).
-        rate: [1/s] that the encoder is to be told.
+        rate: [1/s] frame rate given to the encoder.
 
     Returns:
         (f, h, w, 3) uint8.
@@ -45,14 +46,7 @@ def h264_round_trip(frames: np.ndarray, crf: int, rate: int = USUAL_RATE) -> np.
     scaler = VideoReformatter()
     packets = []
     for index, image in enumerate(padded):
-        frame = scaler.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=MATRIX,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=EXACT,
-            threads=1,
-        )
+        frame = yuv_frame(image, "yuv420p", MATRIX, scaler, threads=1)
         frame.pts, frame.time_base = index, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)

@@ -4,7 +4,8 @@ import ctypes
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,83 +27,73 @@ FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
 ID_SIZE = 112  # [px], what `CropFace` gives
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 px
+# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
+TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
 CHOICES, READING, VIEWS = range(3)
-
 
 # A face (s, s, 3) uint8 with (5, 2) landmarks [px] -> (3, 112, 112) float32 in [-1, 1], as the ID network takes it.
 CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 
 
-@dataclass
-class Sample:
-    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
+class Sample(NamedTuple):
+    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px]."""
 
-    Attributes:
-        gt: (f, 3, s, s) float32 in [-1, 1].
-        lq: (k, f, 3, s, s) float32 in [-1, 1], the degraded views.
-        task_prompts: (k, 3) float32, gamma of each view.
-        landmarks: (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid.
-        landmarks_valid: (f,) bool.
-        reference: (3, s, s) float32 in [-1, 1], clean; zeros without one.
-        has_reference: () bool.
-        id_face: (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one.
-        video_id: () int64, the same for clips of one source video.
-        clip: () int64, index of the source's clip.
-        numbers: (f,) int64, of the frames in it.
-        reference_number: () int64, of the reference in it; -1 without one, or if it isn't of this clip.
-        mirrored: () bool, all of it.
-        seed: () int64; sigma, noise and what else is random about this sample are drawn from it.
-    """
-
-    gt: Tensor
-    lq: Tensor
-    task_prompts: Tensor
-    landmarks: Tensor
-    landmarks_valid: Tensor
-    reference: Tensor
-    has_reference: Tensor
-    id_face: Tensor
-    video_id: Tensor
-    clip: Tensor
-    numbers: Tensor
-    reference_number: Tensor
-    mirrored: Tensor
-    seed: Tensor
-
-    def to(self, device: torch.device | str) -> "Sample":
-        """The same on another device."""
-        return Sample(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
-
-    def pin_memory(self) -> "Sample":
-        """The same in pinned memory; called by DataLoader."""
-        return Sample(*(getattr(self, field.name).pin_memory() for field in fields(self)))
-
-
-def collate(samples: Sequence[Sample]) -> Sample:
-    """A batch: every tensor with a leading axis."""
-    return Sample(*(torch.stack([getattr(sample, field.name) for sample in samples]) for field in fields(Sample)))
+    gt: Tensor  # (f, 3, s, s) float32 in [-1, 1]
+    lq: Tensor  # (k, f, 3, s, s) float32 in [-1, 1], the degraded views
+    task_prompts: Tensor  # (k, 3) float32, gamma of each view
+    landmarks: Tensor  # (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid
+    landmarks_valid: Tensor  # (f,) bool
+    reference: Tensor  # (3, s, s) float32 in [-1, 1], clean; zeros without one
+    has_reference: Tensor  # () bool
+    id_face: Tensor  # (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one
+    video_id: Tensor  # () int64, the same for clips of one source video
+    seed: Tensor  # () int64; sigma, noise and what else is random about this sample are drawn from it
 
 
 def set_up_worker(worker: int) -> None:
-    """`worker_init_fn` of a DataLoader: one thread, and memory that is freed is kept for the next sample."""
+    """`worker_init_fn` of a DataLoader: one thread, and freed memory is kept for the next sample."""
     cv2.setNumThreads(0)  # workers are parallel enough, and OpenCV's threads don't survive a fork
     torch.set_num_threads(1)
     keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep up to `KEPT_MEMORY` of freed memory.
+    """Tell the C library to keep up to `KEPT_MEMORY` of freed memory; False where it is not glibc, which alone can.
 
     Giving every large array back to the system and having it filled with zeros again costs a third of a worker's time.
-
-    Returns:
-        Whether it could be told; glibc alone can.
     """
     mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
     if mallopt is None:
         return False
     return all(mallopt(option, KEPT_MEMORY) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
+
+
+@dataclass
+class SampleConfig:
+    """What samples are made of clips."""
+
+    size: int = 512
+    """Side of the square frames [px]."""
+    num_frames: int = 16
+    """Frames of a clip. Assumption: the released code's clip length at inference."""
+    num_views: int = 2
+    """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
+    preset: str = "svfr"
+    """Degradations of views with bfr, see svfr.data.degradations."""
+    reference_dropout: float = 0.5
+    """Share of samples without a reference (SVFR, Sec. 4.3)."""
+    flip: bool = True
+    """Mirror half of the samples."""
+    max_broken_share: float = 0.05
+    """Training stops when more than this share of the files cannot be read."""
+
+    @property
+    def resolved_task_weights(self) -> dict[str, float]:
+        """`task_weights`, or the default ones, above 0."""
+        return {tasks: weight for tasks, weight in (self.task_weights or TASK_WEIGHTS).items() if weight > 0}
 
 
 class ClipDataset(Dataset[Sample]):
@@ -114,56 +105,25 @@ class ClipDataset(Dataset[Sample]):
     Args:
         source: of clips. Those shorter than `num_frames` are left out.
         crop_face: aligns a reference for the ID network, as its weights want it.
-        size: side of the frames [px].
-        num_frames: of a clip.
-        num_views: degraded views, each under another combination of tasks.
-        task_weights: how likely each combination ("bfr", "bfr,colorization") is; drawn without replacement.
-        preset: of `svfr.data.degradations.PRESETS`, for views with bfr.
-        reference_dropout: share of samples without a reference.
-        flip: mirror half of the samples.
+        config: of the samples.
         seed: of everything random.
-        max_broken_share: share of all clips that may turn out broken.
 
     Raises:
         DataError: settings that don't fit together, no clip that is long enough.
     """
 
-    def __init__(
-        self,
-        source: ClipSource,
-        crop_face: CropFace,
-        *,
-        size: int,
-        num_frames: int,
-        num_views: int,
-        task_weights: dict[str, float],
-        preset: str,
-        reference_dropout: float = 0.5,
-        flip: bool = True,
-        seed: int = 0,
-        max_broken_share: float = 0.05,
-    ) -> None:
-        if preset not in PRESETS:
-            raise DataError(f"unknown preset '{preset}' of degradations: choose from {', '.join(PRESETS)}")
-        self.source = source
-        self.size = size
-        self.num_frames = num_frames
-        self.num_views = num_views
-        self.task_sets, self.task_probabilities = _task_sets(task_weights, num_views)
-        self.preset = PRESETS[preset]
-        self.reference_dropout = reference_dropout
-        self.flip = flip
-        self.seed = seed
-        self.crop_face = crop_face
-        self.max_broken_share = max_broken_share
-        self._clips = [index for index in range(len(source)) if source.num_frames(index) >= num_frames]
+    def __init__(self, source: ClipSource, crop_face: CropFace, config: SampleConfig, seed: int) -> None:
+        if config.preset not in PRESETS:
+            raise DataError(f"unknown preset '{config.preset}' of degradations: choose from {', '.join(PRESETS)}")
+        self.source, self.crop_face, self.config, self.seed = source, crop_face, config, seed
+        self.task_sets, self.task_probabilities = _task_sets(config)
+        self._clips = [index for index, length in enumerate(source.lengths) if length >= config.num_frames]
+        total, longest = len(source.lengths), max(source.lengths, default=0)
         if not self._clips:
-            longest = max(source.num_frames(index) for index in range(len(source)))
-            raise DataError(f"no clip has num_frames={num_frames} frames, the longest has {longest}")
-        if len(self._clips) < len(source):
-            left_out = len(source) - len(self._clips)
-            logger.warning("%d of %d clips are shorter than %d frames: left out", left_out, len(source), num_frames)
-        self._broken = torch.zeros(len(source), dtype=torch.bool).share_memory_()
+            raise DataError(f"no clip has num_frames={config.num_frames} frames, the longest has {longest}")
+        if left_out := total - len(self._clips):
+            logger.warning("%d of %d clips are shorter than %d frames", left_out, total, config.num_frames)
+        self._broken = torch.zeros(total, dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         """Samples of an epoch: one per clip."""
@@ -182,9 +142,10 @@ class ClipDataset(Dataset[Sample]):
         """
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
-        chosen = choices.choice(len(self.task_sets), size=self.num_views, replace=False, p=self.task_probabilities)
-        wants_reference = bool(choices.uniform() >= self.reference_dropout)
-        mirrored = bool(choices.uniform() < 0.5) and self.flip
+        config, probabilities = self.config, self.task_probabilities
+        chosen = choices.choice(len(self.task_sets), size=config.num_views, replace=False, p=probabilities)
+        wants_reference = bool(choices.uniform() >= config.reference_dropout)
+        mirrored = bool(choices.uniform() < 0.5) and config.flip
         seed = int(choices.integers(2**63 - 1))
         clip, excerpt = self._read(epoch, index, wants_reference)
         if mirrored:
@@ -193,16 +154,14 @@ class ClipDataset(Dataset[Sample]):
             self._view(excerpt, self.task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
             for view, tasks in enumerate(chosen)
         ]
-        landmarks = torch.zeros(self.num_frames, 68, 2)
+        landmarks = torch.zeros(self.config.num_frames, 68, 2)
         valid = torch.from_numpy(excerpt.valid.copy())
         if excerpt.landmarks is not None:
-            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.size
-        reference, id_face = torch.zeros(3, self.size, self.size), torch.zeros(3, ID_SIZE, ID_SIZE)
+            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.config.size
+        reference, id_face = torch.zeros(3, self.config.size, self.config.size), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference, id_face = (
-                _to_tensors(excerpt.reference),
-                self.crop_face(excerpt.reference, _face_points(excerpt)),
-            )
+            reference = _to_tensors(excerpt.reference)
+            id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
@@ -212,11 +171,7 @@ class ClipDataset(Dataset[Sample]):
             reference=reference,
             has_reference=torch.tensor(excerpt.reference is not None),
             id_face=id_face,
-            video_id=torch.tensor(self.source.video_id(clip)),
-            clip=torch.tensor(clip),
-            numbers=torch.from_numpy(excerpt.numbers),
-            reference_number=torch.tensor(-1 if excerpt.reference_number is None else excerpt.reference_number),
-            mirrored=torch.tensor(mirrored),
+            video_id=torch.tensor(self.source.video_ids[clip]),
             seed=torch.tensor(seed),
         )
 
@@ -228,48 +183,41 @@ class ClipDataset(Dataset[Sample]):
             if not self._broken[clip]:
                 rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
                 try:
-                    return clip, self.source.read(clip, self.num_frames, self.size, rng, wants_reference)
+                    return clip, self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
                 except ClipError as error:
                     self._broken[clip] = True
                     logger.warning("%s; another clip takes its place", error)
-                    self._check_broken(error)
-            elif self.num_broken == len(self._clips):  # others found the last ones
-                self._check_broken(None)
-            clip = self._clips[replacements.integers(len(self._clips))]
-
-    def _check_broken(self, last: ClipError | None) -> None:
-        broken, total = self.num_broken, len(self._clips)
-        if broken == total or broken > self.max_broken_share * total:
-            raise DataError(
-                f"{broken} of {total} clips cannot be read, more than max_broken_share={self.max_broken_share:g} allows"
-                + (f"; the last one: {last}" if last else "")
-            )
+            broken, total = self.num_broken, len(self._clips)
+            if broken == total or broken > self.config.max_broken_share * total:
+                limit = f"max_broken_share={self.config.max_broken_share:g}"
+                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
+            clip = self._clips[replacements.integers(total)]
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
         frames = excerpt.frames
         if "bfr" in tasks:
-            frames = degrade(frames, self.preset.sample(rng, self.size), rng)
+            frames = degrade(frames, PRESETS[self.config.preset].sample(rng, self.config.size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
             landmarks = None
             if excerpt.landmarks is not None and excerpt.valid.any():
                 landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
             moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
-            masks = mask_clip(len(frames), (self.size, self.size), rng, landmarks, moving)
+            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving)
             holes = list(masks > HOLE_THRESHOLD)
         return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
 
 
-def _task_sets(weights: dict[str, float], num_views: int) -> tuple[list[tuple[str, ...]], np.ndarray]:
+def _task_sets(config: SampleConfig) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Combinations of tasks and their probabilities."""
     try:
-        sets = {parse_tasks(tasks): float(weight) for tasks, weight in weights.items() if weight > 0}
+        sets = {parse_tasks(tasks): float(weight) for tasks, weight in config.resolved_task_weights.items()}
     except ValueError as error:
         raise DataError(f"task_weights: {error}") from error
-    if len(sets) < num_views:
+    if len(sets) < config.num_views:
         raise DataError(
-            f"num_views={num_views} needs as many combinations of {', '.join(TASKS)} in task_weights, "
+            f"num_views={config.num_views} needs as many combinations of {', '.join(TASKS)} in task_weights, "
             f"there are {len(sets)}"
         )
     probabilities = np.array(list(sets.values()))
@@ -278,12 +226,12 @@ def _task_sets(weights: dict[str, float], num_views: int) -> tuple[list[tuple[st
 
 def _mirror(excerpt: Excerpt) -> Excerpt:
     width = excerpt.frames.shape[2]
-    points, reference_points = excerpt.landmarks, excerpt.reference_landmarks
+    points, reference, reference_points = excerpt.landmarks, excerpt.reference, excerpt.reference_landmarks
     return replace(
         excerpt,
         frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
         landmarks=None if points is None else mirror_landmarks(points, width),
-        reference=None if excerpt.reference is None else np.ascontiguousarray(excerpt.reference[:, ::-1]),
+        reference=None if reference is None else np.ascontiguousarray(reference[:, ::-1]),
         reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
     )
 

@@ -1,17 +1,15 @@
 """Degradations of blind face restoration: blur, noise, downsampling, noise, H.264, upsampling.
 
-One kernel and one set of parameters per clip; the noise differs from frame to frame. A `Preset` says what is drawn
-from, a `Degradation` is what was drawn: numbers alone, so that it can be written down (`to_json`) and applied again.
+One kernel and one set of parameters per clip; the noise differs from frame to frame. A `Preset` holds the ranges, a
+`Degradation` the numbers drawn from them, which can be written down and applied again. A new preset is an entry of
+`PRESETS`; a new kind of degradation is a field of both classes and a line each in `Preset.sample` and `degrade`.
 
-What is lost, on ten sharp clips of 16 frames at 512 px, two draws each (PSNR / SSIM / cosine of EdgeFace): keep_easy
-25.5 dB / 0.73 / 0.68, dicface 26.2 / 0.73 / 0.76, keep_train 25.8 / 0.75 / 0.68, vfhq 26.3 / 0.75 / 0.72; bicubic x4
-33.2 / 0.91 / 0.99. The draws of one clip differ by 1.7 dB (standard deviation), so that these are good to half a dB:
-five draws of dicface gave 27.0 dB. KEEP's training range told 25 frames/s instead of the 1 of its code: 24.8 / 0.77 /
-0.47.
+Quality after it, on ten sharp clips of 16 frames at 512 px, two draws each (PSNR / SSIM / cosine of EdgeFace):
+keep_easy 25.5 dB / 0.73 / 0.68, dicface 26.2 / 0.73 / 0.76, keep_train 25.8 / 0.75 / 0.68, vfhq 26.3 / 0.75 / 0.72;
+bicubic x4 33.2 / 0.91 / 0.99. The draws of one clip differ by 1.7 dB (standard deviation), so these are good to half
+a dB. keep_train at 25 frames/s instead of its code's 1: 24.8 / 0.77 / 0.47.
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass
 
 import cv2
@@ -25,10 +23,10 @@ INTERPOLATIONS = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic
 
 @dataclass(frozen=True)
 class Degradation:
-    """What is done to one clip.
+    """The parameters of one clip's degradation.
 
     Attributes:
-        preset: where it was drawn from.
+        preset: that it was drawn from.
         kernel_size: [px] side of the blur kernel, odd; 1: no blur.
         sigma_x: [px] of the Gaussian kernel along its first axis.
         sigma_y: [px] along its second; the same if the blur is isotropic.
@@ -39,7 +37,7 @@ class Degradation:
         downsample: one of `INTERPOLATIONS`.
         upsample: one of `INTERPOLATIONS`, for the way back to the size that came in.
         crf: of H.264, at the low resolution.
-        rate: [1/s] that the encoder is told.
+        rate: [1/s] frame rate given to the encoder.
     """
 
     preset: str
@@ -55,20 +53,10 @@ class Degradation:
     crf: int
     rate: int
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> "Degradation":
-        """The inverse of `to_json`."""
-        values = json.loads(line)
-        return cls(**{**values, "noise": tuple(values["noise"]), "gray_noise": tuple(values["gray_noise"])})
-
 
 @dataclass(frozen=True)
 class Preset:
-    """What degradations are drawn from, uniformly where two bounds are given.
+    """Ranges that degradations are drawn from, uniformly between two bounds.
 
     Attributes:
         name: key in `PRESETS`.
@@ -80,7 +68,7 @@ class Preset:
         downsample: probabilities of area, bilinear and bicubic.
         upsample: one of `INTERPOLATIONS`; None: the one of the downsampling.
         crf: the lowest, and the one after the highest.
-        rate: [1/s] that the encoder is told.
+        rate: [1/s] frame rate given to the encoder.
         kernel_size: [px] at 512 px.
         isotropic: probability of a round kernel.
         gray_noise: probability that noise is the same in all channels.
@@ -104,7 +92,7 @@ class Preset:
         """Draw the parameters for a clip.
 
         Args:
-            rng: advanced by the same number of draws whatever comes out.
+            rng: takes the same number of draws whatever comes out.
             size: [px] of the frames' shorter side. Below 512 px, kernel and factor shrink (`shrinkage`).
         """
         shrink = shrinkage(size)
@@ -201,10 +189,10 @@ PRESETS = {preset.name: preset for preset in _PRESETS}
 
 
 def shrinkage(size: int) -> float:
-    """What kernels and downsampling factors are multiplied by for frames of `size` px, (0, 1].
+    """Factor in (0, 1] of blur kernels and downsampling for frames of `size` px.
 
-    Assumption: the power 3/4 of size / 512, between equal in px and equal in parts of the face: what is lost stays
-    alike; on ten sharp clips `vfhq` leaves 26.8 dB of PSNR at 512 px, 26.2 at 128, 26.4 at 64; `svfr` 26.5, 25.5, 25.7.
+    Assumption: the power 3/4 of size / 512, so that about as much is lost at each size: on ten sharp clips `vfhq`
+    leaves 26.8 dB of PSNR at 512 px, 26.2 at 128, 26.4 at 64; `svfr` 26.5, 25.5, 25.7.
     """
     return min(1.0, (size / REFERENCE_SIZE) ** 0.75)
 

@@ -1,24 +1,23 @@
 """Face detectors by name: YuNet, which is permissive, and any InsightFace pack, which is not."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from svfr.networks import find, installed_packs
+from svfr.data.onnx_network import onnx_providers
+from svfr.networks import find, first_line, installed_packs, load_by_name
 
-DETECTORS = ("auto", "insightface", "yunet")
 # [px] Longer side at which frames are searched. Measured with YuNet: a face of 60 px in a 1080p frame is
 # missed at 320 and 480, found at 640; frames of 512 px are searched as they are.
 SEARCH_SIDE = 640
 SMALLEST_FACE = 10  # [px] at the search size: the least that YuNet was trained on (OpenCV Zoo)
-# [px] at the search size. YuNet was trained on faces up to 300 px (OpenCV Zoo). Measured on FFHQ photos:
-# boxes above 400 px lose score (0.92 -> 0.74 at 490 px) and then shrink, while half the resolution gives
-# 0.94.
+# [px] at the search size. YuNet was trained on faces up to 300 px (OpenCV Zoo). Measured on FFHQ photos: boxes above
+# 400 px lose score (0.92 -> 0.74 at 490 px) and then shrink, while half the resolution gives 0.94.
 LARGE_FACE = 400
 SAME_FACE_IOU = 0.3  # the non-maximum suppression threshold of OpenCV's YuNet demo
 YUNET_SCORE = 0.6  # Assumption: below the demo's 0.9, since degraded faces score less
@@ -72,18 +71,14 @@ def load_detector(name: str = "auto", networks: Path | None = None) -> FaceDetec
         NetworkMissing: its files are not there and cannot be downloaded.
         ValueError: another name, a package that is not installed, or a broken file.
     """
-    if name not in DETECTORS:
-        raise ValueError(f"unknown detector '{name}': choose from {', '.join(DETECTORS)}")
-    if name == "yunet":
-        return YuNet(find("yunet", networks))
     packs = installed_packs(networks)
-    if name == "insightface":
-        _require_insightface()
+
+    def insightface() -> FaceDetector:
+        _require_insightface()  # before its pack is downloaded
         return InsightFace(packs[0] if packs else find("insightface/buffalo_l", networks))
-    for pack in packs:
-        with suppress(ValueError):  # not asked for by name: a pack that does not load must not stand in the way
-            return InsightFace(pack)
-    return YuNet(find("yunet", networks))
+
+    loaders = {"insightface": insightface, "yunet": lambda: YuNet(find("yunet", networks))}
+    return load_by_name("detector", name, loaders, [partial(InsightFace, pack) for pack in packs])
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -164,20 +159,17 @@ class InsightFace:
 
     def __init__(self, pack: Path) -> None:
         _require_insightface()
-        import onnxruntime
         from insightface.model_zoo import model_zoo
 
-        usable = onnxruntime.get_available_providers()
-        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable]
-        # InsightFace tells networks apart by loading them all. The names of its detectors come first here, so
-        # that no recognition network of 200 MB is loaded in vain.
+        providers = onnx_providers()
+        # InsightFace tells networks apart by loading them all. The names of its detectors come first here, so that no
+        # recognition network of 200 MB is loaded in vain.
         files = sorted(pack.glob("*.onnx"), key=lambda file: (not file.name.startswith(("det", "scrfd")), file.name))
         for file in files:
             try:
                 network = model_zoo.get_model(str(file), providers=providers)
             except Exception as error:  # onnxruntime's errors have no common class
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ValueError(f"{file}: InsightFace cannot load this network ({reason})") from error
+                raise ValueError(f"{file}: InsightFace cannot load this network ({first_line(error)})") from error
             if network is not None and network.taskname == "detection":
                 break
         else:
@@ -195,10 +187,8 @@ class InsightFace:
             return []
         boxes, landmarks = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return _largest_first(
-            [
-                Face(box[:4].astype(np.float32), points.astype(np.float32), float(box[4]))
-                for box, points in zip(boxes, landmarks, strict=True)
-            ]
+            Face(box[:4].astype(np.float32), points.astype(np.float32), float(box[4]))
+            for box, points in zip(boxes, landmarks, strict=True)
         )
 
 
@@ -215,7 +205,7 @@ def _too_small(image: np.ndarray) -> bool:
     return short * min(1, SEARCH_SIDE / long) < SMALLEST_FACE
 
 
-def _largest_first(faces: Sequence[Face]) -> list[Face]:
+def _largest_first(faces: Iterable[Face]) -> list[Face]:
     """Faces sorted by area; boxes without area or with values that aren't finite are left out."""
-    whole = [face for face in faces if np.isfinite(face.box).all() and np.isfinite(face.landmarks).all()]
-    return sorted((face for face in whole if face.area > 0), key=lambda face: face.area, reverse=True)
+    finite = [face for face in faces if np.isfinite(face.box).all() and np.isfinite(face.landmarks).all()]
+    return sorted((face for face in finite if face.area > 0), key=lambda face: face.area, reverse=True)

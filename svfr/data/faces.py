@@ -1,4 +1,4 @@
-"""A face in a frame: crop it, fit what became of it back, and judge which shows it best.
+"""A face in a frame: crop it, put the restored crop back, and judge which frame shows it best.
 
 Boxes are x0, y0, x1, y1 [px] between pixel edges: pixel i covers [i, i + 1].
 """
@@ -18,7 +18,7 @@ def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
 
     Args:
         image: (h, w, 3) uint8.
-        box: x0, y0, x1, y1 [px]; what it has outside of the frame repeats the frame's edge.
+        box: x0, y0, x1, y1 [px]; outside of the frame, the frame's edge is repeated.
         size: [px] of the result.
 
     Returns:
@@ -41,7 +41,7 @@ def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
 
 
 def region(box: Iterable[float], width: int, height: int) -> tuple[int, int, int, int]:
-    """The pixels of a frame that lie wholly inside `box`: integer x0, y0, x1, y1, maybe without area."""
+    """The pixels of a frame that lie entirely inside `box`: integer x0, y0, x1, y1, maybe without area."""
     x0, y0, x1, y1 = map(float, box)
     left, top = max(0, math.ceil(x0)), max(0, math.ceil(y0))
     return left, top, max(left, min(width, math.floor(x1))), max(top, min(height, math.floor(y1)))
@@ -51,7 +51,7 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
     """A restored crop resampled onto pixels of the frame, sub-pixel exact; the inverse of `crop`.
 
     Args:
-        patch: (s, s, 3) uint8, what became of `crop(frame, box, s)`.
+        patch: (s, s, 3) uint8, the restored `crop(frame, box, s)`.
         box: of the crop [px].
         region: of the frame, inside the box, with area.
 
@@ -61,13 +61,11 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
     x0, y0, x1, y1 = map(float, box)
     size = patch.shape[0]
     scale_x, scale_y = size / (x1 - x0), size / (y1 - y0)
-    inner = (
-        (region[0] - x0) * scale_x,
-        (region[1] - y0) * scale_y,
-        (region[2] - x0) * scale_x,
-        (region[3] - y0) * scale_y,
-    )
-    inside = tuple(min(max(value, 0.0), float(size)) for value in inner)  # rounding may lead 1e-13 px outside
+    left, right = ((x - x0) * scale_x for x in region[0::2])
+    top, bottom = ((y - y0) * scale_y for y in region[1::2])
+    inside = tuple(
+        min(max(value, 0.0), float(size)) for value in (left, top, right, bottom)
+    )  # rounded 1e-13 px outside
     extent = (region[2] - region[0], region[3] - region[1])
     return np.asarray(Image.fromarray(patch).resize(extent, Image.Resampling.BICUBIC, box=inside))
 
@@ -75,8 +73,7 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
 def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: float = FADE) -> np.ndarray:
     """Opacity with which a crop is pasted: 0 at the box's border, rising smoothly to 1 inside.
 
-    It depends on the distance to the box's border only. So the frame's edge doesn't fade where the box
-    reaches beyond it, and nothing pops when a moving box leaves the frame.
+    It depends only on the distance to the box's border, so that nothing jumps when a moving box leaves the frame.
 
     Args:
         box: of the crop [px].
@@ -92,30 +89,6 @@ def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: f
     return (down[:, None] * across[None, :]).astype(np.float32)[..., None]
 
 
-def paste(image: np.ndarray, patch: np.ndarray, box: Iterable[float], softness: float = FADE) -> np.ndarray:
-    """A copy of the frame with a restored crop pasted back into its box.
-
-    Args:
-        image: (h, w, 3) uint8 frame.
-        patch: (s, s, 3) uint8, what became of `crop(image, box, s)`.
-        box: of the crop [px]; may reach outside of the frame.
-        softness: see `feather`.
-
-    Returns:
-        (h, w, 3) uint8, equal to `image` outside of the box.
-    """
-    box = tuple(map(float, box))
-    result = image.copy()
-    x0, y0, x1, y1 = inside = region(box, image.shape[1], image.shape[0])
-    if x1 == x0 or y1 == y0:
-        return result
-    alpha = feather(box, inside, softness)
-    below = image[y0:y1, x0:x1].astype(np.float32)
-    blended = below + alpha * (fit(patch, box, inside).astype(np.float32) - below)
-    result[y0:y1, x0:x1] = np.rint(blended).astype(np.uint8)
-    return result
-
-
 def sharpness(image: np.ndarray) -> float:
     """Variance of the Laplacian of the luma of (h, w, 3) uint8 RGB (Pech-Pacheco et al. 2000).
 
@@ -128,8 +101,8 @@ def sharpness(image: np.ndarray) -> float:
 def frontality(landmarks: np.ndarray) -> float:
     """How frontal a face of (5, 2) landmarks is, in [0, 1]: 1 = nose midway between level eyes, 0 = profile.
 
-    Assumption: the product of 1 - the nose's offset from the middle along the eyes' line, in half eye
-    distances, and the cosine of that line's slope.
+    Assumption: the product of 1 - the nose's offset from the middle along the eyes' line, in half eye distances, and
+    the cosine of that line's slope.
     """
     left, right, nose = np.asarray(landmarks, dtype=np.float64)[:3]
     line = right - left
@@ -141,7 +114,7 @@ def frontality(landmarks: np.ndarray) -> float:
 
 
 def _outside(low: float, high: float, length: int) -> tuple[int, int]:
-    """Whole pixels that an interval needs before 0 and after `length`."""
+    """How many pixels an interval reaches before 0 and after `length`, rounded up."""
     return max(0, math.ceil(-low)), max(0, math.ceil(high - length))
 
 

@@ -35,7 +35,7 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 
 def task_input(image: np.ndarray, tasks: Collection[str], hole: np.ndarray | None) -> np.ndarray:
-    """The degraded frame that the network is shown: gray for colorization, then holes painted white for inpainting.
+    """The network's input frame: gray for colorization, then with holes painted white for inpainting.
 
     Args:
         image: (h, w, 3) uint8, already at the network's size.

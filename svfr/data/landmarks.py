@@ -1,5 +1,6 @@
 """68 facial landmarks by name: PFLD, an ONNX file, and FAN of the face-alignment package."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,9 +10,8 @@ import torch
 from svfr.data.faces import crop
 from svfr.data.onnx_network import OnnxNetwork
 from svfr.files import sha256_of
-from svfr.networks import NetworkMissing, find
+from svfr.networks import find, first_line, load_by_name
 
-LANDMARKERS = ("auto", "face_alignment", "onnx")
 NUM_LANDMARKS = 68
 PFLD_SIZE = 112  # [px]
 PFLD_MARGIN = 1.4  # side of the crop in larger sides of the box
@@ -54,16 +54,11 @@ def load_landmarker(
         NetworkMissing: its file is not there and cannot be downloaded.
         ValueError: another name, a package that is not installed, or a broken file.
     """
-    if name not in LANDMARKERS:
-        raise ValueError(f"unknown landmarks '{name}': choose from {', '.join(LANDMARKERS)}")
-    if name == "face_alignment":
-        return FAN(find("fan", networks, download), device)
-    if name == "auto":
-        try:
-            return FAN(find("fan", networks, download=False), device)
-        except (NetworkMissing, ValueError):
-            pass  # not asked for by name
-    return PFLD(find("pfld", networks, download))
+    loaders: dict[str, Callable[[], Landmarker]] = {
+        "face_alignment": lambda: FAN(find("fan", networks, download), device),
+        "onnx": lambda: PFLD(find("pfld", networks, download)),
+    }
+    return load_by_name("landmarks", name, loaders, [lambda: FAN(find("fan", networks, download=False), device)])
 
 
 class PFLD:
@@ -73,7 +68,7 @@ class PFLD:
         path: pfld.onnx: BGR in [0, 1], 112 px -> 136 coordinates in fractions of the crop.
 
     Raises:
-        ValueError: see `OnnxNetwork`.
+        ValueError: as of `OnnxNetwork`.
     """
 
     name = "pfld"
@@ -124,8 +119,7 @@ class FAN:
                 try:
                     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
                 except Exception as error:  # torch.load raises a dozen types
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                    raise ValueError(f"{path}: no state dict of FAN ({reason})") from error
+                    raise ValueError(f"{path}: no state dict of FAN ({first_line(error)})") from error
                 return network.to(device, dtype=dtype).eval()
 
         # The detector "folder" needs no network of its own; boxes are always given.

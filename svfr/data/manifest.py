@@ -1,18 +1,19 @@
-"""The manifest of a data set: JSON lines, one clip a line, written by `data_prep`, read by training."""
+"""The manifest of a data set: JSON lines, one clip each, written by `data_prep`, read by training."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from svfr.files import replacing
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used; one line that names the file, the line and the field."""
+    """A manifest that cannot be used; its message is one line that names the file, the line and the field."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,10 @@ def read_manifest(path: Path) -> list[Clip]:
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
-    """Write a manifest so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            for clip in clips:
-                file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a manifest; an error leaves what was there before."""
+    with replacing(path) as partial, partial.open("w") as file:
+        for clip in clips:
+            file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")
 
 
 def _parse(line: str, where: str) -> Clip:

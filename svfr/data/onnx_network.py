@@ -6,6 +6,15 @@ import numpy as np
 import torch
 
 from svfr.files import sha256_of
+from svfr.networks import first_line
+
+
+def onnx_providers() -> list[str]:
+    """What onnxruntime can run networks on here, best first."""
+    import onnxruntime
+
+    usable = onnxruntime.get_available_providers()
+    return [provider for provider in ("CUDAExecutionProvider", "CPUExecutionProvider") if provider in usable]
 
 
 class OnnxNetwork:
@@ -24,27 +33,20 @@ class OnnxNetwork:
             import onnxruntime
         except ImportError as error:
             raise ValueError(f"{path}: onnxruntime is not installed: pip install 'svfr[eval]'") from error
-        usable = onnxruntime.get_available_providers()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors alone
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=[p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in usable],
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=onnx_providers())
         except Exception as error:  # onnxruntime's errors have no common class
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path}: not a readable ONNX file ({reason})") from error
+            raise ValueError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shapes = [list(inputs[0].shape), list(outputs[0].shape)]
         if len(inputs) != 1 or len(outputs) != 1 or shapes[0][1:] != [3, size, size] or len(shapes[1]) != 2:
             raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of (n, 3, {size}, {size}) to (n, d)")
         self._input = inputs[0].name
         self._one_by_one = shapes[0][0] == 1
-        self.source = str(path)
-        self.sha256 = sha256_of(path)
+        self.source, self.sha256 = str(path), sha256_of(path)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(n, 3, size, size) float32, n > 0 -> (n, d) float32."""

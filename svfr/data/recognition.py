@@ -1,15 +1,15 @@
 """Face recognition by name: an embedding for each aligned face."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from svfr.data.onnx_network import OnnxNetwork
-from svfr.networks import find, installed_packs
+from svfr.networks import find, installed_packs, load_by_name
 
-RECOGNIZERS = ("auto", "insightface", "edgeface")
 BATCH_SIZE = 32  # faces
 FACE_SIZE = 112  # [px], aligned to ArcFace's template
 
@@ -49,17 +49,13 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
         if not Path(name).is_file():
             raise ValueError(f"{name}: no such recognition network")
         return OnnxRecognizer(Path(name), Path(name).stem)
-    if name not in RECOGNIZERS:
-        raise ValueError(f"unknown recognizer '{name}': choose from {', '.join(RECOGNIZERS)}, or the path of a .onnx")
-    if name == "edgeface":
-        return OnnxRecognizer(find("edgeface", networks, download), "edgeface")
     packs = installed_packs(networks)
-    if name == "insightface":
-        return _from_pack(packs[0] if packs else find("insightface/buffalo_l", networks, download))
-    for pack in packs:
-        with suppress(ValueError):  # not asked for by name: a pack that does not load must not stand in the way
-            return _from_pack(pack)
-    return OnnxRecognizer(find("edgeface", networks, download), "edgeface")
+    loaders = {
+        "insightface": lambda: _from_pack(packs[0] if packs else find("insightface/buffalo_l", networks, download)),
+        "edgeface": lambda: OnnxRecognizer(find("edgeface", networks, download), "edgeface"),
+    }
+    installed = [partial(_from_pack, pack) for pack in packs]
+    return load_by_name("recognizer", name, loaders, installed, more=", or the path of a .onnx")
 
 
 class OnnxRecognizer:
@@ -70,7 +66,7 @@ class OnnxRecognizer:
         name: for reports.
 
     Raises:
-        ValueError: see `OnnxNetwork`.
+        ValueError: as of `OnnxNetwork`.
     """
 
     def __init__(self, path: Path, name: str) -> None:

@@ -1,10 +1,12 @@
 """Which samples make up which batch, on which process."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 
+@dataclass(frozen=True)
 class ClipBatchSampler:
     """Batches of (epoch, index), for ever; each epoch is another permutation of all samples.
 
@@ -12,7 +14,7 @@ class ClipBatchSampler:
     `batch_size` and n `num_processes`, so it is the same however B n is split. Epochs follow each other without a gap;
     no sample is left out.
 
-    Args:
+    Attributes:
         num_samples: of an epoch.
         batch_size: samples per batch of one process.
         process_index: which part of each global batch is this process's.
@@ -24,20 +26,19 @@ class ClipBatchSampler:
         ValueError: a number out of its range.
     """
 
-    def __init__(
-        self, num_samples: int, batch_size: int, process_index: int, num_processes: int, seed: int, start: int = 0
-    ) -> None:
-        for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
-        if not 0 <= process_index < num_processes:
-            raise ValueError(f"process_index is {process_index}, of {num_processes} processes")
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.seed = seed
-        self.start = start
+    num_samples: int
+    batch_size: int
+    process_index: int
+    num_processes: int
+    seed: int
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.process_index < self.num_processes:
+            raise ValueError(f"process_index is {self.process_index}, of {self.num_processes} processes")
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         shuffled_epoch, order = -1, np.empty(0, dtype=np.int64)

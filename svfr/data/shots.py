@@ -19,7 +19,7 @@ def content_differences(images: Iterable[np.ndarray]) -> np.ndarray:
     hue and saturation as far as the pixel is bright and colourful enough to have them.
 
     Args:
-        images: (h, w, 3) uint8 RGB frames, of which none but the last is kept.
+        images: (h, w, 3) uint8 RGB frames; only the last is kept in memory.
 
     Returns:
         (n,) float64 in [0, 255]; 0 for the first frame.

@@ -8,11 +8,10 @@ import numpy as np
 
 from svfr.data.detectors import Face, iou
 
-# The square crop of a face, in larger sides S of its box: side 1.40 S, centre 0.05 S above the box's centre.
-# Measured: YuNet's boxes on 6 FFHQ-aligned photos, whose whole picture is the crop wanted, at 8 sizes from
-# 200 to 1024 px: side 1.40 +- 0.09, shift right 0.02 +- 0.03 (none taken), up 0.05 +- 0.03; the eyes are then
-# 122 px apart at 512 px (FFHQ's template: 126). InsightFace's boxes are as large within 1.5%, their centres
-# 0.04 S higher (21 frames of one clip).
+# The square crop of a face, in larger sides S of its box: side 1.40 S, centre 0.05 S above the box's centre. Measured:
+# YuNet's boxes on 6 FFHQ-aligned photos, which are the crops wanted, at 8 sizes from 200 to 1024 px: side 1.40 +- 0.09,
+# shift right 0.02 +- 0.03 (none taken), up 0.05 +- 0.03; the eyes are then 122 px apart at 512 px (FFHQ's template:
+# 126). InsightFace's boxes are as large within 1.5%, their centres 0.04 S higher (21 frames of one clip).
 MARGIN = 1.40
 SHIFT_UP = 0.05
 
@@ -44,30 +43,25 @@ class FaceTrack:
 
 
 class Sightings:
-    """A face's detections so far.
-
-    Attributes:
-        frames: indices of the frames in which it was detected.
-        faces: as detected there.
-    """
+    """A face's detections so far: indices of frames, and the faces detected there."""
 
     def __init__(self, index: int, face: Face) -> None:
         self.frames = [index]
         self.faces = [face]
 
     def add(self, index: int, face: Face) -> None:
-        """The face was seen in one more frame."""
+        """Add a detection in one more frame."""
         self.frames.append(index)
         self.faces.append(face)
 
     def match(self, faces: list[Face]) -> Face | None:
-        """The face that overlaps most with the last one seen; None if none does enough."""
+        """The face that overlaps most with the last detection; None if all overlap less than `MATCH_IOU`."""
         overlaps = [iou(self.faces[-1].box, face.box) for face in faces]
         best = max(range(len(faces)), key=overlaps.__getitem__, default=None)
         return faces[best] if best is not None and overlaps[best] >= MATCH_IOU else None
 
     def cut_at(self, index: int) -> None:
-        """Forget what was seen from frame `index` on."""
+        """Remove the detections from frame `index` on."""
         kept = sum(frame < index for frame in self.frames)
         del self.frames[kept:], self.faces[kept:]
 
@@ -75,16 +69,15 @@ class Sightings:
 def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[FaceTrack]:
     """Follow the largest face through a video; where it changes, a new track starts.
 
-    A followed face is left for another one that is far larger, or that is there when it is gone; of two
-    faces of about the same size, the first stays. Missed detections are filled in when the face comes back
-    where it was.
+    Another face is followed when it is far larger, or when the first one is gone. Missed detections are filled in when
+    the face comes back where it was.
 
     Args:
-        detections: of each frame, largest face first. Read once, only boxes and landmarks are kept.
+        detections: of each frame, largest face first; read once.
         fps: [1/s] of the frames.
 
     Returns:
-        Tracks in the order of time, no two in the same frame; [] if no face was found.
+        Tracks in the order of time, which do not overlap; [] if no face was found.
 
     Raises:
         ValueError: fps isn't above 0.
@@ -152,9 +145,8 @@ def face_boxes(crops: np.ndarray) -> np.ndarray:
 def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     """(n, d) values smoothed along n by a Gaussian of `sigma` samples.
 
-    Inside, the Gaussian mean. At the ends, where half of its samples are missing, a mean would lag behind a
-    moving face; so each value is that of a straight line fitted with Gaussian weights, which inside is the
-    same.
+    Each value is that of a straight line fitted with Gaussian weights. Away from the ends this is the Gaussian mean;
+    at the ends, where half of its samples are missing, the mean would lag behind a moving face.
     """
     n = len(values)
     reach = min(math.ceil(3 * sigma), n - 1)
@@ -164,7 +156,7 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
     weight = np.exp(-0.5 * (offset / sigma) ** 2)
 
     def summed(column: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        # Nothing is beyond the ends. Convolving mirrors the offsets, so that s1 and t1 both change their sign.
+        # Nothing lies beyond the ends. Convolving mirrors the offsets, so s1 and t1 both change their sign.
         return np.convolve(column, kernel, mode="full")[reach : reach + n]
 
     ones = np.ones(n)

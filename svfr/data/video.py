@@ -1,17 +1,6 @@
-"""Videos, images and folders of images as streams of frames: probe, read, write. The room's public names.
+"""Videos, images and folders of images as streams of frames: probe, read, write. The room's public names."""
 
-Only `svfr.data.video_reader` and `svfr.data.video_writer` import PyAV.
-"""
-
-from svfr.data.video_reader import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Frame,
-    VideoError,
-    VideoInfo,
-    probe,
-    read_frames,
-)
+from svfr.data.video_reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, VideoError, VideoInfo, probe, read_frames
 from svfr.data.video_writer import VideoWriter
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Reading videos, images and folders of images as streams of frames.
 
-Frames are (h, w, 3) uint8 RGB, turned upright. Whatever can be wrong with a user's file ends in a
-`VideoError` of one line, never in a silent early end.
+Frames are (h, w, 3) uint8 RGB, turned upright. Whatever is wrong with a user's file ends in a `VideoError` of one line,
+never in a silent early end.
 """
 
 import os
@@ -39,7 +39,7 @@ TS_DISCONT, NO_TIMESTAMPS = 0x0200, 0x0080  # AVFMT_... flags of formats (FFmpeg
 # (measured: a smooth 640x480 image, RGB -> yuv420p -> RGB). Of FFmpeg's swscale.h, as PyAV names them from 18 on only:
 # SWS_BICUBIC, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP.
 EXACT = 1 << 2 | 1 << 18 | 1 << 13 | 1 << 14
-# Assumption: frames, and share of all, that may be missing; whole files can be off by a frame or two.
+# Assumption: frames, and share of all, that may be missing; undamaged files can be off by a frame or two.
 MISSING_FRAMES, MISSING_SHARE = 2, Fraction(2, 100)
 
 
@@ -52,14 +52,12 @@ class VideoInfo:
     """What is known of a source before its frames are read.
 
     Attributes:
-        path: as the caller gave it.
-        width: [px] as displayed, after the rotation tag.
-        height: [px] as displayed, after the rotation tag.
+        width, height: [px] as displayed, after the rotation tag.
         fps: [1/s] average rate, e.g. 30000/1001; 25 for images and frame folders.
-        num_frames: the container's count or an estimate; 0 if neither is there. A hint, for progress bars.
+        num_frames: the container's count or an estimate, for progress bars; 0 if unknown.
         duration: [s] of the video stream; 0 if unknown.
         has_audio: whether there is a sound track that the writer can copy.
-        rotation: [degrees] counter-clockwise, what the tag asks for: 0, 90, 180 or 270; applied to frames.
+        rotation: [degrees] counter-clockwise, of the rotation tag: 0, 90, 180 or 270; frames are already turned.
         kind: "video", "image" or "frames" (a folder of images).
     """
 
@@ -92,9 +90,7 @@ class Frame:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Look at a video file, an image, or a folder of images.
-
-    Decodes one frame of a video, reads the headers of all images of a folder.
+    """Describe a video (decodes one frame), an image, or a folder of images (reads all headers).
 
     Raises:
         VideoError: there is nothing to read, or it cannot be read.
@@ -119,11 +115,11 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
     """Yield the frames of a video, an image or a folder of images, in presentation order and constant memory.
 
-    Of a damaged video, the frames before the damage come first and then the error. What Matroska and MPEG-TS
-    files lose in their middle, unnoticed by the decoder, shows only as a gap between timestamps.
+    Of a damaged video, the frames before the damage come first and then the error. Frames lost in the middle of
+    Matroska and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing.
 
     Raises:
-        VideoError: there is nothing to read, it cannot be read, or it ends before its own container says so.
+        VideoError: there is nothing to read, it cannot be read, or it ends before its container says so.
     """
     path = Path(path)
     with one_line_errors(path):
@@ -140,7 +136,7 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
 
 @contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the system and of the codecs into a `VideoError` that names `path`."""
+    """Turn errors of the system and the codecs into a `VideoError` that names `path`."""
     try:
         yield
     except av.InvalidDataError as err:
@@ -171,7 +167,7 @@ def audio_streams(container: InputContainer) -> list[av.AudioStream]:
 
 
 def time_origin(container: InputContainer) -> Fraction:
-    """Time [s] that counts as 0; broadcast formats (MPEG-TS, -PS) start anywhere, others where they say."""
+    """The time [s] to count from: the first timestamp of broadcast formats (MPEG-TS, -PS), 0 of others."""
     starts = [
         stream.start_time * stream.time_base
         for stream in (*container.streams.video, *container.streams.audio)
@@ -240,8 +236,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
         stream.thread_type = "AUTO"
         time_base = stream.time_base or 1 / info.fps
         step = max(1, round(1 / (info.fps * time_base)))
-        origin = time_origin(container)
-        shift = round(origin / time_base)
+        shift = round(time_origin(container) / time_base)
         demuxed, scaler = _Demuxed(), VideoReformatter()
         index, start, pts, end = 0, None, -1, Fraction(0)
         for frame in _decode(container, stream, demuxed):
@@ -253,7 +248,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
             yield Frame(index, _to_rgb(frame, info, scaler), pts, time_base)
             index += 1
         span = max(end, end - (start or 0) * time_base)  # durations count from 0 or from the first frame
-        if demuxed.damaged or _ends_early(container, stream, demuxed, span, origin, 1 / info.fps):
+        if demuxed.damaged or _ends_early(container, stream, demuxed, span, 1 / info.fps):
             expected = stream.frames - demuxed.hidden if stream.frames else info.num_frames
             if index < expected or not expected:
                 of = f" of {expected}" if expected else ""
@@ -262,16 +257,16 @@ def _read_video(path: Path) -> Iterator[Frame]:
 
 @dataclass
 class _Demuxed:
-    """What came out of a container so far."""
+    """What was read of a container so far."""
 
     packets: int = 0  # of the video stream
-    hidden: int = 0  # those of them that an edit list hides
+    hidden: int = 0  # of these, hidden by an edit list
     end: Fraction = Fraction(0)  # [s] of the last packet of any stream
     damaged: bool = False
 
 
 def _decode(container: InputContainer, stream: av.VideoStream, demuxed: _Demuxed) -> Iterator[av.VideoFrame]:
-    """Yield frames up to the end or the first damage, and keep the books in `demuxed`."""
+    """Yield frames up to the end or the first damage; updates `demuxed`."""
     broadcast = _is_broadcast(container)
     try:
         for packet in container.demux(stream, *audio_streams(container)):
@@ -294,21 +289,19 @@ def _decode(container: InputContainer, stream: av.VideoStream, demuxed: _Demuxed
 
 
 def _ends_early(
-    container: InputContainer,
-    stream: av.VideoStream,
-    demuxed: _Demuxed,
-    span: Fraction,
-    origin: Fraction,
-    period: Fraction,
+    container: InputContainer, stream: av.VideoStream, demuxed: _Demuxed, span: Fraction, period: Fraction
 ) -> bool:
-    """Whether the container promised more packets or a longer video than it gave."""
+    """Whether the container promised more packets or a longer video than the `span` [s] that was read."""
     if stream.frames - demuxed.packets > max(Fraction(MISSING_FRAMES), stream.frames * MISSING_SHARE):
         return True
     if _is_broadcast(container) or container.format.flags & NO_TIMESTAMPS:
         return False  # the duration is only an estimate from the data themselves
     promised = _own_duration(stream)
-    if promised is None:  # that of the whole file, whose sound may be the longer part
-        promised, span = Fraction(container.duration or 0, av.time_base), max(span, demuxed.end - origin)
+    if promised is None:  # that of the file, whose sound may be longer
+        promised, span = (
+            Fraction(container.duration or 0, av.time_base),
+            max(span, demuxed.end - time_origin(container)),
+        )
     return promised - span > max(MISSING_FRAMES * period, promised * MISSING_SHARE)
 
 
@@ -317,7 +310,7 @@ def _is_broadcast(container: InputContainer) -> bool:
 
 
 def _to_rgb(frame: av.VideoFrame, info: VideoInfo, scaler: VideoReformatter) -> np.ndarray:
-    """(h, w, 3) uint8 as it is to be shown. A frame's own scaler would start a thread on each core, for each frame."""
+    """(h, w, 3) uint8, upright. A frame's own scaler would start a thread on each core, for each frame."""
     a, b, c, d = _display_matrix(frame)
     width, height = (info.height, info.width) if a == 0 else (info.width, info.height)
     # Untagged video is taken for what players take it for.
@@ -360,7 +353,7 @@ def _read_image(file: Path) -> np.ndarray:
     """Decode to (h, w, 3) uint8 RGB, upright; alpha is dropped, 16 bits are cut to 8."""
     with _image_errors(file), Image.open(file) as stored:
         image = ImageOps.exif_transpose(stored)
-        if image.mode == "F":  # PIL would cut it to whole numbers: all of 0..1 to black, NaN to 0
+        if image.mode == "F":  # PIL would cut it to integers: all of 0..1 to black, NaN to 0
             raise ValueError("floating-point pixels; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
@@ -369,7 +362,7 @@ def _read_image(file: Path) -> np.ndarray:
 
 @contextmanager
 def _image_errors(file: Path) -> Iterator[None]:
-    """Pillow raises a number of types for what is one thing to the user."""
+    """Turn Pillow's many errors into a `VideoError` that names `file`."""
     try:
         yield
     except (SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as err:

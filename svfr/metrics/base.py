@@ -104,8 +104,7 @@ class Metric(ABC):
         """Take the next frames.
 
         Returns:
-            For the columns that are defined for single frames, their values in this chunk, for distributions and worst
-            frames first; what is defined for pairs of frames counts for the later one.
+            Their values of the columns that single frames have; what pairs of frames have counts for the later one.
         """
 
 
@@ -155,7 +154,7 @@ class SetMetric(Metric):
 
     @abstractmethod
     def compute(self, features: Sequence[SetFeatures]) -> Row:
-        """The numbers of a set: the metric, the ends of its bootstrap interval and the number of clips."""
+        """The numbers of a set of videos."""
 
 
 def to_numbers(values: Tensor) -> list[float | None]:

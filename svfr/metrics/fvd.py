@@ -25,8 +25,8 @@ class ClipNetwork(Protocol):
 
     protocol: dict[str, Any]  # what a report has to state of it (JSON)
 
-    def __call__(self, clips: Tensor) -> Tensor:  # noqa: D102
-        ...
+    def __call__(self, clips: Tensor) -> Tensor:
+        """The features of clips."""
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -61,10 +61,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 class I3DFeatures:
     """Logits of I3D (Carreira & Zisserman 2017) of clips that are resized to 224 px, bilinear without antialiasing.
 
-    Args:
-        network: the TorchScript module that the field uses.
-        source: file that it was loaded from.
-        device: torch device.
+    The network is the TorchScript module that the field uses, the source the file that it was loaded from.
     """
 
     def __init__(self, network: nn.Module, source: Path, device: str = "cpu") -> None:

@@ -35,11 +35,10 @@ def vidd(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         (n,) each; "": L2 of normalized embeddings, the default; "_raw": L2 of the network's own; "_cosine": 1 - cos.
     """
-    cosine = ids(first, second)
     return {
         "": np.linalg.norm(_normalize(second) - _normalize(first), axis=-1),
         "_raw": np.linalg.norm(second - first, axis=-1),
-        "_cosine": 1 - cosine,
+        "_cosine": 1 - ids(first, second),
     }
 
 
@@ -83,9 +82,9 @@ class Identity(VideoMetric):
     def _measure(self, chunk: Chunk) -> FrameRows:
         rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
         for at, pair in enumerate(self._embed(chunk)):
+            ours = None if pair is None else pair[0]
             if pair is not None:
                 rows["ids"][at] = float(ids(*pair))
-            ours = None if pair is None else pair[0]
             for stride, (end, _) in STRIDES.items():
                 if (self._num_frames + at) % stride:
                     continue

@@ -22,12 +22,14 @@ from svfr.models.weights import (
     WeightsError,
     build_part,
     has_weights,
+    load_file,
     load_id_projector,
     load_iresnet,
     load_part,
-    load_released_part,
     read_config,
+    read_json,
 )
+from svfr.tasks import TASKS
 
 INDEX_NAME = "model_index.json"
 DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
@@ -260,7 +262,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
     Raises:
         WeightsError: a part is missing, unreadable or of another architecture.
     """
-    index = _read_index(folder)
+    hint = "weights are a folder that save_pretrained or convert_released.py wrote"
+    index = read_json(folder / INDEX_NAME, hint)
     settings = _read_settings(index, folder)
     if settings.untrained and seed is None:
         seed = 0
@@ -308,7 +311,7 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
     return assemble(
         svd,
         ModelSettings(),
-        unet=load_released_part(UNetSpatioTemporalConditionModel, config, unet, dtype),
+        unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
         vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
         id_projector=load_id_projector(id_linear, dtype),
         id_encoder=load_iresnet(arcface, dtype),
@@ -338,58 +341,33 @@ def _check_fit(
     id_projector: IDProjector,
     id_encoder: IResNet,
 ) -> None:
-    pairs = (
-        ("latent channels of the UNet and the VAE", unet.config.out_channels, vae.config.latent_channels),
-        (
-            "input channels of the UNet and 3 x its latents",
-            unet.config.in_channels,
-            LATENTS_IN * unet.config.out_channels,
-        ),
-        (
-            "token width of UNet and ID projector",
-            unet.config.cross_attention_dim,
-            id_projector.config.out_channels,
-        ),
-        (
-            "feature channels of ID projector and ID network",
+    ours, latents = unet.config, unet.config.out_channels
+    pairs = {
+        "latent channels of the UNet and the VAE": (latents, vae.config.latent_channels),
+        "input channels of the UNet and 3 x its latents": (ours.in_channels, LATENTS_IN * latents),
+        "token width of UNet and ID projector": (ours.cross_attention_dim, id_projector.config.out_channels),
+        "feature channels of ID projector and ID network": (
             id_projector.config.in_channels,
             id_encoder.config.block_out_channels[-1],
         ),
-        (
-            "width of the UNet's added embedding and of the task prompt",
-            unet.config.projection_class_embeddings_input_dim,
-            3 * unet.config.addition_time_embed_dim,
+        "width of the UNet's added embedding and of the task prompt": (
+            ours.projection_class_embeddings_input_dim,
+            len(TASKS) * ours.addition_time_embed_dim,
         ),
-    )
-    for what, one, other in pairs:
+    }
+    for what, (one, other) in pairs.items():
         if one != other:
             raise WeightsError(f"{folder}: parts that do not fit together: {what} are {one} and {other}")
 
 
 def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
     path = folder / "scheduler_config.json"
-    if not path.is_file():
-        raise WeightsError(f"{path}: missing; 'scheduler/' of a model folder in diffusers layout")
-    config = _read_json(path)
+    config = read_json(path, "'scheduler/' of a model folder in diffusers layout")
     wanted = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
     for key, value in wanted.items():
         if config.get(key) != value:
             raise WeightsError(f"{path}: {key} is {config.get(key)!r}, SVD's is {value!r}")
     return EulerDiscreteScheduler.from_config(config)
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX_NAME
-    if not path.is_file():
-        raise WeightsError(f"{path}: missing; weights are a folder that save_pretrained or convert_released.py wrote")
-    return _read_json(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:  # of JSON or of its encoding
-        raise WeightsError(f"{path}: not valid JSON ({error})") from error
 
 
 def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:

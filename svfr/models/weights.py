@@ -1,13 +1,12 @@
 """Weights on disk: SVD's folders, the released SVFR files and our own folders, checked key by key."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from diffusers.configuration_utils import ConfigMixin
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -114,19 +113,23 @@ def build_part(
         ) from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a part's folder.
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """A JSON file of a model folder; `hint` says what it belongs to.
 
     Raises:
         WeightsError: it is missing or no JSON.
     """
-    path = folder / ConfigMixin.config_name if ConfigMixin.config_name else folder / "config.json"
     try:
         return json.loads(path.read_text())
     except OSError as error:
-        raise WeightsError(f"{path}: missing; '{folder.name}/' of a model folder in diffusers layout") from error
-    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: missing; {hint}") from error
+    except ValueError as error:  # of JSON or of its encoding
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a part's folder; errors as `read_json`."""
+    return read_json(folder / "config.json", f"'{folder.name}/' of a model folder in diffusers layout")
 
 
 def find_weights(folder: Path) -> Path:
@@ -152,17 +155,24 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     Raises:
         WeightsError: as `read_config`, `find_weights`, `read_state` and `load_strict`.
     """
-    part = build_part(part_class, read_config(folder), folder)
-    path = find_weights(folder)
-    load_strict(part, read_state(path), path)
+    return load_file(part_class, read_config(folder), find_weights(folder), dtype)
+
+
+def load_file(
+    part_class: type[Part],
+    config: Mapping[str, Any] | Callable[[Mapping[str, Tensor], Path], Mapping[str, Any]],
+    path: Path,
+    dtype: torch.dtype,
+) -> Part:
+    """Load one part from a file of weights; `config` is its configuration, or reads it off the weights.
+
+    Raises:
+        WeightsError: as `read_state`, `build_part` and `load_strict`.
+    """
+    state = read_state(path)
+    part = build_part(part_class, config(state, path) if callable(config) else config, path)
+    load_strict(part, state, path)
     return nn.Module.to(part, dtype).eval()  # diffusers' own `to` warns of parts that none of these has
-
-
-def load_released_part(part_class: type[Part], config: Mapping[str, Any], path: Path, dtype: torch.dtype) -> Part:
-    """Load one part from a .pth of the released SVFR; errors as `load_part`."""
-    part = build_part(part_class, config, path)
-    load_strict(part, read_state(path), path)
-    return nn.Module.to(part, dtype).eval()
 
 
 def id_projector_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
@@ -190,19 +200,13 @@ def iresnet_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
 
 
 def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
-    """Load the released `id_linear.pth`; errors as `load_part`."""
-    state = read_state(path)
-    part = build_part(IDProjector, id_projector_config(state, path), path)
-    load_strict(part, state, path)
-    return nn.Module.to(part, dtype).eval()
+    """Load the released `id_linear.pth`; errors as `load_file`."""
+    return load_file(IDProjector, id_projector_config, path, dtype)
 
 
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
-    """Load an ArcFace checkpoint (`insightface_glint360k.pth`); errors as `load_part`."""
-    state = read_state(path)
-    part = build_part(IResNet, iresnet_config(state, path), path)
-    load_strict(part, state, path)
-    return nn.Module.to(part, dtype).eval()
+    """Load an ArcFace checkpoint (`insightface_glint360k.pth`); errors as `load_file`."""
+    return load_file(IResNet, iresnet_config, path, dtype)
 
 
 def _first_line(error: Exception) -> str:

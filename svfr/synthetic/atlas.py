@@ -1,6 +1,6 @@
-"""The atlas: one picture that holds the colours of all parts of a rendered person, in regions.
+"""The atlas: one picture with the colours of all parts of a rendered person, each part in its region.
 
-Its places are in units of about a head unit; `density` texels make a unit.
+Coordinates are in units of about a head unit, of `density` texels each.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Region:
 
     Attributes:
         left, top, width, height: in the atlas's units.
-        x, y: the ranges of its own coordinates that it covers.
+        x, y: ranges of its own coordinates.
     """
 
     left: float
@@ -27,7 +27,7 @@ class Region:
     y: tuple[float, float]
 
     def place(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(2, ...) float32 places in the atlas of points in the region's coordinates, kept inside of it."""
+        """(2, ...) float32 atlas coordinates of points in the region's own, clipped to the region."""
         u = np.clip((x - self.x[0]) / (self.x[1] - self.x[0]), 0, 1) * (self.width - 0.1) + self.left + 0.05
         v = np.clip((y - self.y[0]) / (self.y[1] - self.y[0]), 0, 1) * (self.height - 0.1) + self.top + 0.05
         return np.stack([u, v]).astype(np.float32)

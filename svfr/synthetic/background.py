@@ -1,9 +1,9 @@
-"""What is behind a rendered person: a textured, moving picture of which the colours follow from what it looks like."""
+"""The background of a rendered person: a textured, moving picture. Its colours follow from its brightness and kind."""
 
 import cv2
 import numpy as np
 
-from svfr.synthetic.texture import noise
+from svfr.synthetic.curves import noise
 
 KINDS = ("wall", "green", "sky", "shelf", "lights", "studio")
 MARGIN = 1.5  # the picture is this many times larger than the frame
@@ -31,8 +31,8 @@ class Background:
 
         Args:
             index: of the frame.
-            camera: (2,) how far it has moved, in head units.
-            unit: px a head unit.
+            camera: (2,) how far the camera has moved, in head units.
+            unit: px per head unit.
         """
         size = self.size
         room = (MARGIN - 1) * size / 2

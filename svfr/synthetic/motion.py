@@ -1,103 +1,68 @@
-"""What happens in a rendered clip: pose, speech, blinking, gaze, light and camera, as curves over the frames."""
+"""The motion of a rendered clip: pose, speech, blinking, gaze, light and camera, as curves over the frames."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 FPS = 25
 
 
-@dataclass(frozen=True)
 class Motion:
-    """Curves of a clip, one value a frame. Angles in radians, lengths in head units.
+    """Curves of a clip, one value per frame. Angles in radians, lengths in head units.
+
+    The first frames are the same however many follow.
 
     Attributes:
         pose: (f, 3) yaw (positive: to image right), pitch (positive: down), roll (positive: clockwise).
         shift: (f, 2) of the head in the frame, x right and y down.
         scale: (f,) of the head in the frame, about 1.
         jaw, lips, pucker, smile, brows, blink: (f,) in [0, 1]; smile and brows from about -0.3.
-        gaze: (f, 2) direction of the eyes against the camera's.
+        gaze: (f, 2) direction of the eyes, relative to the camera: to image right, down.
         light: (f, 3) unit vector towards the light, x right, y down, z to the camera.
         key, ambient: (f,) strength of the light and of its surroundings.
         camera: (f, 2) drift of the background.
     """
 
-    pose: np.ndarray
-    shift: np.ndarray
-    scale: np.ndarray
-    jaw: np.ndarray
-    lips: np.ndarray
-    pucker: np.ndarray
-    smile: np.ndarray
-    brows: np.ndarray
-    blink: np.ndarray
-    gaze: np.ndarray
-    light: np.ndarray
-    key: np.ndarray
-    ambient: np.ndarray
-    camera: np.ndarray
+    def __init__(self, seed: int, num_frames: int) -> None:
+        streams = iter(np.random.default_rng([seed, 1]).spawn(24))
 
+        def curve(
+            low: float, high: float, value: Callable[[np.random.Generator], float], sharp: bool = False
+        ) -> np.ndarray:
+            return _keyframes(next(streams), num_frames, low, high, value, sharp)
 
-def sample_motion(seed: int, num_frames: int) -> Motion:
-    """The curves of a seed. The first frames are the same however many follow."""
-    streams = iter(np.random.default_rng([seed, 1]).spawn(24))
+        def wander(scale: float, low: float = 12, high: float = 40) -> np.ndarray:
+            return curve(low, high, lambda r: float(np.clip(r.normal(), -2, 2)) * scale)
 
-    def curve(
-        low: float, high: float, value: Callable[[np.random.Generator], float], sharp: bool = False
-    ) -> np.ndarray:
-        return _keyframes(next(streams), num_frames, low, high, value, sharp)
-
-    def wander(scale: float, low: float = 12, high: float = 40) -> np.ndarray:
-        return curve(low, high, lambda r: float(np.clip(r.normal(), -2, 2)) * scale)
-
-    base = next(streams)
-    pose = np.stack(
-        [
-            np.clip(base.normal(0, 13) + wander(9), -38, 38),
-            np.clip(base.normal(0, 5) + wander(4.5), -16, 16),
-            np.clip(base.normal(0, 3.5) + wander(3), -14, 14),
-        ],
-        axis=1,
-    )
-    pose = np.radians(pose)
-    talking = curve(25, 60, lambda r: float(r.uniform() < 0.8))
-    openness = curve(2.5, 5, lambda r: float(r.uniform(0, 1) ** 1.5))
-    pucker = curve(4, 9, lambda r: float(r.uniform(0, 1) ** 2)) * talking
-    smile = curve(30, 80, lambda r: float(np.clip(r.normal(0.15, 0.4), -0.3, 1)))
-    azimuth = base.uniform(-75, 75) + wander(28, 20, 60)
-    elevation = base.uniform(5, 50) + wander(10, 20, 60)
-    azimuth, elevation = np.radians(azimuth), np.radians(elevation)
-    light = np.stack(
-        [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)], axis=1
-    )
-    contrast = base.uniform(0.35, 0.8)
-    exposure = base.uniform(0.85, 1.15)
-    flicker = 1 + wander(0.05, 10, 30)
-    return Motion(
-        pose=pose,
-        shift=np.stack([base.normal(0, 0.08) + wander(0.07), base.normal(0, 0.08) + wander(0.05)], axis=1),
-        scale=1 + np.clip(base.normal(0, 0.03), -0.06, 0.06) + wander(0.012),
-        jaw=openness * talking,
-        lips=np.clip(openness * talking * 1.3 + 0.1, 0, 1) * (0.3 + 0.7 * talking),
-        pucker=pucker,
-        smile=smile * (1 - 0.5 * pucker),
-        brows=curve(15, 50, lambda r: float(np.clip(r.normal(0, 0.4), -0.3, 1))),
-        blink=_blinks(next(streams), num_frames),
-        gaze=np.radians(
-            np.stack(
-                [
-                    curve(8, 40, lambda r: float(r.normal(0, 7)), sharp=True),
-                    curve(8, 40, lambda r: float(r.normal(0, 3)), sharp=True),
-                ],
-                axis=1,
-            )
-        ),
-        light=light,
-        key=exposure * contrast * 1.3 * flicker,
-        ambient=exposure * (1.0 - contrast) * np.ones(num_frames),
-        camera=np.stack([wander(0.5, 20, 60), wander(0.25, 20, 60)], axis=1),
-    )
+        base = next(streams)
+        yaw = np.clip(base.normal(0, 13) + wander(9), -38, 38)
+        pitch = np.clip(base.normal(0, 5) + wander(4.5), -16, 16)
+        roll = np.clip(base.normal(0, 3.5) + wander(3), -14, 14)
+        self.pose = np.radians(np.stack([yaw, pitch, roll], axis=1))
+        talking = curve(25, 60, lambda r: float(r.uniform() < 0.8))
+        openness = curve(2.5, 5, lambda r: float(r.uniform(0, 1) ** 1.5))
+        self.pucker = curve(4, 9, lambda r: float(r.uniform(0, 1) ** 2)) * talking
+        smile = curve(30, 80, lambda r: float(np.clip(r.normal(0.15, 0.4), -0.3, 1)))
+        azimuth = np.radians(base.uniform(-75, 75) + wander(28, 20, 60))
+        elevation = np.radians(base.uniform(5, 50) + wander(10, 20, 60))
+        level = np.cos(elevation)
+        self.light = np.stack([np.sin(azimuth) * level, -np.sin(elevation), np.cos(azimuth) * level], axis=1)
+        contrast = base.uniform(0.35, 0.8)
+        exposure = base.uniform(0.85, 1.15)
+        flicker = 1 + wander(0.05, 10, 30)
+        self.shift = np.stack([base.normal(0, 0.08) + wander(0.07), base.normal(0, 0.08) + wander(0.05)], axis=1)
+        self.scale = 1 + np.clip(base.normal(0, 0.03), -0.06, 0.06) + wander(0.012)
+        self.jaw = openness * talking
+        self.lips = np.clip(openness * talking * 1.3 + 0.1, 0, 1) * (0.3 + 0.7 * talking)
+        self.smile = smile * (1 - 0.5 * self.pucker)
+        self.brows = curve(15, 50, lambda r: float(np.clip(r.normal(0, 0.4), -0.3, 1)))
+        self.blink = _blinks(next(streams), num_frames)
+        across = curve(8, 40, lambda r: float(r.normal(0, 7)), sharp=True)
+        down = curve(8, 40, lambda r: float(r.normal(0, 3)), sharp=True)
+        self.gaze = np.radians(np.stack([across, down], axis=1))
+        self.key = exposure * contrast * 1.3 * flicker
+        self.ambient = exposure * (1.0 - contrast) * np.ones(num_frames)
+        self.camera = np.stack([wander(0.5, 20, 60), wander(0.25, 20, 60)], axis=1)
 
 
 def _keyframes(

@@ -14,7 +14,7 @@ LEAST_AREA = 1e-4  # [px^2] smaller triangles are left out: they are edges or fo
 
 @dataclass(frozen=True)
 class Visible:
-    """What a picture shows of a mesh.
+    """The visible part of a mesh.
 
     Attributes:
         pixels: (n,) flat indices of the covered pixels, ascending.
@@ -28,7 +28,7 @@ class Visible:
 
 
 def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size: int) -> Visible:
-    """The nearest triangle at each pixel's centre. Triangles that are clockwise on the screen are seen, others not.
+    """Find the nearest triangle at each pixel's centre; only triangles that are clockwise on the screen are visible.
 
     Triangles are ordered by their mean depth, so they should be small against the distances between surfaces.
 
@@ -45,9 +45,9 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
     order = np.argsort(_levels(np.take(depth, corners).sum(axis=0)), kind="stable")  # far ones first
     corners = np.take(corners, order, axis=1)
     x, y = np.take(points, corners, axis=1)
-    left, top = np.ceil(np.maximum(_least(x), 0)), np.ceil(np.maximum(_least(y), 0))  # whole numbers as float32
-    wide = np.floor(np.minimum(_most(x), size - 1)) - left + 1
-    high = np.floor(np.minimum(_most(y), size - 1)) - top + 1
+    left, top = np.ceil(np.maximum(x.min(axis=0), 0)), np.ceil(np.maximum(y.min(axis=0), 0))  # whole numbers as float32
+    wide = np.floor(np.minimum(x.max(axis=0), size - 1)) - left + 1
+    high = np.floor(np.minimum(y.max(axis=0), size - 1)) - top + 1
 
     # Edge functions, >= 0 inside: cross(edge, pixel - start) = slope_x * x + slope_y * y + offset
     slope_x, slope_y = y - y[[1, 2, 0]], x[[1, 2, 0]] - x
@@ -95,22 +95,14 @@ def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: 
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
-    """Values as integers of 16 bits, which numpy sorts several times as fast; what is nearer than that is equal."""
+    """Values rounded to 16-bit integers, which numpy sorts several times as fast."""
     if not len(values):
         return values.astype(np.uint16)
     low, high = values.min(), values.max()
     return ((values - low) * (np.iinfo(np.uint16).max / max(high - low, 1e-9))).astype(np.uint16)
 
 
-def _least(corners: np.ndarray) -> np.ndarray:
-    return np.minimum(np.minimum(corners[0], corners[1]), corners[2])
-
-
-def _most(corners: np.ndarray) -> np.ndarray:
-    return np.maximum(np.maximum(corners[0], corners[1]), corners[2])
-
-
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Whole numbers from each of `starts` (n,), as many as `lengths` (n,) says, one after the other."""
+    """Consecutive integers from each of `starts` (n,), `lengths` (n,) many of each, concatenated."""
     ends = np.cumsum(lengths, dtype=np.int32)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum(), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Renders a clip: poses the person's mesh, shades and rasterizes it before the background, frame by frame."""
+"""Renders a clip frame by frame: poses the person's mesh, shades it, and rasterizes it before the background."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 
 from svfr.synthetic.background import Background
-from svfr.synthetic.identity import Identity, sample_identity
-from svfr.synthetic.motion import Motion, sample_motion
+from svfr.synthetic.curves import power
+from svfr.synthetic.identity import Identity
+from svfr.synthetic.motion import Motion
 from svfr.synthetic.raster import interpolate, rasterize
-from svfr.synthetic.shape import PIVOT, Shape, glasses, power
+from svfr.synthetic.shape import PIVOT, Shape
+from svfr.synthetic.template import glasses
 from svfr.synthetic.texture import Paint
 
 SUPERSAMPLING = 2
@@ -28,8 +30,8 @@ class RenderedClip:
     """A rendered talking head.
 
     Attributes:
-        frames: (f, size, size, 3) uint8 RGB, 25 a second.
-        landmarks: (f, 68, 2) float32 iBUG points [px], image left first; hidden ones too.
+        frames: (f, size, size, 3) uint8 RGB, at `FPS`.
+        landmarks: (f, 68, 2) float32 iBUG points [px], image left first; hidden ones included.
         identity: the number of the person.
     """
 
@@ -51,15 +53,11 @@ def render_clip(seed: int, num_frames: int, size: int, identity: int | None = No
         ValueError: a number out of its range.
     """
     identity = seed if identity is None else identity
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("num_frames", num_frames, 1),
-        ("size", size, 16),
-        ("identity", identity, 0),
-    ):
+    limits = {"seed": (seed, 0), "num_frames": (num_frames, 1), "size": (size, 16), "identity": (identity, 0)}
+    for name, (value, least) in limits.items():
         if value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
-    person, motion = sample_identity(identity), sample_motion(seed, num_frames)
+    person, motion = Identity(identity), Motion(seed, num_frames)
     scene = _Scene(person, np.random.default_rng([seed, 2]), size)
     rendered = [scene.frame(motion, index) for index in range(num_frames)]
     frames, landmarks = zip(*rendered, strict=True)
@@ -127,7 +125,7 @@ class _Scene:
         return (position[:2] * zoom + origin).astype(np.float32)
 
     def _shade(self, position: np.ndarray, motion: Motion, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Light on each vertex of a posed (3, r, c) grid and its shine, both flat."""
+        """Diffuse light and highlight at each vertex of a posed (3, r, c) grid, both (r * c,)."""
         normal = _normals(position).reshape(3, -1)
         light = motion.light[index].astype(np.float32)
         half = light + np.array([0, 0, 1], dtype=np.float32)
@@ -139,7 +137,7 @@ class _Scene:
         return np.sqrt(amount), 0.09 * 255 * shine
 
     def _draw(self, points: np.ndarray, depth: np.ndarray, values: np.ndarray, behind: np.ndarray) -> np.ndarray:
-        """Supersampled picture, uint8: the mesh (2, v) with its values (4, v) before a background."""
+        """Draw the mesh, points (2, v) with values (4, v), before a background: supersampled picture, uint8."""
         visible = rasterize(points, depth, self.shape.triangles, self.large)
         u, v, light, shine = interpolate(visible, values, points, self.large)
         colour = _lookup(self.paint.picture, u, v)
@@ -188,7 +186,7 @@ def _rotation(pose: np.ndarray) -> np.ndarray:
 
 
 def _pose(position: np.ndarray, follow: np.ndarray, rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Positions (3, ...) turned about the pivot as far as they follow, and shifted; float32."""
+    """Positions (3, ...) turned about the pivot by their share `follow`, and shifted; float32."""
     pivot = PIVOT[:, None]
     flat = position.reshape(3, -1)
     turned = rotation.astype(np.float32) @ (flat - pivot.astype(np.float32))

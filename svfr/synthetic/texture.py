@@ -1,23 +1,12 @@
-"""The colours of a rendered person, painted into the atlas once a clip, and the eyes, painted once a frame."""
+"""The colours of a rendered person, painted into the atlas once per clip; the eyes once per frame."""
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from svfr.synthetic import atlas
+from svfr.synthetic.curves import bump, noise, power, smoothstep
 from svfr.synthetic.identity import Identity
-from svfr.synthetic.shape import (
-    MOUTH_Y,
-    brow_line,
-    bump,
-    hairline,
-    lids,
-    lower_lip,
-    power,
-    smoothstep,
-    template_x,
-    upper_lip,
-)
+from svfr.synthetic.template import MOUTH_Y, brow_line, hairline, lids, lower_lip, template_x, upper_lip
 
 IRIS = 0.185  # radius (iris 11.7 mm, eyes 63 mm apart)
 EYEBALL = 0.38  # radius
@@ -25,25 +14,14 @@ SCLERA = (0.84, 0.82, 0.80)
 TEETH = (0.88, 0.85, 0.78)
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int], octaves: int = 1) -> np.ndarray:
-    """Smooth noise (rows, columns) float32, about normal; `cells` along rows and columns, doubled each octave.
-
-    The picture at another shape is the same.
-    """
-    total = np.zeros(shape, dtype=np.float32)
-    for octave in range(octaves):
-        grid = rng.normal(size=(cells[0] * 2**octave + 1, cells[1] * 2**octave + 1)).astype(np.float32)
-        total += cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC) * 0.6**octave
-    return total
-
-
 class Paint:
     """The atlas of a person.
 
     Args:
-        identity: who.
+        identity: the person.
         clothes: (3,) RGB in [0, 1].
-        density: texels a unit.
+        collar: depth of the neckline at the front, in head units.
+        density: texels per unit.
 
     Attributes:
         picture: (rows, columns, 3) uint8 RGB; `open_eyes` changes it in place.
@@ -58,7 +36,7 @@ class Paint:
         self._put(atlas.MOUTH, self._mouth())
         self._put(atlas.EAR, self._ear())
         self._put(atlas.HAIR, self._hanging_hair(rng))
-        self._put(atlas.INSIDE, self._inside_hair())
+        self._put(atlas.INSIDE, _planes(identity.hair * 0.35))
         self._put(atlas.BODY, self._body(rng, clothes, collar))
         self._eyes = self._prepare_eyes()
 
@@ -74,8 +52,7 @@ class Paint:
         x = np.where(np.cos(angle) > 0, x, np.sign(x) * 9)
         side = np.abs(x)
         eye_x = 1.0 + i.eye_spacing
-        shape = (y.shape[0], y.shape[1])
-        mottled = noise(rng, shape, (10, 16), 4)
+        mottled = noise(rng, y.shape, (10, 16), 4)
         light = 1 + 0.022 * mottled
         # Crevices get less light
         light -= 0.20 * bump(side, y, eye_x - 0.38, -0.1, 0.28, 0.3)  # inner eye corners
@@ -89,7 +66,7 @@ class Paint:
         fold = np.exp(-(((side - fold_x) / 0.07) ** 2)) * smoothstep(1.2, 1.5, y) * smoothstep(2.3, 1.9, y)
         light -= (0.14 + 0.14 * i.age) * fold
         wrinkled = max(0.0, i.age - 0.4)
-        lines = power(np.sin(y * 26 + 0.6 * noise(rng, shape, (3, 8))), 8)
+        lines = power(np.sin(y * 26 + 0.6 * noise(rng, y.shape, (3, 8))), 8)
         light -= 0.16 * wrinkled * lines * bump(x, y, 0, -1.25, 1.1, 0.35)
         crow = power(np.sin((y + 0.3 * (side - eye_x)) * 30), 6)
         light -= 0.14 * wrinkled * crow * bump(side, y, eye_x + 0.62, 0.08, 0.14, 0.25)
@@ -98,7 +75,7 @@ class Paint:
         red = 0.5 * bump(side, y, 1.25, 0.95, 0.5, 0.4) + 0.35 * bump(x, y, 0, 1.25, 0.3, 0.25)
         colour *= 1 - i.blush * red * _planes((0.0, 0.10, 0.09))
         if i.freckles:
-            dots = smoothstep(1.3, 1.9, noise(rng, shape, (90, 150)))
+            dots = smoothstep(1.3, 1.9, noise(rng, y.shape, (90, 150)))
             where = bump(side, y, 0.9, 0.8, 0.9, 0.6) * i.freckles
             colour *= 1 - dots * where * _planes((0.25, 0.35, 0.4))
         colour = self._lips(colour, x, y, rng)
@@ -122,7 +99,7 @@ class Paint:
         inside = np.where(np.abs(x) < i.mouth_width, above + below, -1)
         soft = 0.03 + 0.02 * i.masculine
         cover = smoothstep(0, soft, inside) * (0.75 if i.masculine else 0.92)
-        grain = 1 + 0.04 * noise(rng, (x.shape[0], x.shape[1]), (30, 260))
+        grain = 1 + 0.04 * noise(rng, x.shape, (30, 260))
         shade = (1 - np.float32(0.14) * (y <= MOUTH_Y)) * grain
         colour = _mix(colour, _planes(i.lips) * shade, cover)
         seam = np.exp(-(((y - MOUTH_Y) / 0.03) ** 2)) * smoothstep(i.mouth_width * 1.04, i.mouth_width * 0.9, np.abs(x))
@@ -133,7 +110,6 @@ class Paint:
         if i.beard == "none":
             return colour
         side = np.abs(x)
-        shape = (y.shape[0], y.shape[1])
         edge = np.interp(side, [0, 0.55, 0.95, 1.4, 1.8, 2.1, 2.4], [1.62, 1.64, 1.85, 1.75, 1.0, 0.3, 0.0])
         full = smoothstep(0.0, 0.25, y - edge.astype(np.float32)) * smoothstep(9, 8, side)
         moustache = smoothstep(1.64, 1.72, y) * smoothstep(MOUTH_Y, MOUTH_Y - 0.1, y) * smoothstep(1.0, 0.8, side)
@@ -143,8 +119,8 @@ class Paint:
         cover = {"stubble": full * 0.42, "moustache": moustache, "goatee": goatee, "full": full}[i.beard]
         inside = np.where(y <= MOUTH_Y, y - MOUTH_Y + upper_lip(i, x), MOUTH_Y + lower_lip(i, x) - y)
         cover = cover * smoothstep(0.05, -0.04, np.where(side < i.mouth_width, inside, -1))
-        cover = np.clip(cover * (0.85 + 0.12 * noise(rng, shape, (60, 110))), 0, 0.93)
-        strands = 1 + 0.16 * noise(rng, shape, (40, 200))
+        cover = np.clip(cover * (0.85 + 0.12 * noise(rng, y.shape, (60, 110))), 0, 0.93)
+        strands = 1 + 0.16 * noise(rng, y.shape, (40, 200))
         return _mix(colour, _planes(i.hair) * strands, cover)
 
     def _brows(self, colour: np.ndarray, side: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -153,17 +129,16 @@ class Paint:
         thickness = i.brow_thickness * np.clip(1.1 - 0.75 * t**2, 0.15, 1)
         distance = np.abs(y - brow_line(i, side)) / thickness
         cover = smoothstep(1.15, 0.55, distance) * smoothstep(-0.02, 0.14, t) * smoothstep(1.02, 0.8, t)
-        strands = 0.9 + 0.12 * noise(rng, (y.shape[0], y.shape[1]), (70, 240))
+        strands = 0.9 + 0.12 * noise(rng, y.shape, (70, 240))
         brow = _planes(i.hair * 0.75 + i.skin * 0.08)
         return _mix(colour, brow, np.clip(cover * strands, 0, 1) * (0.88 if i.masculine else 0.8))
 
     def _scalp(self, colour: np.ndarray, angle: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         i = self.identity
-        shape = (y.shape[0], y.shape[1])
-        ragged = 0.05 * noise(rng, shape, (6, 90), 2)
+        ragged = 0.05 * noise(rng, y.shape, (6, 90), 2)
         inside = hairline(i, angle).astype(np.float32) - y + ragged
-        strands = 0.13 * noise(rng, shape, (5, 120), 2) + 0.08 * noise(rng, shape, (8, 30))
-        curls = 0.16 * noise(rng, shape, (45, 70), 2)
+        strands = 0.13 * noise(rng, y.shape, (5, 120), 2) + 0.08 * noise(rng, y.shape, (8, 30))
+        curls = 0.16 * noise(rng, y.shape, (45, 70), 2)
         strands = 1 + strands + (curls - strands) * i.curls
         if i.hair_style == "bald":
             cover = 0.22 * smoothstep(-0.2, 0.4, inside) * (i.texture_seed % 3) / 2
@@ -195,26 +170,21 @@ class Paint:
 
     def _hanging_hair(self, rng: np.random.Generator) -> np.ndarray:
         _, y = atlas.HAIR.coordinates(self.density)
-        shape = (y.shape[0], y.shape[1])
-        strands = 0.95 + 0.13 * noise(rng, shape, (4, 90), 2) + 0.08 * noise(rng, shape, (6, 24))
+        strands = 0.95 + 0.13 * noise(rng, y.shape, (4, 90), 2) + 0.08 * noise(rng, y.shape, (6, 24))
         return _planes(self.identity.hair) * strands
-
-    def _inside_hair(self) -> np.ndarray:
-        return _planes(self.identity.hair * 0.35)
 
     def _body(self, rng: np.random.Generator, clothes: np.ndarray, collar: float) -> np.ndarray:
         i = self.identity
         degrees, y = atlas.BODY.coordinates(self.density)
-        shape = (y.shape[0], y.shape[1])
-        skin = _planes(i.skin) * (1 + 0.02 * noise(rng, shape, (8, 8), 2) - 0.42 * smoothstep(3.9, 2.9, y))
+        skin = _planes(i.skin) * (1 + 0.02 * noise(rng, y.shape, (8, 8), 2) - 0.42 * smoothstep(3.9, 2.9, y))
         angle = np.radians(degrees)
         edge = 3.75 + collar * np.clip(np.cos(angle), 0, 1) ** 3
-        folds = 1 + 0.07 * noise(rng, shape, (5, 12), 2)
+        folds = 1 + 0.07 * noise(rng, y.shape, (5, 12), 2)
         hem = 1 - 0.35 * np.exp(-(((y - edge) / 0.06) ** 2))
         return _mix(skin, _planes(clothes) * (folds * hem), smoothstep(-0.03, 0.03, y - edge))
 
     def _prepare_eyes(self) -> dict[str, np.ndarray]:
-        """What stays the same about the eyes: their n texels, these when shut, and their coordinates."""
+        """What is the same in all frames: the eyes' n texels, their colours when shut, and their coordinates."""
         i = self.identity
         degrees, y = atlas.HEAD.coordinates(self.density)
         x = template_x(i, np.radians(degrees[:1]), y[:, :1]).astype(np.float32)
@@ -238,7 +208,7 @@ class Paint:
 
         Args:
             blink: 0 open, 1 shut.
-            gaze: (2,) angles to image right and down against the head [rad].
+            gaze: (2,) angles to image right and down, relative to the head [rad].
             light: (3,) unit vector towards the light in the head's axes, for the spark on the eye.
         """
         i = self.identity
@@ -274,12 +244,12 @@ class Paint:
 
 
 def _mix(under: np.ndarray, over: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Planes `under` with `over` laid on them, `share` (rows, columns) of it."""
+    """Blend planes: `over` with opacity `share` (rows, columns) on `under`."""
     return under + (over - under) * share
 
 
 def _planes(colour: ArrayLike) -> np.ndarray:
-    """(3, 1, 1) float32 of a colour: one plane each of red, green and blue, so that numpy's inner loops are long."""
+    """A colour as (3, 1, 1) float32: planes of red, green and blue, so that numpy's inner loops are long."""
     return np.asarray(colour, dtype=np.float32).reshape(3, 1, 1)
 
 

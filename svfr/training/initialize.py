@@ -6,56 +6,49 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
+from svfr.config import ConfigError
 from svfr.models.components import Components, ModelSettings, assemble, load_folder, load_released
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.sources import find_model, find_released, find_svd
 from svfr.models.unet import LATENTS_IN, widen_conv_in
 from svfr.models.weights import WeightsError, load_iresnet, load_part, read_config
+from svfr.training.settings import TrainConfig
 
 
-def initialize(
-    source: str, seed: int, *, arcface: str | None, latent_transformer: bool, landmark_predictor: bool
-) -> Components:
-    """The networks that training starts from, in float32 on the CPU.
+def initialize(config: TrainConfig) -> Components:
+    """The networks that training starts from, in float32 on the CPU; their settings say what they are trained for.
 
-    Args:
-        source: SVD's folder or Hub id, the released SVFR ("released" or its folder), or weights of ours ("demo", a
-            folder, a Hub id); a part of ours that has a configuration and no weights is initialized at random.
-        seed: of all that is initialized at random.
-        arcface: checkpoint of the ID network; needed for SVD, which has none, and for nothing else.
-        latent_transformer: whether there is to be a latent transformer T_l.
-        landmark_predictor: whether there is to be a landmark predictor P_lm.
+    A part of ours that has a configuration and no weights, and a head that is needed and not there, is initialized at
+    random from the seed. A head that no loss needs is left out.
 
     Raises:
-        WeightsError: nothing there, or something else.
+        ConfigError: `init_from` is not given.
+        WeightsError: nothing there, or something else, or `arcface` does not fit it.
+        ValueError: the networks cannot halve `data.size` as often as they need to.
     """
+    source, arcface = config.init_from, config.arcface
+    if source is None:
+        raise ConfigError("init_from is not given: SVD's folder, released, demo, or a folder of weights")
     svd = find_svd(source)
     if arcface is not None and svd is None:
         raise WeightsError(f"arcface={arcface}: {source} has an ID network of its own; leave arcface out")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(config.seed)
         if svd is not None:
             components = _from_svd(svd, arcface)
         elif (released := find_released(source)) is not None:
             components = load_released(*released, dtype=torch.float32)
         else:
-            components = load_folder(find_model(source), seed=seed)
+            components = load_folder(find_model(source), seed=config.seed)
         model = components.model
         width = model.unet.config.block_out_channels[-1]
-        if not latent_transformer:
-            model.latent_transformer = None
-        elif model.latent_transformer is None:
-            model.latent_transformer = LatentTransformer(width)
-        if not landmark_predictor:
-            model.landmark_predictor = None
-        elif model.landmark_predictor is None:
-            model.landmark_predictor = LandmarkPredictor(width)
-    return components
-
-
-def use_for(components: Components, size: int, clip_length: int) -> None:
-    """Note in the settings what the weights are trained for: the side of the frames [px] and the frames of a clip."""
+        model.latent_transformer = (model.latent_transformer or LatentTransformer(width)) if config.lambda_ulr else None
+        model.landmark_predictor = (
+            (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
+        )
+    size, clip_length = components.check_size(config.data.size), config.data.num_frames
     components.settings = replace(components.settings, size=size, clip_length=clip_length, untrained=False)
+    return components
 
 
 def _from_svd(folder: Path, arcface: str | None) -> Components:

@@ -1,18 +1,19 @@
 """The training losses of SVFR, Eq. 1 to 4 (pure functions). Shapes: b videos, f frames, c channels, h x w, n rows."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("edm", "epsilon")
-DENOMINATORS = ("standard", "printed")
+Weighting = Literal["edm", "epsilon"]
+Denominator = Literal["standard", "printed"]
 # Wing loss, Feng et al. 2018: w = 10 px, epsilon = 2 px at 256 px. Assumption: SVFR, which names no values, uses these.
 WING_WIDTH = 10 / 256
 WING_CURVATURE = 2 / 256
 
 
-def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: str) -> Tensor:
+def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: Weighting) -> Tensor:
     """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1).
 
     Args:
@@ -25,15 +26,13 @@ def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: st
     Returns:
         Scalar mean over all elements.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting '{weighting}': choose from {', '.join(WEIGHTINGS)}")
     error = (denoised.float() - clean.float()).square().flatten(1).mean(dim=1)  # (b,)
-    weight = sigma.square().reciprocal() + (1 if weighting == "edm" else 0)
+    weight = sigma.square().reciprocal() + {"edm": 1, "epsilon": 0}[weighting]
     return (weight * error).mean()
 
 
 def ulr_loss(
-    features: Tensor, video_ids: Tensor, frame_ids: Tensor, temperature: float, denominator: str = "standard"
+    features: Tensor, video_ids: Tensor, frame_ids: Tensor, temperature: float, denominator: Denominator = "standard"
 ) -> Tensor:
     """Contrastive unified latent regularization (SVFR, Eq. 2).
 
@@ -51,8 +50,6 @@ def ulr_loss(
         Scalar mean over rows of the mean over their positives; rows without a positive or a negative don't count. 0,
         with zero gradient, if there is none.
     """
-    if denominator not in DENOMINATORS:
-        raise ValueError(f"denominator '{denominator}': choose from {', '.join(DENOMINATORS)}")
     features = torch.nn.functional.normalize(features.float(), dim=-1)
     logits = features @ features.T / temperature  # (n, n)
     same_video = video_ids[:, None] == video_ids
@@ -69,12 +66,7 @@ def ulr_loss(
 
 
 def facial_prior_loss(
-    landmarks: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    width: float = WING_WIDTH,
-    curvature: float = WING_CURVATURE,
-    num_valid: float | Tensor | None = None,
+    landmarks: Tensor, target: Tensor, valid: Tensor, num_valid: float | Tensor | None = None
 ) -> Tensor:
     """Wing loss of the predicted landmarks (SVFR, Eq. 3), with C = w - w ln(1 + w / epsilon), so that it is continuous.
 
@@ -82,8 +74,6 @@ def facial_prior_loss(
         landmarks: (..., 68, 2) predicted, as fractions of the frame's sides.
         target: (..., 68, 2) in the same unit.
         valid: (...) bool; frames whose landmarks are reliable. The others don't count.
-        width: w, where the logarithm ends.
-        curvature: epsilon.
         num_valid: number of frames to take the mean over, instead of that of `valid`: with several processes, their
             mean, so that the average of their gradients is the gradient of the whole batch.
 
@@ -91,24 +81,9 @@ def facial_prior_loss(
         Scalar mean over coordinates of valid frames; 0 if there is none.
     """
     distance = (landmarks.float() - target.float()).abs()
-    offset = width - width * math.log1p(width / curvature)
-    wing = torch.where(distance < width, width * torch.log1p(distance / curvature), distance - offset)
+    offset = WING_WIDTH - WING_WIDTH * math.log1p(WING_WIDTH / WING_CURVATURE)
+    near = WING_WIDTH * torch.log1p(distance / WING_CURVATURE)
+    wing = torch.where(distance < WING_WIDTH, near, distance - offset)
     frame_losses = wing.mean(dim=(-2, -1)) * valid
     count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
     return frame_losses.sum() / count.clamp(min=1e-9)
-
-
-def total_loss(
-    noise: Tensor, ulr: Tensor | None, prior: Tensor | None, lambda_ulr: float, lambda_prior: float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L = L_noise + lambda1 L_ULR + lambda2 L_prior (SVFR, Eq. 4); a term that is None is left out.
-
-    Returns:
-        The total, and its detached parts by name, not weighted.
-    """
-    total, parts = noise, {"loss_noise": noise.detach()}
-    if ulr is not None:
-        total, parts["loss_ulr"] = total + lambda_ulr * ulr, ulr.detach()
-    if prior is not None:
-        total, parts["loss_prior"] = total + lambda_prior * prior, prior.detach()
-    return total, {"loss": total.detach(), **parts}

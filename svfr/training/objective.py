@@ -1,7 +1,6 @@
 """What one training step computes: from a batch of clips to the loss of SVFR (Sec. 4, Eq. 4)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 from svfr.data.dataset import Sample
 from svfr.models.components import Components
 from svfr.models.svfr import SVFR
-from svfr.training.losses import denoising_loss, facial_prior_loss, total_loss, ulr_loss
+from svfr.training.losses import denoising_loss, facial_prior_loss, ulr_loss
+from svfr.training.settings import TrainConfig
 
-Gather = Callable[[Tensor], Tensor]  # rows of all processes, with gradients
-EncodeClean = Callable[[Sample], tuple[Tensor, Tensor]]
+Gather = Callable[[Tensor], Tensor]  # rows of all processes, in the same order on each, with gradients
 
 
 class Targets(NamedTuple):
@@ -63,113 +62,92 @@ class TrainedModel(nn.Module):
         )
 
 
-@dataclass(frozen=True)
 class Objective:
     """The loss of a batch.
 
-    Attributes:
-        weighting: of the denoising loss, see `denoising_loss`.
-        sigma_mean: mean of ln(sigma).
-        sigma_std: its standard deviation.
-        lambda_ulr: of Eq. 4.
-        lambda_prior: of Eq. 4.
-        temperature: of Eq. 2.
-        denominator: of Eq. 2.
+    Args:
+        config: weights and shapes of the terms, distribution of the noise levels.
+        components: whose frozen networks encode the batch.
+        gather: of the terms that compare or count over all processes.
     """
 
-    weighting: str
-    sigma_mean: float
-    sigma_std: float
-    lambda_ulr: float
-    lambda_prior: float
-    temperature: float
-    denominator: str
+    def __init__(self, config: TrainConfig, components: Components, gather: Gather = lambda rows: rows) -> None:
+        self.config = config
+        self.components = components
+        self.gather = gather
+
+    def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 4 of a batch, by a `TrainedModel`, wrapped or not.
+
+        Returns:
+            The total, and its detached parts by name, not weighted. With several processes, the mean of their
+            gradients is the gradient of the whole batch.
+        """
+        targets = self.prepare(batch)
+        return self.loss(model(targets), targets, batch)
 
     @torch.no_grad()
-    def prepare(self, components: Components, batch: Sample, encode_clean: EncodeClean | None = None) -> Targets:
+    def prepare(self, batch: Sample) -> Targets:
         """Encode a batch by the frozen networks and draw its noise from the samples' seeds.
 
         All views of a clip share the noise level and the noise, so that their features differ by the degradation alone.
-
-        Args:
-            components: the networks.
-            batch: the clips.
-            encode_clean: latents of the clean frames (b, f, c, h, w) and of the references (b, c, h, w), not scaled;
-                None: by the VAE. See `svfr.data.latent_cache`.
         """
-        device = components.device
+        device, id_encoder, encode = self.components.device, self.components.id_encoder, self.components.encode
         num_clips, num_views, num_frames = batch.lq.shape[:3]
-        encode = components.encode
-        if encode_clean is None:
-            gt, ref = encode(batch.gt.flatten(0, 1)).unflatten(0, (num_clips, num_frames)), encode(batch.reference)
-        else:
-            gt, ref = (latents.to(device) for latents in encode_clean(batch))
-        clean = gt * components.vae.config.scaling_factor  # (b, f, c, h, w)
+        clean = encode(batch.gt.flatten(0, 1)).unflatten(0, (num_clips, num_frames))  # (b, f, c, h, w)
+        clean = clean * self.components.vae.config.scaling_factor
         lq = encode(batch.lq.flatten(0, 2)).unflatten(0, (-1, num_frames))  # (b k, f, c, h, w)
         has_reference = batch.has_reference.to(device).float()
-        ref = ref * has_reference[:, None, None, None]
-        sigma, noise = self.draw(batch.seed, tuple(clean.shape[1:]))
+        ref = encode(batch.reference) * has_reference[:, None, None, None]  # (b, c, h, w)
+        sigma, noise = self.draw_noise(batch.seed, tuple(clean.shape[1:]))
         noisy = clean + sigma.to(device)[:, None, None, None, None] * noise.to(device)
 
         def per_view(x: Tensor) -> Tensor:
             return x.to(device).repeat_interleave(num_views, dim=0)
 
-        id_features = components.id_encoder(batch.id_face.to(device, components.id_encoder.dtype)).feature_map.float()
         return Targets(
             clean=per_view(clean),
             noisy=per_view(noisy),
             lq=lq,
             ref=per_view(ref),
-            id_features=per_view(id_features),
+            id_features=per_view(id_encoder(batch.id_face.to(device, id_encoder.dtype)).feature_map.float()),
             has_reference=per_view(has_reference),
             sigma=per_view(sigma),
             task_prompt=batch.task_prompts.flatten(0, 1).to(device),
         )
 
-    def draw(self, seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def draw_noise(self, seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Noise level (b,) and standard normal noise (b, *shape) of samples; each depends on its own seed alone."""
         sigmas, noises = [], []
         for seed in seeds.tolist():
             generator = torch.Generator().manual_seed(seed)
-            sigmas.append((torch.randn((), generator=generator) * self.sigma_std + self.sigma_mean).exp())
+            sigmas.append((torch.randn((), generator=generator) * self.config.sigma_std + self.config.sigma_mean).exp())
             noises.append(torch.randn(shape, generator=generator))
         return torch.stack(sigmas), torch.stack(noises)
 
-    def loss(
-        self, outputs: Outputs, targets: Targets, batch: Sample, gather: Gather = lambda rows: rows
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 4 of a batch.
-
-        Args:
-            outputs: of `TrainedModel`.
-            targets: of `prepare`.
-            batch: the clips.
-            gather: the rows of all processes, in the same order on each, with gradients.
-
-        Returns:
-            The total, and its detached parts by name. With several processes, the mean of their gradients is the
-            gradient of the whole batch.
-        """
+    def loss(self, outputs: Outputs, targets: Targets, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 4, L = L_noise + lambda1 L_ULR + lambda2 L_prior, of what the model gave for the targets of a batch."""
+        config, device = self.config, outputs.denoised.device
         num_views, num_frames = batch.lq.shape[1:3]
-        noise = denoising_loss(outputs.denoised, targets.clean, targets.sigma, self.weighting)
-        ulr = prior = None
+        total = denoising_loss(outputs.denoised, targets.clean, targets.sigma, config.weighting)
+        parts = {"loss_noise": total}
         if outputs.task_features is not None:
-            device = outputs.task_features.device
             video_ids = batch.video_id.to(device).repeat_interleave(num_views * num_frames)
             # Two clips of one video show different frames: a frame is known by its sample's seed and its place.
             frame_ids = batch.seed.to(device)[:, None] % 2**40 * 2**16 + torch.arange(num_frames, device=device)
-            frame_ids = frame_ids.repeat_interleave(num_views, dim=0).flatten()
-            ulr = ulr_loss(
-                gather(outputs.task_features.flatten(0, 1)),
-                gather(video_ids),
-                gather(frame_ids),
-                self.temperature,
-                self.denominator,
+            parts["loss_ulr"] = ulr_loss(
+                self.gather(outputs.task_features.flatten(0, 1)),
+                self.gather(video_ids),
+                self.gather(frame_ids.repeat_interleave(num_views, dim=0).flatten()),
+                config.ulr_temperature,
+                config.ulr_denominator,
             )
+            total = total + config.lambda_ulr * parts["loss_ulr"]
         if outputs.landmarks is not None:
-            valid = batch.landmarks_valid.to(outputs.landmarks.device).repeat_interleave(num_views, dim=0)
-            landmarks = batch.landmarks.to(outputs.landmarks.device).repeat_interleave(num_views, dim=0)
+            valid = batch.landmarks_valid.to(device).repeat_interleave(num_views, dim=0)
+            landmarks = batch.landmarks.to(device).repeat_interleave(num_views, dim=0)
             # A process with few valid frames must not weigh as much as one with many.
-            num_valid = gather(valid.sum()[None].float()).mean()
-            prior = facial_prior_loss(outputs.landmarks, landmarks, valid, num_valid=num_valid)
-        return total_loss(noise, ulr, prior, self.lambda_ulr, self.lambda_prior)
+            num_valid = self.gather(valid.sum()[None].float()).mean()
+            parts["loss_prior"] = facial_prior_loss(outputs.landmarks, landmarks, valid, num_valid=num_valid)
+            total = total + config.lambda_prior * parts["loss_prior"]
+        return total, {"loss": total.detach(), **{name: part.detach() for name, part in parts.items()}}

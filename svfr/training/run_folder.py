@@ -1,32 +1,27 @@
-"""The folder of a training run: its settings, its metrics, its samples, checkpoints and weights."""
+"""The folder of a training run: its settings, metrics, samples, checkpoints and weights."""
 
 import fcntl
 import json
 import os
+import re
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from svfr.config import ConfigError, load, save
+from svfr.files import remove, replacing, sha256_of, write_json
 from svfr.training.settings import TrainConfig
 
-CONFIG, METRICS, PROVENANCE, LOCK = "config.yaml", "metrics.jsonl", "provenance.json", ".lock"
+CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.jsonl", "provenance.json"
+LOCK, CHECKSUMS = ".lock", "checksums.json"
 # Settings that may differ when a run goes on: they change its length, its pace and its records, not its numbers.
-FREE = (
-    "output_dir",
-    "max_steps",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "max_skipped",
-    "tracker",
-    "device",
-    "gradient_checkpointing",
-    "data.num_workers",
-    "data.max_broken_share",
-)
+LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
+PACE = ("device", "gradient_checkpointing", "data.num_workers")
+RECORDS = ("output_dir", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tracker")
+CHANGEABLE = (*LENGTH, *PACE, *RECORDS)
 
 
 class RunFolder:
@@ -49,16 +44,15 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path)
         if (self.path / CONFIG).is_file():
-            before = _flat(asdict(load(TrainConfig, self.path / CONFIG)))
-            for key, value in _flat(asdict(config)).items():
-                if key not in FREE and before.get(key) != value:
+            before = _by_key(load(TrainConfig, self.path / CONFIG))
+            for key, value in _by_key(config).items():
+                if key not in CHANGEABLE and before[key] != value:
                     raise ConfigError(
-                        f"{key}={value}: {self.path} holds a run with {key}={before.get(key)}; "
+                        f"{key}={value}: {self.path} holds a run with {key}={before[key]}; "
                         "set it to that to go on, or take another output_dir"
                     )
         save(config, self.path / CONFIG)
-        provenance = {"git_revision": git_revision(), "seed": config.seed}
-        (self.path / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n")
+        write_json(self.path / PROVENANCE, {"git_revision": git_revision(), "seed": config.seed})
 
     def describe(self, folder: Path) -> None:
         """Put the settings and the revision beside weights."""
@@ -68,17 +62,85 @@ class RunFolder:
     def cut_metrics(self, step: int) -> None:
         """Forget the metrics after a step, which the run that goes on from there writes again."""
         path = self.path / METRICS
-        if not path.is_file():
-            return
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        temporary = path.with_name(f".{METRICS}.partial")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
+        if path.is_file():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+            with replacing(path) as partial:
+                partial.write_text("".join(line + "\n" for line in kept))
 
     def add_metrics(self, step: int, values: dict[str, float]) -> None:
         """Append a line to metrics.jsonl."""
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def step_name(step: int) -> str:
+    """Name of the folder of a step."""
+    return f"step_{step:06d}"
+
+
+def find_steps(folder: Path) -> list[int]:
+    """Steps that have a finished folder, ascending."""
+    matches = [re.fullmatch(r"step_(\d+)", child.name) for child in folder.glob("step_*") if child.is_dir()]
+    return sorted(int(match[1]) for match in matches if match)
+
+
+@contextmanager
+def writing_step(folder: Path, step: int) -> Iterator[Path]:
+    """An empty folder to write a step into; it gets its name, with a checksum of each file, when the block ends well.
+
+    What interrupted writing left in `folder` is removed. Of several processes, one calls this.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written.
+    """
+    for rest in folder.glob(".step_*"):
+        remove(rest)
+    with replacing(folder / step_name(step)) as partial:
+        partial.mkdir()
+        yield partial
+        files = sorted(file for file in partial.rglob("*") if file.is_file())
+        write_json(partial / CHECKSUMS, {str(file.relative_to(partial)): sha256_of(file) for file in files})
+        for file in files:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())  # a name must not outlive its content in a power cut
+
+
+def find_newest(folder: Path, show: Callable[[str], None]) -> tuple[int, Path] | None:
+    """The newest step whose files are all as they were written, with its folder; `show` names those passed over."""
+    for step in reversed(find_steps(folder)):
+        newest = folder / step_name(step)
+        try:
+            sums = json.loads((newest / CHECKSUMS).read_text())
+            if all(sha256_of(newest / name) == digest for name, digest in sums.items()):
+                return step, newest
+        except (OSError, ValueError):
+            pass
+        show(f"{newest}: damaged, passed over")
+    return None
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all but the newest `count` steps."""
+    for step in find_steps(folder)[:-count]:
+        remove(folder / step_name(step))
+
+
+def git_revision() -> str | None:
+    """The revision of the code, with a + where it has been changed; None outside of a git checkout."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty=+",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -91,27 +153,12 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
-        raise ConfigError(
-            f"{folder}: process {file.read() or 'unknown'} is training there; end it, or take another output_dir"
-        ) from error
+        process, advice = file.read() or "unknown", "end it, or take another output_dir"
+        raise ConfigError(f"{folder}: process {process} is training there; {advice}") from error
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return file
-
-
-def git_revision() -> str | None:
-    """The revision of the code, with a + where it has been changed; None outside of a git checkout."""
-    folder = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _step_of(line: str) -> float:
@@ -121,11 +168,8 @@ def _step_of(line: str) -> float:
         return float("inf")  # half a line, of a process that was killed
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and key == "data":
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _by_key(config: TrainConfig) -> dict[str, Any]:
+    """The settings by the keys of the command line."""
+    values = asdict(config)
+    data = values.pop("data")
+    return values | {f"data.{key}": value for key, value in data.items()}

@@ -1,15 +1,15 @@
 """Settings of `scripts/train.py`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from svfr.config import ConfigError, check_at_least, check_choice
-
-# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
-TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+from svfr.config import ConfigError, check_at_least
+from svfr.data.dataset import SampleConfig
+from svfr.training.losses import Denominator, Weighting
 
 
 @dataclass
-class DataConfig:
+class DataConfig(SampleConfig):
     """What training reads. Exactly one of `manifests`, `images` and `rendered_clips` is given."""
 
     manifests: list[str] = field(default_factory=list)
@@ -18,25 +18,6 @@ class DataConfig:
     """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
     rendered_clips: int = 0
     """Rendered clips in place of footage: this many per epoch."""
-    size: int = 512
-    """Side of the square frames [px]."""
-    num_frames: int = 16
-    """Frames of a clip. Assumption: the released code's clip length at inference."""
-    num_views: int = 2
-    """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
-    task_weights: dict[str, float] = field(default_factory=dict)
-    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
-    preset: str = "svfr"
-    """Degradations of blind restoration, see svfr.data.degradations."""
-    reference_dropout: float = 0.5
-    """Share of samples without a reference (SVFR, Sec. 4.3)."""
-    flip: bool = True
-    """Mirror half of the samples."""
-    latent_cache: str | None = None
-    """Folder where the VAE's latents of clean frames are kept, in float16, 32 KiB a frame at 512 px; None encodes them
-    anew each time. After changing videos in place, remove it."""
-    max_broken_share: float = 0.05
-    """Training stops when more than this share of the files cannot be read."""
     num_workers: int = 4
     """Loader processes of each training process; 0 loads in the training process."""
     val_clips: int = 4
@@ -53,17 +34,10 @@ class DataConfig:
                 raise ConfigError(f"data.{name}={getattr(self, name)}: has to be at most 1")
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
-        if self.latent_cache is not None and self.rendered_clips:
-            raise ConfigError("data.latent_cache: rendered clips are not kept; give data.manifests or data.images")
         if self.images is not None and self.num_frames != 1:
             raise ConfigError("data.num_frames: has to be 1 for data.images")
         for tasks, weight in self.task_weights.items():
             check_at_least(f"data.task_weights.{tasks}", weight, 0)
-
-    @property
-    def resolved_task_weights(self) -> dict[str, float]:
-        """`task_weights`, or the default ones."""
-        return {tasks: weight for tasks, weight in (self.task_weights or TASK_WEIGHTS).items() if weight > 0}
 
 
 @dataclass
@@ -90,18 +64,18 @@ class TrainConfig:
     """Of AdamW."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises linearly."""
-    schedule: str = "constant"
-    """constant | cosine (falls to 0 at max_steps)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate after the warm-up; cosine falls to 0 at max_steps."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.9999
     """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
-    precision: str = "bf16"
-    """fp32 | bf16 | fp16: of the forward pass; the trained weights are float32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Of the forward pass and the frozen networks; the trained weights are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
-    weighting: str = "edm"
-    """edm (v-prediction) | epsilon (Eq. 1 as printed)."""
+    weighting: Weighting = "edm"
+    """Of the denoising loss: edm (v-prediction), or epsilon (Eq. 1 as printed)."""
     sigma_mean: float = 0.7
     """Mean of ln(sigma). Assumption: common in SVD fine-tuning."""
     sigma_std: float = 1.6
@@ -112,8 +86,8 @@ class TrainConfig:
     """Weight of the facial prior (SVFR, Sec. 5.3); 0 leaves it out, landmark predictor included."""
     ulr_temperature: float = 0.07
     """tau of Eq. 2. Assumption: the usual value of InfoNCE."""
-    ulr_denominator: str = "standard"
-    """standard (InfoNCE) | printed (Eq. 2: negatives only)."""
+    ulr_denominator: Denominator = "standard"
+    """Of Eq. 2: standard (InfoNCE), or printed (negatives only)."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -126,20 +100,14 @@ class TrainConfig:
     """Training stops after this many skipped steps in a row (gradients that are not finite, a loss that explodes)."""
     explosion: float = 20.0
     """A loss of more than this many times its running mean explodes."""
-    tracker: str = "tensorboard"
-    """tensorboard | wandb | none, beside metrics.jsonl; wandb's own WANDB_MODE=offline works."""
-    device: str = "auto"
-    """auto | cpu."""
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """What is written beside metrics.jsonl; wandb's own WANDB_MODE=offline works."""
+    device: Literal["auto", "cpu"] = "auto"
+    """An accelerator if there is one, or the CPU."""
     data: DataConfig = field(default_factory=DataConfig)
     """What is read."""
 
     def __post_init__(self) -> None:
-        check_choice("schedule", self.schedule, ("constant", "cosine"))
-        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
-        check_choice("weighting", self.weighting, ("edm", "epsilon"))
-        check_choice("ulr_denominator", self.ulr_denominator, ("standard", "printed"))
-        check_choice("tracker", self.tracker, ("tensorboard", "wandb", "none"))
-        check_choice("device", self.device, ("auto", "cpu"))
         for name in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):

@@ -1,25 +1,21 @@
-"""All that a run needs to go on where it stopped, and the moving average of its weights."""
+"""What a run needs to go on where it stopped: parts with a `state_dict`, whole and on the CPU, and `load_state_dict`.
 
-from collections.abc import Iterable
+Every process of a run has to call both; the number of processes may change between them.
+"""
+
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from svfr.models.svfr import SVFR
-from svfr.training.checkpoint import CheckpointError
-
-STATE = "training.pt"
-PREFIX = "model."  # of SVFR's parameters in `TrainedModel`
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+State = dict[str, Stateful]  # what changes with every step, by name
+RUNNING_MEAN = 0.98  # of the loss, for its explosions
 
 
 @dataclass
@@ -33,120 +29,94 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of the values since the last line of the metrics
     num_summed: int = 0
 
+    def add_step(self, values: dict[str, float] | None) -> None:
+        """Count a step and what it gave; None: it was skipped."""
+        self.step += 1
+        if values is None:
+            self.skipped += 1
+            self.skipped_in_row += 1
+            return
+        self.skipped_in_row = 0
+        previous = values["loss"] if self.mean_loss is None else self.mean_loss
+        self.mean_loss = RUNNING_MEAN * previous + (1 - RUNNING_MEAN) * values["loss"]
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        self.num_summed += 1
 
-class TrainState:
-    """Model, optimizer, schedule, moving average, generators and progress of a run.
+    def take_means(self) -> dict[str, float]:
+        """Means of the values since the last call; none if all steps were skipped."""
+        means = {name: total / self.num_summed for name, total in self.sums.items()}
+        self.sums, self.num_summed = {}, 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the numbers of a `state_dict`."""
+        self.__init__(**state)  # type: ignore[misc]
+
+
+class ModelAndOptimizer:
+    """Weights and optimizer, whole, whether they are split over processes or not.
 
     Args:
-        accelerator: that has prepared the model and the optimizer.
-        model: prepared.
-        optimizer: prepared.
-        schedule: of the learning rate.
-        ema_decay: of the moving average.
+        model: prepared by accelerate.
+        optimizer: of its parameters, itself and not accelerate's wrapper.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        ema_decay: float,
-    ) -> None:
-        self.accelerator = accelerator
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.schedule = schedule
-        self.ema = EMAModel(self._trained(), decay=ema_decay)
-        self.progress = Progress()
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, and the optimizer's moments by their names."""
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=self.options)
+        return {"model_state_dict": model, "optim_state_dict": optimizer}
 
-    def _trained_names(self) -> list[str]:
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        return [
-            name.removeprefix(PREFIX) for name, parameter in unwrapped.named_parameters() if parameter.requires_grad
-        ]
-
-    def update_ema(self) -> None:
-        """Let the moving average follow the weights, after a step."""
-        self.ema.step(self._trained())
-
-    def ema_weights(self) -> dict[str, Tensor]:
-        """The whole moving average by SVFR's parameter names, on the CPU. Every process has to call this."""
-        return dict(zip(self._trained_names(), map(whole, self.ema.shadow_params), strict=True))
-
-    def save(self, folder: Path) -> None:
-        """Write the state into a folder. Every process has to call this; the main one writes."""
-        model, optimizer = get_state_dict(self.model, _plain(self.optimizer), options=WHOLE)
-        generators = self.accelerator.gather(torch.get_rng_state()[None].to(self.accelerator.device)).cpu()
-        ema_weights = self.ema_weights()
-        if not self.accelerator.is_main_process:
-            return
-        scaler = self.accelerator.scaler
-        state = {
-            "model": model,
-            "optimizer": optimizer,
-            "schedule": self.schedule.state_dict(),
-            "ema": ema_weights,
-            "ema_step": self.ema.optimization_step,
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "generators": generators,
-            "progress": asdict(self.progress),
-        }
-        torch.save(state, folder / STATE)
-
-    def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote, also with another number of processes. Every process has to call this.
-
-        Raises:
-            CheckpointError: the state is of another model.
-        """
-        try:
-            state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-            set_state_dict(
-                self.model,
-                _plain(self.optimizer),
-                model_state_dict=state["model"],
-                optim_state_dict=state["optimizer"],
-                options=WHOLE,
-            )
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{folder / STATE}: of another model ({str(error).splitlines()[0]})") from error
-        self.schedule.load_state_dict(state["schedule"])
-        for shadow, name in zip(self.ema.shadow_params, self._trained_names(), strict=True):
-            _fill(shadow, state["ema"][name])
-        self.ema.optimization_step = state["ema_step"]
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if len(state["generators"]) == self.accelerator.num_processes:
-            # Of a view into a larger tensor, PyTorch crashes.
-            torch.set_rng_state(state["generators"][self.accelerator.process_index].clone())
-        self.progress = Progress(**state["progress"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a `state_dict`."""
+        set_state_dict(self.model, self.optimizer, **state, options=self.options)
 
 
-def load_trained(model: SVFR, weights: dict[str, Tensor]) -> None:
-    """Put `ema_weights` into a copy of the model."""
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in weights.items():
-            parameters[name].copy_(value)
+class MovingAverage:
+    """Exponential moving average of a model's parameters.
+
+    Args:
+        model: without the wrapper of DDP.
+        decay: rises to this from 0 over the first steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._average = EMAModel(self._parameters.values(), decay=decay)
+
+    def update(self) -> None:
+        """Follow the parameters, after a step."""
+        self._average.step(self._parameters.values())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averages by the parameters' names, whole and on the CPU. Every process has to call this."""
+        return dict(zip(self._parameters, map(gather_whole, self._average.shadow_params), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and how many steps are in them."""
+        return {"weights": self.weights(), "step": self._average.optimization_step}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a `state_dict`."""
+        self._average.optimization_step = state["step"]
+        for name, average in zip(self._parameters, self._average.shadow_params, strict=True):
+            whole = state["weights"][name]
+            if isinstance(average, DTensor):
+                whole = distribute_tensor(whole.to(average.device), average.device_mesh, average.placements)
+            average.copy_(whole)
 
 
-def _plain(optimizer: Optimizer) -> Iterable[Optimizer]:
-    """The optimizer itself, under accelerate's wrapper."""
-    return (getattr(optimizer, "optimizer", optimizer),)
-
-
-def whole(tensor: Tensor) -> Tensor:
+def gather_whole(tensor: Tensor) -> Tensor:
     """A copy on the CPU; of one that is split over processes, all of it. Every process has to call this."""
     gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return gathered.detach().cpu().clone()
-
-
-def _fill(tensor: Tensor, whole: Tensor) -> None:
-    if isinstance(tensor, DTensor):
-        whole = distribute_tensor(whole.to(tensor.device), tensor.device_mesh, tensor.placements)
-    with torch.no_grad():
-        tensor.copy_(whole)

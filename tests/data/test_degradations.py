@@ -78,13 +78,11 @@ def test_bounds_of_the_crf_that_the_sources_state() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_parameters_survive_json_and_give_the_same_clip_again(name: str) -> None:
+def test_parameters_written_down_give_the_same_clip_again(name: str) -> None:
     drawn = PRESETS[name].sample(np.random.default_rng(3), 64)
-    line = drawn.to_json()
-    assert "\n" not in line
-    assert json.loads(line)["preset"] == name
-    assert Degradation.from_json(line) == drawn
-    np.testing.assert_array_equal(apply(drawn), apply(Degradation.from_json(line)))
+    again = Degradation(**json.loads(json.dumps(dataclasses.asdict(drawn))))
+    assert again.preset == name
+    np.testing.assert_array_equal(apply(drawn), apply(again))
     assert (apply(drawn) != apply(drawn, seed=1)).any()
 
 

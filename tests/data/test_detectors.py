@@ -25,10 +25,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SVFR_NETWORKS", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
-    def refuse(*_: Any, **__: Any) -> None:
+    def refuse(_: object) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("svfr.networks._download", refuse)
     return tmp_path
 
 

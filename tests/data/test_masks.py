@@ -2,13 +2,13 @@ import cv2
 import numpy as np
 import pytest
 
-from svfr.data.masks import Stroke, brush_mask, brush_strokes, mask_clip, paint
+from svfr.data.masks import Stroke, brush_strokes, mask_clip, paint
 
 
 @pytest.mark.parametrize("size", [256, 64])
 def test_coverage_is_that_of_gpens_masks(size: int) -> None:
     rng, count = np.random.default_rng(0), 1500
-    shares = [100 * (brush_mask((size, size), rng) > 0).mean() for _ in range(count)]
+    shares = [100 * (mask_clip(1, (size, size), rng) > 0).mean() for _ in range(count)]
     assert np.mean(shares) == pytest.approx(19.8, abs=3.5 * np.std(shares) / np.sqrt(count))
     low, high = np.percentile(shares, [5, 95])
     assert low == pytest.approx(3.9, abs=0.8)
@@ -39,12 +39,12 @@ def test_strokes_have_gpens_parameters() -> None:
 
 
 def test_values_size_and_seed() -> None:
-    mask = brush_mask((48, 96), np.random.default_rng(1))
-    assert mask.shape == (48, 96)
+    mask = mask_clip(1, (48, 96), np.random.default_rng(1))
+    assert mask.shape == (1, 48, 96)
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) == {0, 255}
-    np.testing.assert_array_equal(mask, brush_mask((48, 96), np.random.default_rng(1)))
-    assert (mask != brush_mask((48, 96), np.random.default_rng(2))).any()
+    np.testing.assert_array_equal(mask, mask_clip(1, (48, 96), np.random.default_rng(1)))
+    assert (mask != mask_clip(1, (48, 96), np.random.default_rng(2))).any()
 
 
 @pytest.mark.parametrize("size", [512, 128])
@@ -58,7 +58,7 @@ def test_strokes_are_as_wide_as_they_say(size: int) -> None:
 def test_a_fixed_mask_is_the_same_on_all_frames() -> None:
     masks = mask_clip(3, (64, 64), np.random.default_rng(0))
     assert masks.shape == (3, 64, 64)
-    np.testing.assert_array_equal(masks, np.repeat(brush_mask((64, 64), np.random.default_rng(0))[None], 3, axis=0))
+    np.testing.assert_array_equal(masks, np.repeat(mask_clip(1, (64, 64), np.random.default_rng(0)), 3, axis=0))
 
 
 def test_a_moving_mask_follows_the_face() -> None:

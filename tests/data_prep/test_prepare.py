@@ -1,29 +1,31 @@
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import data_prep.frames
-import data_prep.track
+import data_prep.networks
 from data_prep import prepare
 from data_prep.records import read_step
 from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import probe
 from tests import clips
 from tests.assets import CLIPS, NETWORKS, needs_assets
-from tests.data_prep.check_collection import ROOT, WAYS, check, digest
+from tests.data_prep.collection import Made, make_collection
 
+ROOT = Path(__file__).resolve().parents[2]
 FAST = ["score=none", "landmarks=none", "recognizer=none", "processes=0", "write.size=64", "cut.min_frames=10"]
 
 
 @pytest.fixture
-def made_detector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def made_detector(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A detector of made faces in the place of the real ones; counts its calls."""
     calls = [0]
 
@@ -32,10 +34,8 @@ def made_detector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             calls[0] += 1
             return super().__call__(image)
 
-    monkeypatch.setattr(data_prep.frames, "load_detector", lambda *_: Counting())
-    data_prep.frames._detector.cache_clear()
-    yield calls
-    data_prep.frames._detector.cache_clear()
+    monkeypatch.setattr(data_prep.networks, "load_detector", lambda *_: Counting())
+    return calls
 
 
 @pytest.fixture
@@ -76,6 +76,15 @@ def by_source(output: Path) -> dict[str, list[Clip]]:
 def left_out(output: Path) -> dict[str, dict[str, Any]]:
     lines = (output / "rejected.jsonl").read_text().splitlines()
     return {item["source"]: item for item in map(json.loads, lines)}
+
+
+def digest(output: Path) -> str:
+    """Of all files of the output and their names."""
+    sums = hashlib.sha256()
+    for path in sorted(output.rglob("*")):
+        if path.is_file() and path.name != ".lock":
+            sums.update(f"{path.relative_to(output)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return sums.hexdigest()
 
 
 def test_all_steps(raw: Path, tmp_path: Path, made_detector: list[int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +210,7 @@ def test_wrong_calls_are_one_line(
 ) -> None:
     output = tmp_path / "out"
     for settings, steps, message in (
-        (("track.min_fase=3",), None, "prepare.py: track.min_fase: Key 'min_fase' not in"),
+        (("track.min_fase=3",), None, "prepare.py: track.min_fase: Key 'min_fase' is no setting"),
         (("score=fine",), None, "prepare.py: score=fine: choose from arniqa, none"),
         (("quality.keep=3",), None, "prepare.py: quality.min and quality.keep need a score: leave score=none out"),
         ((), "cut,dance", "prepare.py: --steps: unknown step 'dance'"),
@@ -226,7 +235,7 @@ def test_missing_networks_are_one_line(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SVFR_NETWORKS", raising=False)
     monkeypatch.setattr("svfr.networks._download", _offline)
-    data_prep.frames._detector.cache_clear()
+    data_prep.networks._load.cache_clear()
     assert run(raw, tmp_path / "out", "detector=yunet") == 2
     assert error(capsys).startswith("prepare.py: network 'yunet' (face detection")
     assert not (tmp_path / "out").exists()
@@ -257,9 +266,9 @@ def test_two_runs_at_once(
 
 FULL_DISK = """
 import resource, sys
-from data_prep import frames, prepare
+from data_prep import networks, prepare
 from tests.clips import MarkDetector
-frames.load_detector = lambda *_: MarkDetector()
+networks.load_detector = lambda *_: MarkDetector()
 for limit in (100, 1500, 3000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     assert prepare.main(sys.argv[1:]) == 2, limit
@@ -284,12 +293,66 @@ def test_a_full_disk_is_one_line_and_nobodys_fault(raw: Path, tmp_path: Path, ma
 # ---- the real thing ----
 
 
+COLLECTION = ["detector=yunet", "recognizer=none", "landmarks=none", "score=none"]
+COLLECTION += ["cut.min_frames=10", "write.size=64", "time_limit=60"]
+
+
 @needs_assets
 @pytest.mark.slow
 def test_a_collection_comes_out_right_however_it_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1 process, 2 processes killed three times, and Ray."""
     monkeypatch.setenv("SVFR_NETWORKS", str(NETWORKS))
-    assert check(tmp_path, 40, 3, ["detector=yunet", "landmarks=none", "recognizer=none"], WAYS) == []
+    made = make_collection(tmp_path / "raw", 40)
+    command = [f"source.path={tmp_path}/raw", *COLLECTION]
+    ways = {"one": ["processes=1"], "killed": ["processes=2"], "ray": ["engine=ray", "processes=2"]}
+    run_and_kill([*command, f"output={tmp_path}/killed", *ways["killed"]], tmp_path / "killed", [20, 60, 100])
+    for name, options in ways.items():
+        assert start([*command, f"output={tmp_path}/{name}", *options]).wait() == 1
+        assert wrong_files(tmp_path / name, made) == []
+    assert digest(tmp_path / "one") == digest(tmp_path / "killed") == digest(tmp_path / "ray")
+
+
+def start(command: list[str]) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "data_prep/prepare.py"), *command], env=environment, stderr=subprocess.DEVNULL
+    )
+
+
+def run_and_kill(command: list[str], output: Path, targets: list[int]) -> None:
+    """Start the command again and again, and kill it as soon as the steps have done so many inputs, and one more."""
+    for target in targets:
+        before = num_done(output)
+        process = start(command)
+        while num_done(output) < target or num_done(output) == before:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def num_done(output: Path) -> int:
+    """Inputs that all steps together have done so far."""
+    return sum(file.read_bytes().count(b"\n") for file in (output / "steps/journal").glob("[!.]*.jsonl"))
+
+
+def wrong_files(output: Path, made: dict[str, Made]) -> list[str]:
+    """Files of which something else came out than should have."""
+    rejected = [json.loads(line) for line in (output / "rejected.jsonl").read_text().splitlines()]
+    frames: dict[str, list[int]] = {}
+    for record in read_step(output, "write"):
+        frames.setdefault(record["source"], []).append(record["clip"]["num_frames"])
+    wrong = []
+    for source, file in made.items():
+        reasons = [item for item in rejected if item["source"] == source]
+        right = {
+            "good": frames.get(source) == [file.num_frames] and not reasons,
+            "bad": source not in frames and any(item["bad"] and item["reason"] for item in reasons),
+            "same": source not in frames and any("the same bytes as" in item["reason"] for item in reasons),
+        }
+        if not right[file.result]:
+            wrong.append(f"{source} ({file.kind}) gives {frames.get(source)}, {reasons}, not {file}")
+    return wrong
 
 
 @needs_assets

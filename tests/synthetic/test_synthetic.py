@@ -7,10 +7,10 @@ from svfr.data.detectors import YuNet
 from svfr.models.identity import ARCFACE_TEMPLATE
 from svfr.networks import NETWORKS
 from svfr.synthetic import TEST_SEEDS, RenderedClip, render_clip
-from svfr.synthetic.identity import sample_identity
-from svfr.synthetic.motion import sample_motion
+from svfr.synthetic.curves import power
+from svfr.synthetic.identity import Identity
+from svfr.synthetic.motion import Motion
 from svfr.synthetic.raster import interpolate, rasterize
-from svfr.synthetic.shape import power
 from tests.assets import NETWORKS as REAL_NETWORKS
 from tests.assets import needs_assets
 
@@ -21,7 +21,7 @@ def five(points: np.ndarray) -> np.ndarray:
 
 
 def frontal(seed: int, index: int) -> bool:
-    yaw, _, _ = np.degrees(np.abs(sample_motion(seed, index + 1).pose[index]))
+    yaw, _, _ = np.degrees(np.abs(Motion(seed, index + 1).pose[index]))
     return bool(yaw < 20)
 
 
@@ -79,11 +79,12 @@ def test_identity_and_the_rest_come_from_separate_streams() -> None:
     corners = np.s_[0, :12, :6]  # background only
     assert np.array_equal(base.frames[corners], other_person.frames[corners])
     assert not np.array_equal(base.frames[corners], other_seed.frames[corners])
-    assert str(sample_identity(5)) == str(sample_identity(5)) != str(sample_identity(6))
+    first, same, other = (str(vars(Identity(number))) for number in (5, 5, 6))
+    assert first == same != other
 
 
 def test_people_move_talk_and_blink() -> None:
-    motion = sample_motion(2, 250)
+    motion = Motion(2, 250)
     assert motion.blink.max() > 0.9
     assert (motion.blink == 0).mean() > 0.6
     assert np.ptp(motion.jaw) > 0.4
@@ -97,7 +98,7 @@ def test_people_move_talk_and_blink() -> None:
 
 
 def test_landmarks_follow_the_mouth() -> None:
-    motion = sample_motion(2, 100)
+    motion = Motion(2, 100)
     clip = render_clip(2, int(np.argmax(motion.jaw)) + 1, 64)
     gap = clip.landmarks[:, 66, 1] - clip.landmarks[:, 62, 1]
     assert np.corrcoef(gap, motion.jaw[: len(gap)])[0, 1] > 0.9

@@ -10,12 +10,13 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, multiprocessing, nn
 
 from svfr.data.dataset import Sample
-from svfr.training.loop import gatherer
+from svfr.training.loop import make_gather
 from svfr.training.objective import Objective, TrainedModel
+from svfr.training.settings import TrainConfig
 from tests import tiny
 
 VIEWS, FRAMES = 2, 3
-OBJECTIVE = Objective("edm", 0.7, 1.6, lambda_ulr=0.5, lambda_prior=1.0, temperature=0.5, denominator="standard")
+CONFIG = TrainConfig(lambda_ulr=0.5, lambda_prior=1.0, ulr_temperature=0.5)
 
 
 def made_batch(clips: slice) -> Sample:
@@ -35,10 +36,6 @@ def made_batch(clips: slice) -> Sample:
         "has_reference": torch.tensor([True, False]),
         "id_face": uniform(3, 112, 112),
         "video_id": torch.tensor([4, 9]),
-        "clip": torch.tensor([0, 1]),
-        "numbers": torch.arange(FRAMES).expand(2, -1),
-        "reference_number": torch.tensor([-1, -1]),
-        "mirrored": torch.tensor([False, False]),
         "seed": torch.tensor([123, 456]),
     }
     return Sample(**{name: value[clips] for name, value in batch.items()})
@@ -48,8 +45,7 @@ def gradients(accelerator: Accelerator, batch: Sample) -> dict[str, Tensor]:
     components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     model = accelerator.prepare(TrainedModel(components.model))
-    targets = OBJECTIVE.prepare(components, batch)
-    loss, _ = OBJECTIVE.loss(model(targets), targets, batch, gather=gatherer(accelerator))
+    loss, _ = Objective(CONFIG, components, make_gather(accelerator))(model, batch)
     accelerator.backward(loss)
     named = accelerator.unwrap_model(model).named_parameters()
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
@@ -90,9 +86,7 @@ def test_everything_that_is_trained_gets_a_gradient_and_nothing_that_is_frozen()
     components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     model: nn.Module = TrainedModel(components.model)
-    batch = made_batch(slice(0, 2))
-    targets = OBJECTIVE.prepare(components, batch)
-    OBJECTIVE.loss(model(targets), targets, batch)[0].backward()
+    Objective(CONFIG, components)(model, made_batch(slice(0, 2)))[0].backward()
     parameters = dict(components.model.named_parameters())
     assert all(p.grad is not None for p in parameters.values())
     for part in ("latent_transformer.", "landmark_predictor.", "unet.add_embedding.", "id_projector.", "unet.conv_in"):
@@ -111,16 +105,27 @@ def test_no_reference_means_no_gradient_for_the_id_projector() -> None:
     components = tiny.pipeline().parts
     components.model.requires_grad_(True).train()
     batch = made_batch(slice(1, 2))
-    targets = OBJECTIVE.prepare(components, batch)
-    assert not targets.ref.any()
-    OBJECTIVE.loss(TrainedModel(components.model)(targets), targets, batch)[0].backward()
+    objective = Objective(CONFIG, components)
+    assert not objective.prepare(batch).ref.any()
+    objective(TrainedModel(components.model), batch)[0].backward()
     assert all(not p.grad.any() for p in components.model.id_projector.parameters() if p.grad is not None)
 
 
 def test_views_of_a_clip_share_noise_and_depend_on_its_seed_alone() -> None:
-    components = tiny.pipeline().parts
-    both, second = (OBJECTIVE.prepare(components, made_batch(clips)) for clips in (slice(0, 2), slice(1, 2)))
+    objective = Objective(CONFIG, tiny.pipeline().parts)
+    both, second = (objective.prepare(made_batch(clips)) for clips in (slice(0, 2), slice(1, 2)))
     assert both.sigma[0] == both.sigma[1] != both.sigma[2]
     assert torch.equal(both.noisy[0], both.noisy[1])
     assert torch.equal(both.sigma[2:], second.sigma)
     assert torch.allclose(both.noisy[2:], second.noisy, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lambda_ulr", "lambda_prior"), [(0.0, 0.0), (0.01, 0.0), (0.0, 0.1), (0.01, 0.1)])
+def test_the_loss_is_the_weighted_sum_of_its_terms(lambda_ulr: float, lambda_prior: float) -> None:
+    components = tiny.pipeline().parts
+    objective = Objective(TrainConfig(lambda_ulr=lambda_ulr, lambda_prior=lambda_prior), components)
+    loss, parts = objective(TrainedModel(components.model), made_batch(slice(0, 2)))
+    expected = parts["loss_noise"] + lambda_ulr * parts["loss_ulr"] + lambda_prior * parts["loss_prior"]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(parts["loss"], expected)
+    assert not any(part.requires_grad for part in parts.values())

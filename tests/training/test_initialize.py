@@ -1,16 +1,21 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
+from svfr.models.components import Components
 from svfr.models.weights import WeightsError
-from svfr.training.initialize import initialize, use_for
+from svfr.training.initialize import initialize
+from svfr.training.settings import DataConfig, TrainConfig
 from tests import tiny
 
-BOTH = {"latent_transformer": True, "landmark_predictor": True}
+
+def start(source: Path, arcface: Path | None = None, **settings: Any) -> Components:
+    return initialize(TrainConfig(init_from=str(source), arcface=None if arcface is None else str(arcface), **settings))
 
 
 @pytest.fixture
@@ -37,25 +42,25 @@ def arcface(tmp_path: Path) -> Path:
 
 
 def test_from_weights_of_ours(ours: Path) -> None:
-    components = initialize(str(ours), seed=0, arcface=None, **BOTH)
+    components = start(ours)
     for name, value in tiny.model().state_dict().items():
         assert torch.equal(components.model.state_dict()[name], value), name
 
 
 def test_heads_that_are_not_asked_for_are_left_out_and_missing_ones_are_made(ours: Path) -> None:
-    components = initialize(str(ours), seed=0, arcface=None, latent_transformer=False, landmark_predictor=False)
+    components = start(ours, lambda_ulr=0, lambda_prior=0)
     assert components.model.latent_transformer is None
     assert components.model.landmark_predictor is None
     bare = ours.parent / "bare"
     tiny.pipeline(heads=False).save_pretrained(bare)
-    components = initialize(str(bare), seed=0, arcface=None, **BOTH)
+    components = start(bare)
     assert components.model.latent_transformer is not None
     assert components.model.landmark_predictor is not None
 
 
 def test_a_part_without_weights_is_made_from_the_seed(ours: Path) -> None:
     (ours / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    states = [initialize(str(ours), seed, arcface=None, **BOTH).model.state_dict() for seed in (3, 3, 4)]
+    states = [start(ours, seed=seed).model.state_dict() for seed in (3, 3, 4)]
     same = [all(torch.equal(states[0][key], state[key]) for key in state) for state in states]
     assert same == [True, True, False]
     key = "id_projector.project1024.weight"
@@ -65,12 +70,12 @@ def test_a_part_without_weights_is_made_from_the_seed(ours: Path) -> None:
 def test_the_global_generator_is_left_alone(ours: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    initialize(str(ours), seed=0, arcface=None, **BOTH)
+    start(ours)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_from_svd_computes_what_svd_computes(svd: Path, arcface: Path) -> None:
-    components = initialize(str(svd), seed=0, arcface=str(arcface), **BOTH)
+    components = start(svd, arcface)
     assert components.settings.id_crop == "arcface"
     arguments = tiny.inputs()
     scale = 1 / (arguments["sigma"] ** 2 + 1).sqrt()
@@ -85,19 +90,18 @@ def test_from_svd_computes_what_svd_computes(svd: Path, arcface: Path) -> None:
 
 
 def test_settings_say_what_the_weights_are_trained_for(ours: Path) -> None:
-    components = initialize(str(ours), seed=0, arcface=None, **BOTH)
-    use_for(components, size=64, clip_length=6)
-    assert (components.settings.size, components.settings.clip_length) == (64, 6)
+    settings = start(ours, data=DataConfig(size=64, num_frames=6)).settings
+    assert (settings.size, settings.clip_length) == (64, 6)
 
 
 def test_wrong_starts_are_one_line(svd: Path, ours: Path, arcface: Path) -> None:
     with pytest.raises(WeightsError, match="give arcface="):
-        initialize(str(svd), 0, arcface=None, **BOTH)
+        start(svd)
     with pytest.raises(WeightsError, match="leave arcface out"):
-        initialize(str(ours), 0, arcface=str(arcface), **BOTH)
+        start(ours, arcface)
     shutil.rmtree(svd / "unet")
     tiny.unet().save_pretrained(svd / "unet")
     with pytest.raises(WeightsError, match="SVFR's input channels"):
-        initialize(str(svd), 0, arcface=str(arcface), **BOTH)
+        start(svd, arcface)
     with pytest.raises(WeightsError, match="no model folder"):
-        initialize(str(ours.parent), 0, arcface=None, **BOTH)
+        start(ours.parent)

@@ -3,9 +3,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from svfr.config import ConfigError
 from svfr.data.alignment import five_points
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.identity import id_crop
-from svfr.synthetic import render_clip
 from svfr.training.loop import TrainingError, make_dataset, make_schedule, skip_step, train
 from svfr.training.settings import TrainConfig
 from tests import tiny
@@ -94,35 +92,6 @@ def test_a_skipped_step_of_fp16_leaves_the_weights_alone() -> None:
     assert not torch.equal(weight, torch.ones(3))
 
 
-def photos(folder: Path) -> Path:
-    """Six rendered photos."""
-    folder.mkdir()
-    for seed in range(6):
-        frame = render_clip(seed, 1, tiny.SIZE).frames[0]
-        assert cv2.imwrite(str(folder / f"{seed}.png"), frame[..., ::-1])
-    return folder
-
-
-def test_cached_latents_train_the_same(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {
-        "data__rendered_clips": 0,
-        "data__images": photos(tmp_path / "photos"),
-        "data__num_frames": 1,
-        "data__latent_cache": tmp_path / "latents",
-    }
-    assert train(config(tmp_path, **settings))
-    (folder,) = (tmp_path / "latents").iterdir()
-    cached = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert len(cached) > 6  # some are mirrored
-    assert train(config(tmp_path, **settings, output_dir=tmp_path / "again"))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == cached
-    assert weights(tmp_path, 4) == weights(tmp_path, 4, "again")
-    assert train(config(tmp_path, **{**settings, "data__latent_cache": "null"}, output_dir=tmp_path / "without"))
-    losses, without = ([line["loss"] for line in metrics(tmp_path, run)] for run in ("run", "without"))
-    assert losses == pytest.approx(without, rel=1e-2)
-    assert losses != without  # they are rounded
-
-
 def test_accumulating_is_a_larger_batch(tmp_path: Path) -> None:
     common = {"max_steps": 1, "lambda_ulr": 0}  # ULR compares within a forward pass
     train(config(tmp_path, batch_size=2, output_dir=tmp_path / "large", **common))
@@ -179,8 +148,7 @@ class _Broken:
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = svfr.training.loop.Objective.loss
-    broken = _Broken(original, {2})
+    broken = _Broken(svfr.training.loop.Objective.loss, {2})
     monkeypatch.setattr(svfr.training.loop.Objective, "loss", lambda *a, **k: broken(*a, **k))
     train(config(tmp_path, max_steps=3))
     assert [line["skipped"] for line in metrics(tmp_path)] == [0, 1, 1]
@@ -265,7 +233,9 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("constant", 1.0), ("cosine", 0.5)])
-def test_learning_rate_warms_up_and_then_follows_the_schedule(name: str, expected: float) -> None:
+def test_learning_rate_warms_up_and_then_follows_the_schedule(
+    name: Literal["constant", "cosine"], expected: float
+) -> None:
     config = TrainConfig(schedule=name, warmup_steps=10, max_steps=110)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = make_schedule(config, optimizer)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import nn
+from torch.utils.data import default_collate
 
-from svfr.data.dataset import Sample, collate
+from svfr.data.dataset import Sample
 from svfr.data.frames import to_uint8, to_unit
 from svfr.inference.chain import Chain
 from svfr.inference.settings import Sampling
@@ -19,8 +20,8 @@ from svfr.models.heads import IDProjector
 from svfr.models.svfr import SVFR
 from svfr.synthetic import render_clip
 from svfr.tasks import task_prompt
-from svfr.training.loop import make_dataset, make_objective, train
-from svfr.training.objective import TrainedModel
+from svfr.training.loop import make_dataset, train
+from svfr.training.objective import Objective, TrainedModel
 from svfr.training.settings import TrainConfig
 from tests import tiny
 from tests.runs import config
@@ -42,19 +43,18 @@ def write_start(folder: Path) -> None:
 
 def fixed_batch(settings: TrainConfig) -> Sample:
     dataset = make_dataset(settings, "train", "arcface")
-    return collate([dataset[0, index] for index in range(2)])
+    return default_collate([dataset[0, index] for index in range(2)])
 
 
 @torch.no_grad()
 def loss_by_noise_level(components: Components, settings: TrainConfig) -> float:
     """The denoising loss on fixed clips, noise levels and noise."""
-    batch, objective = fixed_batch(settings), make_objective(settings)
+    batch, objective = fixed_batch(settings), Objective(settings, components)
     losses = []
     for seed in range(8):
-        batch.seed = torch.tensor([2 * seed, 2 * seed + 1])
-        targets = objective.prepare(components, batch)
         model: nn.Module = TrainedModel(components.model).eval()
-        losses.append(float(objective.loss(model(targets), targets, batch)[1]["loss_noise"]))
+        _, parts = objective(model, batch._replace(seed=torch.tensor([2 * seed, 2 * seed + 1])))
+        losses.append(float(parts["loss_noise"]))
     return float(np.mean(losses))
 
 

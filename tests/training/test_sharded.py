@@ -8,16 +8,17 @@ import pytest
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, multiprocessing, nn
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from svfr.models.unet import checkpoint_blocks
-from svfr.training.loop import gatherer
-from svfr.training.objective import TrainedModel
-from svfr.training.state import TrainState
+from svfr.training.loop import make_gather
+from svfr.training.objective import Objective, TrainedModel
+from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress
 from tests import tiny
-from tests.training.test_distributed import OBJECTIVE, free_port, made_batch
+from tests.training.test_distributed import CONFIG, free_port, made_batch
 
 STEPS = 3
 SHARDED_BLOCKS = ("TransformerSpatioTemporalModel", "SpatioTemporalResBlock")  # as configs/accelerate/fsdp.yaml
@@ -46,20 +47,24 @@ class Run:
         self.model: nn.Module = model
         # A large eps, so that gradients of rounding noise don't become steps of full size.
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3)
-        schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1, (step + 1) / 2))
-        self.state = TrainState(accelerator, model, self.optimizer, schedule, ema_decay=0.5)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1, (step + 1) / 2))
+        self.average, self.progress = MovingAverage(model, decay=0.5), Progress()
+        self.state: dict[str, Stateful] = {
+            "trained": ModelAndOptimizer(model, self.optimizer),
+            "schedule": self.schedule,
+            "average": self.average,
+            "progress": self.progress,
+        }
+        self.objective = Objective(CONFIG, self.components, make_gather(accelerator))
 
     def step(self, clips: slice) -> None:
-        batch = made_batch(clips)
-        targets = OBJECTIVE.prepare(self.components, batch)
-        loss, _ = OBJECTIVE.loss(self.model(targets), targets, batch, gather=gatherer(self.accelerator))
-        loss.backward()
+        self.objective(self.model, made_batch(clips))[0].backward()
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self.state.schedule.step()
-        self.state.update_ema()
+        self.schedule.step()
+        self.average.update()
         self.optimizer.zero_grad()
-        self.state.progress.step += 1
+        self.progress.step += 1
 
     def whole(self) -> States:
         """All that is compared, gathered; every process has to call this."""
@@ -73,8 +78,18 @@ class Run:
             "weights": {name: whole(value) for name, value in parameters.items()},
             "exp_avg": {name: whole(state["exp_avg"]) for name, state in moments.items()},
             "exp_avg_sq": {name: whole(state["exp_avg_sq"]) for name, state in moments.items()},
-            "ema": self.state.ema_weights(),
+            "ema": {name.removeprefix("model."): value for name, value in self.average.weights().items()},
         }
+
+    def save(self, folder: Path) -> None:
+        content = {name: part.state_dict() for name, part in self.state.items()}
+        if self.accelerator.is_main_process:
+            torch.save(content, folder / "training.pt")
+
+    def load(self, folder: Path) -> None:
+        content = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        for name, part in self.state.items():
+            part.load_state_dict(content[name])
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
@@ -85,10 +100,10 @@ def worker(rank: int, port: int, folder: Path) -> None:
     trained = Run(accelerator, sharded=True)
     for _ in range(STEPS):
         trained.step(slice(rank, rank + 1))
-    trained.state.save(folder)
+    trained.save(folder)
     accelerator.wait_for_everyone()
     resumed = Run(accelerator, sharded=True, salt=0.1)
-    resumed.state.load(folder)
+    resumed.load(folder)
     states = {"trained": trained.whole(), "resumed": resumed.whole()}
     resumed.step(slice(rank, rank + 1))
     trained.step(slice(rank, rank + 1))
@@ -130,10 +145,10 @@ def test_two_processes_load_what_two_saved(states: dict[str, States]) -> None:
 @pytest.mark.slow
 def test_one_process_loads_what_two_saved(folder: Path, states: dict[str, States]) -> None:
     resumed = Run(Accelerator(cpu=True), sharded=False, salt=0.1)
-    resumed.state.load(folder)
+    resumed.load(folder)
     assert_same(resumed.whole(), states["trained"])
-    assert resumed.state.progress.step == STEPS
-    assert resumed.state.schedule.last_epoch == STEPS
+    assert resumed.progress.step == STEPS
+    assert resumed.schedule.last_epoch == STEPS
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
-from data_prep import grouping as identities
-from data_prep.grouping import Groups, assign_splits, join_alike
+from data_prep import identities
+from data_prep.identities import alike_pairs, assign_splits, equal_pairs, number_groups
 
 
 def people(count: int, clips: int, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
@@ -12,33 +13,48 @@ def people(count: int, clips: int, noise: float = 0.03) -> tuple[np.ndarray, np.
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), who
 
 
-def test_people_are_told_apart(monkeypatch) -> None:
+def number_by_union_find(count: int, pairs: list[tuple[int, int]]) -> list[int]:
+    """A second implementation: the number of each item's set, in the order of the sets' first items."""
+    parent = list(range(count))
+
+    def find(item: int) -> int:
+        return item if parent[item] == item else find(parent[item])
+
+    for one, other in pairs:
+        low, high = sorted((find(one), find(other)))
+        parent[high] = low
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(find(item), len(numbers)) for item in range(count)]
+
+
+def test_groups_and_their_numbers_are_those_of_union_find() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 30, 300):
+        pairs = rng.integers(0, count, (count // 2, 2))
+        expected = number_by_union_find(count, [(int(one), int(other)) for one, other in pairs])
+        assert number_groups(count, pairs[:5], pairs[5:]) == expected
+
+
+def test_people_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identities, "BLOCK", 7)  # several blocks
     embeddings, who = people(6, 5)
-    groups = Groups(len(who))
-    join_alike(groups, embeddings, 0.5)
-    labels = np.array(groups.labels())
+    labels = np.array(number_groups(len(who), alike_pairs(embeddings, 0.5)))
     assert labels.max() == 5
     assert ((labels[:, None] == labels) == (who[:, None] == who)).all()
 
 
 def test_chains_join() -> None:
     angles = np.radians([0, 40, 80, 180])
-    groups = Groups(4)
-    join_alike(groups, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), 0.7)
-    assert groups.labels() == [0, 0, 0, 1]
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert number_groups(4, alike_pairs(embeddings, 0.7)) == [0, 0, 0, 1]
 
 
 def test_nobody_is_like_nobody() -> None:
-    groups = Groups(3)
-    join_alike(groups, np.zeros((3, 8), np.float32), 0.4)
-    assert groups.labels() == [0, 1, 2]
+    assert number_groups(3, alike_pairs(np.zeros((3, 8), np.float32), 0.4)) == [0, 1, 2]
 
 
 def test_equal_names_join_and_no_name_does_not() -> None:
-    groups = Groups(5)
-    groups.join_equal(["b", None, "a", "b", None])
-    assert groups.labels() == [0, 1, 2, 0, 3]
+    assert number_groups(5, equal_pairs(["b", None, "a", "b", None])) == [0, 1, 2, 0, 3]
 
 
 def test_splits_have_their_shares_and_share_no_group() -> None:

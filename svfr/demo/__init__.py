@@ -1,1 +1,0 @@
-"""Training the bundled model from nothing, on rendered faces: VAE, ID network, then SVFR."""

@@ -1,0 +1,200 @@
+"""`scripts/train_demo.py` from nothing to a model folder, with networks and lengths as small as they go."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import train_demo
+from PIL import Image
+
+from svfr.config import ConfigError, load
+from svfr.inference.pipeline import SVFRPipeline
+from svfr.synthetic import render_clip
+from tests import tiny
+
+SETTINGS = [
+    "vae.latent_channels=6",
+    "vae.fit_clips=6",
+    "unet.block_out_channels=[32,64]",
+    "unet.attention=[false,true]",
+    "unet.cross_attention_dim=32",
+    "identity.block_out_channels=[4,4,8,8]",
+    "identity.embedding_dim=16",
+    "identity.people=4",
+    "identity.faces_per_person=2",
+    "identity.max_steps=2",
+    "identity.batch_size=4",
+    "train.device=cpu",
+    "train.precision=fp32",
+    "train.max_steps=2",
+    "train.batch_size=2",
+    "train.validate_every=0",
+    "train.tracker=none",
+    "train.data.size=32",
+    "train.data.rendered_clips=8",
+    "train.data.num_frames=2",
+    "train.data.num_workers=0",
+    "device=cpu",
+]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    path = tmp_path / "empty.yaml"
+    path.write_text("seed: 0\n")
+    return path
+
+
+def call(empty: Path, folder: Path, *more: str) -> int:
+    return train_demo.main(["--config", str(empty), *SETTINGS, f"output_dir={folder}", *more])
+
+
+def settings(*overrides: str) -> train_demo.DemoConfig:
+    return load(train_demo.DemoConfig, overrides=[*SETTINGS, *overrides])
+
+
+def test_from_nothing_to_a_model_and_again_at_once(
+    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    assert call(empty, folder) == 0
+    card = (folder / "model/README.md").read_text()
+    assert "not real ones" in card
+    assert "weights of step 2" in card
+    for file in (folder / "model").rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes(), file
+    trained = sum(file.stat().st_size for file in (folder / "svfr/weights").rglob("*.safetensors"))
+    shipped = sum(file.stat().st_size for file in (folder / "model").rglob("*.safetensors"))
+    assert shipped == pytest.approx(trained / 2, rel=0.1)
+    pipe = SVFRPipeline.from_pretrained(folder / "model", device="cpu", dtype="float32")
+    assert pipe(tiny.clip(3)).shape == (3, 32, 32, 3)
+    assert pipe.components.settings.clip_length == 2
+    assert pipe.components.latent_channels == 6
+
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors") if "model" not in file.parts}
+    monkeypatch.setattr(train_demo, "fit_vae", None)  # what is there is not made again
+    monkeypatch.setattr(train_demo, "train_identity", None)
+    assert call(empty, folder) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+    again = tmp_path / "again"  # the training alone, on another machine: the same weights
+    for name in ("vae", "id_encoder", "config.yaml"):
+        (shutil.copytree if (folder / name).is_dir() else shutil.copy)(folder / name, again / name)
+        again.mkdir(exist_ok=True)
+    assert call(empty, again) == 0
+    weights = "model/unet/diffusion_pytorch_model.safetensors"
+    assert (again / weights).read_bytes() == (folder / weights).read_bytes()
+
+
+def test_steps_one_by_one_and_other_settings(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    assert call(empty, folder, "--until", "vae") == 0
+    assert (folder / "vae/config.json").is_file()
+    assert not (folder / "id_encoder").exists()
+    for other in ("vae.latent_channels=7", "seed=1", "train.data.size=40"):
+        assert call(empty, folder, "--until", "vae", other) == 2
+        assert f"{other.split('=')[0].removesuffix('.latent_channels')}: other settings" in capsys.readouterr().err
+
+    def interrupted(encoder: object, path: Path) -> None:
+        path.mkdir()
+        (path / "half").write_text("")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(train_demo.IResNet, "save_pretrained", interrupted)
+        assert call(empty, folder, "--until", "identity") == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list(folder.glob("*id_encoder*"))  # nothing half-written
+    assert call(empty, folder, "--until", "identity") == 0
+    assert (folder / "id_encoder/config.json").is_file()
+    assert not (folder / "init").exists()
+
+
+def test_testset_of_held_out_clips(empty: Path, tmp_path: Path) -> None:
+    wanted = ["--render-testset", str(tmp_path / "clips"), "--clips", "2", "--frames", "3"]
+    assert call(empty, tmp_path / "run", *wanted) == 0
+    assert not (tmp_path / "run").exists()
+    assert sorted(clip.name for clip in (tmp_path / "clips").iterdir()) == ["2000000", "2000001"]
+    frames = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "clips/2000001").iterdir())]
+    np.testing.assert_array_equal(frames, render_clip(2_000_001, 3, 32).frames)
+    assert call(empty, tmp_path / "run", *wanted[:2], "--frames", "0") == 2
+
+
+def test_arcface_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_demo, "ID_SCALE", 10.0)
+    monkeypatch.setattr(train_demo, "ID_MARGIN", 0.5)
+    loss = train_demo.ArcFaceLoss(3, 2)
+    loss.centres.data = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
+    embedding = torch.tensor([[3.0, 4.0]])  # cosines 0.6, 0.8, -0.6
+    own = np.cos(np.arccos(0.8) + 0.5)
+    logits = 10 * np.array([0.6, own, -0.6])
+    expected = np.log(np.exp(logits).sum()) - logits[1]
+    assert loss(embedding, torch.tensor([1])).item() == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(train_demo, "ID_MARGIN", 0.0)
+    assert loss(embedding, torch.tensor([1])).item() < expected
+
+
+def test_faces_are_aligned_and_the_same_each_time() -> None:
+    faces = train_demo.render_faces(2, 2, 48)
+    assert faces.shape == (2, 2, 112, 112, 3)
+    np.testing.assert_array_equal(faces, train_demo.render_faces(2, 2, 48))
+    assert (faces[0, 0] != faces[0, 1]).any()
+    assert faces[:, :, 30:90, 30:80].std() > 10
+
+
+def test_a_few_people_are_learned_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 256, (5, 1, 7, 7, 3)).repeat(16, axis=2).repeat(16, axis=3)
+    faces = np.clip(people + rng.normal(0, 10, (5, 4, 112, 112, 3)), 0, 255).astype(np.uint8)
+    monkeypatch.setattr(train_demo, "render_faces", lambda *arguments: faces)
+    config = settings("identity.people=5", "identity.faces_per_person=4", "identity.max_steps=20")
+    config.identity.batch_size, config.identity.learning_rate = 12, 1e-3
+    network, again = (train_demo.train_identity(config, torch.device("cpu")) for _ in range(2))
+    assert torch.equal(again.fc.weight, network.fc.weight)
+    batch = torch.from_numpy(faces.reshape(-1, 112, 112, 3)).movedim(-1, 1).contiguous().float() / 127.5 - 1
+    with torch.no_grad():
+        embeddings = torch.nn.functional.normalize(network(batch).embedding).unflatten(0, (5, 4))
+    same = torch.einsum("pid,pjd->pij", embeddings, embeddings).mean()
+    other = torch.einsum("pid,qjd->pqij", embeddings, embeddings)[~torch.eye(5, dtype=torch.bool)].mean()
+    assert 1 - other > 5 * (1 - same)
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    values = [train_demo.learning_rate_at(step, 100) for step in range(100)]
+    assert values[0] == pytest.approx(0.2)
+    assert max(values) == values[5] == 1.0
+    assert values[-1] < 0.01
+    assert values[:5] == sorted(values[:5])
+    assert values[5:] == sorted(values[5:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vae.kind=kl", "vae.kind"),
+        ("vae.latent_channels=49", "a patch has 48 values"),
+        ("vae.patch_size=0", "at least 1"),
+        ("unet.block_out_channels=[20,32]", "multiples of 32"),
+        ("unet.attention=[true]", "one for each"),
+        ("unet.sigma_min=30", "below unet.sigma_max"),
+        ("train.data.size=36", "has to be a multiple of 8"),
+        ("train.data.rendered_clips=0", "rendered clips"),
+        ("identity.people=0", "at least 1"),
+        ("identity.block_out_channels=[8]", "four stages"),
+    ],
+)
+def test_settings_that_cannot_be(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        settings(override)
+    assert override.split("=")[0] in str(caught.value)
+
+
+def test_wrong_calls(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(empty, tmp_path / "run", "seed=-1") == 2
+    assert train_demo.main(["--config", str(tmp_path / "none.yaml")]) == 2
+    assert "seed=-1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

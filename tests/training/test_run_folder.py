@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from svfr.training.run_folder import CHECKSUMS, find_newest, find_steps, keep_newest, writing_step
+
+
+def write(folder: Path, step: int, content: str = "weights") -> Path:
+    with writing_step(folder, step) as partial:
+        (partial / "part").mkdir()
+        (partial / "part" / "file").write_text(content)
+    return folder / f"step_{step:06d}"
+
+
+@pytest.fixture
+def shown() -> list[str]:
+    return []
+
+
+def test_the_newest_whole_one_is_found(tmp_path: Path, shown: list[str]) -> None:
+    assert find_newest(tmp_path / "none", shown.append) is None
+    for step in (5, 1_000_000, 20):
+        write(tmp_path, step)
+    assert find_steps(tmp_path) == [5, 20, 1_000_000]
+    assert find_newest(tmp_path, shown.append) == (1_000_000, tmp_path / "step_1000000")
+    assert not shown
+
+
+def test_what_is_being_written_is_never_found(tmp_path: Path, shown: list[str]) -> None:
+    first = write(tmp_path, 1)
+    with writing_step(tmp_path, 2) as partial:
+        (partial / "file").write_text("half")
+        assert find_newest(tmp_path, shown.append) == (1, first)
+        assert find_steps(tmp_path) == [1]
+
+
+def test_what_interrupted_writing_left_is_removed(tmp_path: Path) -> None:
+    first = write(tmp_path, 1)
+    (tmp_path / ".step_000002.partial-7").mkdir()
+    (tmp_path / ".step_000002.partial-7" / "file").write_text("half")
+    with pytest.raises(OSError, match="full"), writing_step(tmp_path, 2):
+        raise OSError(28, "the disk is full")
+    assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "checksums"])
+def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, shown: list[str], damage: str) -> None:
+    first, last = write(tmp_path, 1), write(tmp_path, 2)
+    if damage == "change":
+        (last / "part" / "file").write_text("weightz")
+    elif damage == "remove":
+        (last / "part" / "file").unlink()
+    else:
+        (last / CHECKSUMS).write_text("{")
+    assert find_newest(tmp_path, shown.append) == (1, first)
+    assert shown == [f"{last}: damaged, passed over"]
+
+
+def test_the_last_few_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        write(tmp_path, step)
+    keep_newest(tmp_path, 2)
+    assert find_steps(tmp_path) == [4, 5]
+
+
+def test_a_step_that_is_written_again_replaces_the_old_one(tmp_path: Path, shown: list[str]) -> None:
+    write(tmp_path, 1, "old")
+    assert (write(tmp_path, 1, "new") / "part" / "file").read_text() == "new"
+    assert find_newest(tmp_path, shown.append) is not None
