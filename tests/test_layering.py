@@ -17,10 +17,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "diffusion": (set(), PURE),
     "config": (set(), {"omegaconf", "yaml"}),
     "files": (set(), set()),
-    "networks": ({"files"}, {"pooch", "tqdm"}),
+    "networks": ({"files"}, {"pooch", "requests", "tqdm"}),
     "synthetic": (set(), ARRAYS),
     "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
-    "data": ({"tasks", "files", "networks", "synthetic"}, ARRAYS | {"av", "decord", "insightface", "onnxruntime"}),
+    "data": (
+        {"tasks", "files", "networks", "synthetic"},
+        ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime"},
+    ),
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torchvision"}),
     "inference": (
         {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
