@@ -56,6 +56,7 @@ def measure(restored: np.ndarray, truth: np.ndarray, mask: np.ndarray | None) ->
     chunk = Chunk(ours, theirs, None if mask is None else torch.from_numpy(mask > 127))
     row: dict[str, float | None] = {}
     for metric in build_metrics(("psnr", "ssim", "warping")).video:
+        metric.reset()
         metric.update(chunk)
         row |= metric.compute()
     return ["-" if (value := row[column]) is None else f"{value:.4g}" for column in SHOWN]
