@@ -29,11 +29,11 @@ class Sampling:
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
-    """Of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
+    """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
     (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
     is Euler's."""
     seed: int = 0
-    """Of all noise. The noise of a frame depends on this and on the frame's index alone."""
+    """Seeds all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
     """Side of the square that the network restores [px]."""
     clip_length: int | None = None
