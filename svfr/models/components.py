@@ -121,8 +121,9 @@ class Components:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.model.unet.device
+        """Where the networks run, although they may wait on the CPU (accelerate's offload hooks)."""
+        hook = getattr(self.model.unet, "_hf_hook", None)
+        return self.model.unet.device if hook is None else torch.device(hook.execution_device)
 
     @property
     def downscale(self) -> int:

@@ -432,6 +432,22 @@ def test_it_is_a_diffusers_pipeline(pipe: SVFRPipeline, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(tiny.clip(2)), pipe(tiny.clip(2)))
 
 
+def test_in_float16_the_vae_of_svd_stays_in_float32() -> None:
+    pipe = tiny.pipeline(heads=False).to(torch.float16)
+    assert (pipe.parts.model.unet.dtype, pipe.parts.vae.dtype) == (torch.float16, torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+def test_networks_that_wait_on_the_cpu_restore_the_same(clip: np.ndarray) -> None:
+    pipe = tiny.pipeline(heads=False)
+    device = torch.accelerator.current_accelerator()
+    expected = pipe.to(device)(clip[:7])
+    pipe.to("cpu").enable_model_cpu_offload(device=device)
+    assert levels(pipe(clip[:7]), expected) < 0.1
+    assert pipe.parts.model.unet.device.type == "cpu"
+
+
 def test_parts_serve_any_number_of_pipelines(pipe: SVFRPipeline, clip: np.ndarray) -> None:
     hooks = len(pipe.parts.model.unet.mid_block._forward_hooks)
     other = SVFRPipeline.from_components(pipe.parts)
