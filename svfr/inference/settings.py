@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_at_least, check_choices
 from svfr.diffusion import SAMPLERS
 from svfr.models.components import Components
 
@@ -52,6 +52,7 @@ class Sampling:
     """Keep slow changes of light and colour (of light alone when colorizing), with bfr. Default: in `chained`."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         is_released = self.strategy == "released"
         steps = self.num_inference_steps
         if isinstance(steps, list | tuple):

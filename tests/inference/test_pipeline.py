@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from svfr.config import ConfigError
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.diffusion import SAMPLERS
@@ -414,6 +415,17 @@ def test_sampling_of_released_is_the_released_scripts() -> None:
 def test_an_overlap_has_to_fit_into_the_clip_of_the_weights(pipe: SVFRPipeline) -> None:
     with pytest.raises(ValueError, match=r"overlap=4: has to be less than clip_length \(4\)"):
         Sampling(overlap=4).resolve(pipe.parts)
+
+
+def test_settings_are_checked_wherever_they_are_made() -> None:
+    for values, message in (
+        ({"strategy": "windows"}, "strategy=windows: choose from"),
+        ({"overlap": -1}, "overlap=-1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Sampling(**values)
+    with pytest.raises(FrozenInstanceError):
+        Sampling().seed = 1  # type: ignore[misc]
 
 
 # A pipeline of diffusers
