@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.records import STEPS, Record
 from data_prep.settings import DataPrepConfig
 from svfr.data.manifest import SPLITS, Clip
+from svfr.evaluation.markdown import markdown_table
 from svfr.files import replacing
 
 QUANTILES = {"least": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "most": 1.0}
@@ -88,6 +89,4 @@ def _quantiles(values: Sequence[float]) -> list[object]:
 
 
 def _table(rows: Rows) -> str:
-    """A table in Markdown; "" for no rows."""
-    lines: Rows = [*rows[:1], ["---"] * len(rows[0]), *rows[1:]] if rows else []
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return markdown_table([[str(cell) for cell in row] for row in rows])

@@ -22,6 +22,8 @@ from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import task_input
 from svfr.data.masks import mask_clip
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.evaluation.markdown import markdown_table
+from svfr.evaluation.tables import title
 from svfr.metrics import Chunk, build_metrics
 from svfr.metrics.temporal import temporal_slice
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
@@ -29,7 +31,7 @@ from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 TASK_SETS = (("bfr",), ("colorization",), ("inpainting",), ("bfr", "colorization", "inpainting"))
 NUM_FRAMES = 24
 ENLARGE = 256  # [px] small frames are shown about this large in videos
-COLUMNS = {"psnr": "dB", "psnr_mask": "dB, holes", "ssim": "at most 1", "warping_error": "1/1000"}  # with units
+SHOWN = ("psnr", "psnr_mask", "ssim", "warping_error")  # columns of the table
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
@@ -49,14 +51,15 @@ def restore_simply(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray 
 
 
 def measure(restored: np.ndarray, truth: np.ndarray, mask: np.ndarray | None) -> list[str]:
-    """The cells of `COLUMNS` for clips (f, h, w, 3) uint8, "-" where a number is not defined."""
+    """The cells of `SHOWN` for clips (f, h, w, 3) uint8, "-" where a number is not defined."""
     ours, theirs = (torch.from_numpy(clip).movedim(-1, 1) for clip in (restored, truth))
     chunk = Chunk(ours, theirs, None if mask is None else torch.from_numpy(mask > 127))
     row: dict[str, float | None] = {}
     for metric in build_metrics(("psnr", "ssim", "warping")).video:
+        metric.reset()
         metric.update(chunk)
         row |= metric.compute()
-    return ["-" if (value := row[column]) is None else f"{value:.4g}" for column in COLUMNS]
+    return ["-" if (value := row[column]) is None else f"{value:.4g}" for column in SHOWN]
 
 
 def enlarged(frames: np.ndarray, factor: int) -> np.ndarray:
@@ -91,7 +94,7 @@ def run(weights: str, output: Path) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     factor = max(1, ENLARGE // size)
-    lines = [["tasks", "", *(f"{name} [{unit}]" for name, unit in COLUMNS.items())], ["---"] * (len(COLUMNS) + 2)]
+    lines = [["tasks", "", *map(title, SHOWN)]]
     strips, slices = [], []
     with tqdm(total=len(TASK_SETS) * NUM_FRAMES, desc="restore", unit="frame", bar_format=BAR) as bar:
         for seed, tasks in enumerate(TASK_SETS, TEST_SEEDS):
@@ -105,18 +108,18 @@ def run(weights: str, output: Path) -> None:
             simple = restore_simply(degraded, tasks, mask)
             shown = {"degraded": degraded, "trivial": simple, "restored": restored, "true": truth}
             write_clip(output / f"{'_'.join(tasks)}.mp4", enlarged(np.concatenate(list(shown.values()), 2), factor))
-            title = ",".join(tasks)
+            name = ",".join(tasks)
             chosen = np.linspace(0, NUM_FRAMES - 1, 6).round().astype(int)
             for method, frames in shown.items():
                 picture = np.concatenate(list(enlarged(frames[chosen], max(1, factor // 2))), axis=1)
-                strips.append(titled(f"{title}: {method}", picture))
-                lines.append([title, method, *measure(frames, truth, mask)])
+                strips.append(titled(f"{name}: {method}", picture))
+                lines.append([name, method, *measure(frames, truth, mask)])
             columns = [temporal_slice(frames).repeat(factor, 0).repeat(factor, 1) for frames in shown.values()]
-            slices.append(titled(f"{title}, one column over time: {', '.join(shown)}", np.concatenate(columns, axis=1)))
+            slices.append(titled(f"{name}, one column over time: {', '.join(shown)}", np.concatenate(columns, axis=1)))
     halves = np.split(np.stack(strips), 2)
     Image.fromarray(np.concatenate([np.concatenate(half) for half in halves], axis=1)).save(output / "strip.png")
     Image.fromarray(np.concatenate(slices)).save(output / "slices.png")
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    table = markdown_table(lines) + "\n"
     (output / "table.md").write_text(table)
     print(f"\n{table}\nSee {output}: strip.png, slices.png, table.md, a side-by-side video of each task")
 

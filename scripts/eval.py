@@ -48,11 +48,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--run", action="store_true", help="restore --degraded first")
-    parser.add_argument("--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run (default: demo)")
+    parser.add_argument("--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run (default: released)")
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
-    names = ", ".join(EvalConfig.__dataclass_fields__)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=", ".join(EvalConfig.__dataclass_fields__))
     return parser.parse_intermixed_args(arguments)
 
 
@@ -118,8 +117,6 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
-    if options.run and options.degraded is None:
-        raise ValueError("--run restores the degraded inputs: give --degraded DIR")
     truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
     for path in (degraded, masks):
         if path is not None and not path.exists():
@@ -130,7 +127,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
-    weights = parse_weights(options.weights or ["demo"], methods) if options.run else {}
+    weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
     restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
     methods.update(restored)
     matches = match(

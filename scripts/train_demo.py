@@ -71,7 +71,7 @@ class IdentityConfig:
     """The ID network: an ArcFace IResNet-18 with few channels."""
 
     block_out_channels: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
-    """Of its four stages."""
+    """Channels of its four stages."""
     embedding_dim: int = 128
     """Length of an embedding."""
     people: int = 400
@@ -109,7 +109,7 @@ class DemoConfig:
     output_dir: str = "runs/demo"
     """Folder of all steps; what is done there is not done again."""
     seed: int = 0
-    """Of everything."""
+    """Seeds everything."""
     device: str = "auto"
     """Of the ID network: auto, or a torch device."""
     vae: VAEConfig = field(default_factory=VAEConfig)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,16 +16,17 @@ class ConfigError(ValueError):
     """A setting that cannot be used; one line that names the key."""
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises ConfigError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ConfigError(f"{name}={value}: choose from {', '.join(choices)}")
-
-
 def check_at_least(name: str, value: float | None, least: float) -> None:
     """Raises ConfigError unless `value` is None or a finite number of at least `least`."""
     if value is not None and not least <= value < float("inf"):  # nan is not, either
         raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
+
+
+def check_choices(settings: object) -> None:
+    """Raises ConfigError unless each field that is a Literal holds one of its choices."""
+    for name, kind in get_type_hints(type(settings)).items():
+        if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
+            raise ConfigError(f"{name}={getattr(settings, name)}: choose from {', '.join(map(str, get_args(kind)))}")
 
 
 def load(schema: type[Schema], yaml: Path | None = None, overrides: Sequence[str] = ()) -> Schema:

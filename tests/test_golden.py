@@ -23,7 +23,7 @@ from svfr.models.unet import FixedContext
 from svfr.tasks import task_prompt
 from tests import golden_files as golden
 
-pytestmark = [golden.needs_golden, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 SIZE, WINDOW, OVERLAP, SCALE, CHUNK = 128, 8, 3, 2.0, 8
 NOISY = 5e-4  # latents that begin at some thousands, where a float32 is rounded to 2.4e-4
 

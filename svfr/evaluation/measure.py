@@ -60,7 +60,7 @@ class Evaluator:
             return ""
 
     def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> Record:
-        """Measure a pair, or take the record that is there; `on_frames` is told how many frames are done."""
+        """Measure a pair, or take the record that is there; `on_frames` is called with the number of frames done."""
         cache_key = self.cache_key(pair)
         kept = records.read_record(self.output, pair, cache_key)
         if kept is not None and kept.status == "done":

@@ -14,11 +14,7 @@ RESTORED = "restored"  # folder of the output: a folder a method, in it one a ta
 
 
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str, str]:
-    """Weights by the name of their method, from `[NAME=]WEIGHTS`; "svfr" without a name.
-
-    Raises:
-        ValueError: a name twice, or reserved.
-    """
+    """Weights by the name of their method, from `[NAME=]WEIGHTS`, "svfr" without one; no name twice, none reserved."""
     weights: dict[str, str] = {}
     for argument in arguments:
         name, equals, source = argument.partition("=")
@@ -31,7 +27,7 @@ def parse_weights(arguments: Sequence[str], taken: dict[str, Path]) -> dict[str,
 
 def restore_set(
     weights: dict[str, str],
-    degraded: Path,
+    degraded: Path | None,
     masks: Path | None,
     output: Path,
     settings: EvalConfig,
@@ -44,6 +40,10 @@ def restore_set(
     Returns:
         Folder of results by name of method, and what could not be restored.
     """
+    if not weights:
+        return {}, []
+    if degraded is None:
+        raise ValueError("--run restores the degraded inputs: give --degraded DIR")
     folders: dict[str, Path] = {}
     problems: list[Problem] = []
     for method, source in weights.items():

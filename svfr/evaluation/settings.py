@@ -23,7 +23,7 @@ class TestsetConfig:
     preset: str = "vfhq"
     """Degradation of tasks with bfr, one of `svfr.data.degradations.PRESETS`."""
     seed: int = 0
-    """Of all that is drawn. A clip's numbers depend on this and on its name alone."""
+    """Seeds all that is drawn. A clip's numbers depend on this and on its name alone."""
     moving_masks: bool = False
     """Whether the holes follow the face; otherwise one mask serves all frames of a clip."""
     alignment: Literal["none", "ffhq", "ffhq_frames"] = "none"
@@ -55,7 +55,7 @@ class EvalConfig:
     """What `scripts/eval.py` measures and how."""
 
     name: str = ""
-    """Of the protocol, for the report's title."""
+    """Name of the protocol, the title of the report."""
     metrics: list[str] = field(default_factory=lambda: list(METRICS))
     """Names of `svfr.metrics.METRICS`; each gives one or more columns."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
@@ -63,7 +63,7 @@ class EvalConfig:
     bicubic_factor: int = 4
     """By which the `bicubic` row shrinks and enlarges the ground truth."""
     task: str = "bfr"
-    """Of restored folders that have no task subfolders."""
+    """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
     detector: str = "auto"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from svfr.evaluation import paper
+from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.metrics import COLUMNS, METRICS
 
@@ -141,13 +142,3 @@ def _quoted_table(rows: Sequence[paper.QuotedRow]) -> str:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the head first, as an aligned Markdown table."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
-    head, *body = (
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in escaped
-    )
-    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])

@@ -138,7 +138,7 @@ def describe_failure(error: Exception, cure: str) -> tuple[str, str | None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Of an accelerator, of NumPy, or of PyTorch on the CPU, which has no type for it."""
+    """Whether memory ran out: an accelerator's, NumPy's, or PyTorch's on the CPU, which has no type for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 

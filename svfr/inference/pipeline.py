@@ -141,6 +141,13 @@ class SVFRPipeline(DiffusionPipeline):
             raise ValueError("safe_serialization=False: weights are written as safetensors alone")
         self.parts.save(Path(save_directory))
 
+    def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
+        """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
+        super().to(*arguments, **named)
+        if self.dtype == torch.float16:
+            self.parts.to(self.device, torch.float16)
+        return self
+
     @property
     def settings(self) -> ModelSettings:
         """What the weights were trained for."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_at_least, check_choices
 from svfr.diffusion import SAMPLERS
 from svfr.models.components import Components
 
@@ -29,11 +29,11 @@ class Sampling:
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
-    """Of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
+    """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
     (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
     is Euler's."""
     seed: int = 0
-    """Of all noise. The noise of a frame depends on this and on the frame's index alone."""
+    """Seeds all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
     """Side of the square that the network restores [px]."""
     clip_length: int | None = None
@@ -52,6 +52,7 @@ class Sampling:
     """Keep slow changes of light and colour (of light alone when colorizing), with bfr. Default: in `chained`."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         is_released = self.strategy == "released"
         steps = self.num_inference_steps
         if isinstance(steps, list | tuple):

@@ -70,7 +70,7 @@ class Chunk:
 
 
 class NetworkOptions(NamedTuple):
-    """What `svfr.metrics.build_metrics` was told of networks."""
+    """Where networks lie, where they run, and which of them a metric uses."""
 
     folder: Path | None
     device: str

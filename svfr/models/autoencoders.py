@@ -5,6 +5,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 SMALLEST_STD = 1e-3  # of a component that is divided by it: a constant direction must not be blown up
@@ -36,6 +37,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.encoder = nn.Conv2d(3 * patch_size**2, latent_channels, 1)
         self.decoder = nn.Conv2d(latent_channels, 3 * patch_size**2, 1)
 
+    @apply_forward_hook
     def encode(self, frames: Tensor) -> AutoencoderKLOutput:
         """(n, 3, H, W) in [-1, 1] -> `latent_dist` of (n, c, H / p, W / p)."""
         patches = nn.functional.pixel_unshuffle(frames, self.config.patch_size)  # (n, 3 p p, h, w)
@@ -43,6 +45,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         moments = torch.cat([mean, torch.zeros_like(mean)], dim=1)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments, deterministic=True))
 
+    @apply_forward_hook
     def decode(self, latents: Tensor, num_frames: int = 1) -> DecoderOutput:
         """(n, c, h, w) -> `sample` (n, 3, p h, p w), about [-1, 1]; `num_frames` has no effect."""
         return DecoderOutput(sample=nn.functional.pixel_shuffle(self.decoder(latents), self.config.patch_size))

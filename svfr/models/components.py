@@ -50,7 +50,7 @@ class ModelSettings:
     """Steps of the released code's referred pass."""
     guidance_scale: float = 2.0
     sampler: str = "euler"
-    """Of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
+    """One of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
     id_crop: str = "official"
     """Alignment of the ID network's input: arcface (the usual one) | official (the released code's)."""
     untrained: bool = False
@@ -121,8 +121,9 @@ class Components:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.model.unet.device
+        """Where the networks run, although they may wait on the CPU (accelerate's offload hooks)."""
+        hook = getattr(self.model.unet, "_hf_hook", None)
+        return self.model.unet.device if hook is None else torch.device(hook.execution_device)
 
     @property
     def downscale(self) -> int:
@@ -229,7 +230,7 @@ class Components:
         return self.model.id_projector(feature_map)
 
     def condition(self, reference: Reference | None, latent_size: tuple[int, int]) -> Condition:
-        """What the denoiser is told of a reference; zeros where there is none."""
+        """A reference as the denoiser takes it; zeros where there is none."""
         if reference is not None:
             return Condition(reference.latents, self.model.fix_context(reference.id_tokens))
         projector = self.model.id_projector

@@ -114,6 +114,7 @@ def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: landmarks that coincide or aren't finite.
     """
+    landmarks = np.asarray(landmarks, dtype=np.float64)
     if not (np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).any()):
         raise ValueError(f"a face cannot be aligned by landmarks that coincide or aren't finite: {landmarks.tolist()}")
     return estimate_transform("similarity", landmarks, template).params[:2]

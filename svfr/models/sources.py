@@ -86,4 +86,7 @@ def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns) if patterns else None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{hub_id}: no such folder here, and not to be had from the Hub ({reason})") from error
+        raise WeightsError(
+            f"{hub_id}: no such folder here, and not to be had from the Hub ({reason}); the bundled model of rendered "
+            "faces needs no download: --weights demo"
+        ) from error

@@ -95,4 +95,6 @@ class SVFR(nn.Module):
     @torch.no_grad()
     def fix_context(self, id_tokens: Tensor) -> FixedContext:
         """Project (b, n, d) ID tokens once for a whole sampling run; pass the result to `forward` in their place."""
+        if hook := getattr(self.unet, "_hf_hook", None):
+            hook.pre_forward(self.unet)  # it may wait on the CPU, and here layers of it are called
         return FixedContext(self.unet, id_tokens.to(self.unet.dtype))

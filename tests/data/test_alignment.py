@@ -74,7 +74,6 @@ def test_official_crop_of_a_tiny_image() -> None:
         official_crop(np.zeros((16, 16, 3), np.uint8))
 
 
-@golden.needs_golden
 @pytest.mark.parametrize("run", ["e2e", "combined"])
 def test_released_id_crop(run: str) -> None:
     inputs, expected = golden.load(f"{run}_inputs.npz"), golden.load(f"{run}_id.npz")

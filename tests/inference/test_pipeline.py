@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from svfr.config import ConfigError
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.diffusion import SAMPLERS
@@ -416,6 +417,17 @@ def test_an_overlap_has_to_fit_into_the_clip_of_the_weights(pipe: SVFRPipeline) 
         Sampling(overlap=4).resolve(pipe.parts)
 
 
+def test_settings_are_checked_wherever_they_are_made() -> None:
+    for values, message in (
+        ({"strategy": "windows"}, "strategy=windows: choose from"),
+        ({"overlap": -1}, "overlap=-1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Sampling(**values)
+    with pytest.raises(FrozenInstanceError):
+        Sampling().seed = 1  # type: ignore[misc]
+
+
 # A pipeline of diffusers
 
 
@@ -430,6 +442,22 @@ def test_it_is_a_diffusers_pipeline(pipe: SVFRPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     again = SVFRPipeline.from_pretrained(tmp_path, device="cpu")
     np.testing.assert_array_equal(again(tiny.clip(2)), pipe(tiny.clip(2)))
+
+
+def test_in_float16_the_vae_of_svd_stays_in_float32() -> None:
+    pipe = tiny.pipeline(heads=False).to(torch.float16)
+    assert (pipe.parts.model.unet.dtype, pipe.parts.vae.dtype) == (torch.float16, torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+def test_networks_that_wait_on_the_cpu_restore_the_same(clip: np.ndarray) -> None:
+    pipe = tiny.pipeline(heads=False)
+    device = torch.accelerator.current_accelerator()
+    expected = pipe.to(device)(clip[:7])
+    pipe.to("cpu").enable_model_cpu_offload(device=device)
+    assert levels(pipe(clip[:7]), expected) < 0.1
+    assert pipe.parts.model.unet.device.type == "cpu"
 
 
 def test_parts_serve_any_number_of_pipelines(pipe: SVFRPipeline, clip: np.ndarray) -> None:

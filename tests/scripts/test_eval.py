@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svfr.data.detectors import FaceDetector
 from svfr.evaluation import records
 from svfr.evaluation.settings import EvalConfig
+from svfr.inference import folder
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
 from svfr.metrics.temporal import WarpingError
+from svfr.networks import NetworkMissing
 from tests import tiny
 from tests.clips import MarkDetector, scene, truncated, video
 from tests.evaluation.stand_in import Psnr, built
@@ -444,6 +447,28 @@ def test_run_restores_every_task_first(evaluate: Eval, tmp_path: Path) -> None:
     assert "000001.png" in evaluate.reason("tiny", "bfr", "a")
     evaluate("--run", "--degraded", str(tmp_path / "set"), "--weights", "tiny=a", "--weights", "tiny=b", code=2)
     assert "'tiny' is taken" in evaluate.err
+
+
+def test_a_named_detector_that_is_missing_is_one_line(
+    evaluate: Eval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str, networks: Path | None) -> FaceDetector:
+        raise NetworkMissing(f"network '{name}' is missing")
+
+    monkeypatch.setattr(folder, "load_detector", missing)
+    tiny.pipeline().save_pretrained(tmp_path / "weights")
+    words = ["--run", "--weights", str(tmp_path / "weights"), "--degraded", str(tmp_path / "lq")]
+    evaluate(*words, "restore.detector=yunet", code=2)
+    assert evaluate.err == "eval.py: network 'yunet' is missing\n"
+
+
+def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "r", tmp_path / "<b>&x")
+    evaluate("--restored", str(tmp_path / "<b>&x"), "--restored", str(tmp_path / "r"), "name=<i>")
+    page = (evaluate.output / "report.html").read_text()
+    assert "<title>&lt;i&gt;</title>" in page
+    assert "<td>&lt;b&gt;&amp;x</td>" in page
+    assert "<b>&x" not in page
 
 
 @pytest.mark.parametrize(

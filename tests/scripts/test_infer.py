@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 class Infer:
     """Calls of the script on `in`, with results in `out`, in this process."""
 
-    def __init__(self, folder: Path, weights: Path, capture: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, weights: Path | None, capture: pytest.CaptureFixture[str]) -> None:
         self.folder, self.weights = folder, weights
         self.input, self.output = folder / "in", folder / "out"
         self.input.mkdir()
@@ -67,7 +67,9 @@ class Infer:
         self.detects_marks = True
 
     def words(self, *more: str, tasks: str = "bfr", **options: Any) -> list[str]:
-        options = {"input": self.input, "output": self.output, "weights": self.weights, **options}
+        options = {"input": self.input, "output": self.output, **options}
+        if self.weights is not None:
+            options = {"weights": self.weights, **options}
         named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [*named, "--tasks", tasks, "num_inference_steps=1", *more]
 
@@ -427,6 +429,9 @@ def test_the_hub_out_of_reach(infer: Infer, monkeypatch: pytest.MonkeyPatch) -> 
         outcome = infer(weights=name)
         assert outcome.code == 2
         assert "Hub" in outcome.only_line
+        assert "--weights demo" in outcome.only_line
+    infer.weights = None
+    assert "fffiloni/SVFR" in infer().only_line  # the released weights are the default
 
 
 # Bad inputs: exit code 1, a reason for each, and the rest is done

@@ -155,6 +155,11 @@ def test_wrong_calls_are_one_line(make: Make, words: list[str], line: str) -> No
     assert line in make.err
 
 
+def test_a_file_that_is_no_manifest_is_one_line(make: Make) -> None:
+    make("--expect", __file__, code=2)
+    assert make.err.splitlines()[-1] == f"make_testset.py: {__file__}: no manifest of a test set"
+
+
 def test_the_protocol_of_the_papers_table() -> None:
     settings = load(EvalConfig, ROOT / "configs" / "eval_vfhq.yaml")
     assert settings.num_videos == settings.testset.num_videos == 50
