@@ -215,7 +215,7 @@ class SVFRPipeline(DiffusionPipeline):
             reference_landmarks=reference_landmarks,
             on_step=on_step,
         )
-        unit = to_unit(torch.cat([restored for _, restored in clips])).cpu()  # (f, 3, size, size)
+        unit = torch.cat([to_unit(restored).cpu() for _, restored in clips])  # (f, 3, size, size)
         if output_type == "pt" and not keep.anything:
             return unit
         images = [
