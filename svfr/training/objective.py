@@ -55,11 +55,14 @@ class TrainedModel(nn.Module):
             targets.task_prompt,
         )
         transformer, predictor = self.model.latent_transformer, self.model.landmark_predictor
-        return Outputs(
-            output.denoised,
-            None if transformer is None else transformer(output.mid_features),
-            None if predictor is None else predictor(output.mid_features),
-        )
+        features = output.mid_features.float()
+        # In float32: bfloat16 knows landmarks to 1 or 2 px of 512 only.
+        with torch.autocast(features.device.type, enabled=False):
+            return Outputs(
+                output.denoised,
+                None if transformer is None else transformer(features),
+                None if predictor is None else predictor(features),
+            )
 
 
 class Objective:

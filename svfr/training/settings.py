@@ -71,7 +71,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Of the forward pass and the frozen networks; the trained weights are float32."""
+    """Of the forward pass and the frozen networks; the trained weights and the heads are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: Weighting = "edm"
