@@ -88,6 +88,9 @@ class TrainConfig:
     """tau of Eq. 2. Assumption: the usual value of InfoNCE."""
     ulr_denominator: Denominator = "standard"
     """Of Eq. 2: standard (InfoNCE), or printed (negatives only)."""
+    ulr_noise: Literal["own", "shared"] = "own"
+    """Noise of the videos that Eq. 2 tells apart: own (each its own; those of all processes), or shared (one level and
+    one noise for the clips of a process's forward pass, which are compared with each other alone)."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -121,3 +124,5 @@ class TrainConfig:
             raise ConfigError("precision=fp16: needs a GPU; on the CPU take fp32 or bf16")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
+        if self.ulr_noise == "shared" and self.batch_size < 2:
+            raise ConfigError(f"batch_size={self.batch_size}: ulr_noise=shared compares a process's own clips, take 2")
