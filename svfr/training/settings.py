@@ -21,7 +21,7 @@ class DataConfig(SampleConfig):
     num_workers: int = 4
     """Loader processes of each training process; 0 loads in the training process."""
     val_clips: int = 4
-    """Clips that validation restores."""
+    """Clips that validation restores, each of another video; of two training clips' length, chained."""
 
     def __post_init__(self) -> None:
         for name in ("size", "num_frames", "num_views"):
