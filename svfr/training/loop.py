@@ -176,6 +176,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     )
     if tracker is not None and importlib.util.find_spec(tracker) is None:
         accelerator.print(f"{tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate silently leaves float16 out on CPUs.
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     if accelerator.is_fsdp2:
         # Autocast alone lowers the precision, as everywhere else; FSDP's own would round the latents and the result.
         accelerator.state.fsdp_plugin.mixed_precision_policy = None

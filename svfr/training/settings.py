@@ -120,8 +120,6 @@ class TrainConfig:
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
-        if self.precision == "fp16" and self.device == "cpu":
-            raise ConfigError("precision=fp16: needs a GPU; on the CPU take fp32 or bf16")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
         if self.ulr_noise == "shared" and self.batch_size < 2:

@@ -177,7 +177,6 @@ def _trained(folder: Path, step: int) -> list[torch.Tensor]:
         ({"learning_rat": 1}, "learning_rate"),
         ({"data__rendered_clips": 0}, "no data"),
         ({"data__size": 33}, "33"),
-        ({"precision": "fp16"}, "precision=fp16: needs a GPU"),
         ({"data__preset": "vfqh"}, "vfhq"),
         ({"data__task_weights": "{bfr2:1}"}, "bfr2"),
     ],
