@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     ),
     "training": (
         {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
-        ARRAYS | {"accelerate", "diffusers", "tqdm"},
+        ARRAYS | {"accelerate", "diffusers", "tqdm", "wandb"},
     ),
     "evaluation": (
         {"__init__", "config", "tasks", "files", "networks", "models", "data", "metrics", "inference"},

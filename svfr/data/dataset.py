@@ -130,6 +130,11 @@ class ClipDataset(Dataset[Sample]):
         return len(self._clips)
 
     @property
+    def video_ids(self) -> list[int]:
+        """The source video of each index."""
+        return [self.source.video_ids[clip] for clip in self._clips]
+
+    @property
     def num_broken(self) -> int:
         """Clips that could not be read so far, by this process and its loader workers."""
         return int(self._broken.sum())

@@ -227,7 +227,7 @@ class Components:
     def id_tokens(self, face: Tensor) -> Tensor:
         """(b, 3, 112, 112) aligned faces in [-1, 1] -> (b, 49, d) cross-attention tokens."""
         feature_map = self.id_encoder(face.to(self.device, self.id_encoder.dtype)).feature_map
-        return self.model.id_projector(feature_map)
+        return self.model.id_projector(feature_map.to(self.model.id_projector.dtype))
 
     def condition(self, reference: Reference | None, latent_size: tuple[int, int]) -> Condition:
         """A reference as the denoiser takes it; zeros where there is none."""

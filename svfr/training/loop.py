@@ -31,7 +31,7 @@ from svfr.training.objective import Gather, Objective, TrainedModel
 from svfr.training.run_folder import RunFolder, find_newest, keep_newest, step_name, writing_step
 from svfr.training.settings import TrainConfig
 from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, State, gather_whole
-from svfr.training.validation import validate
+from svfr.training.validation import show, validate
 
 STATE = "training.pt"  # in the folder of a checkpoint
 LONGEST_WAIT = timedelta(hours=2)  # of processes for the one that validates and writes
@@ -149,10 +149,10 @@ def train(config: TrainConfig) -> bool:
                 if averaged is not None:
                     TrainedModel(averaged.model).load_state_dict(weights)
                 if averaged is not None and held_out and validates:
-                    picture = run.samples / f"{step_name(step)}.png"
-                    with accelerator.autocast():
-                        results = validate(components, averaged.model, held_out, config.seed, picture)
+                    pictures = run.samples / step_name(step)
+                    results = validate(objective, averaged.model, held_out, accelerator.autocast(), pictures)
                     log(accelerator, run, step, results)
+                    show(accelerator.trackers, pictures, step)
                     bar.write(f"step {step}: {describe(results)}")
                 if saves:
                     save(state, run, averaged, step, config.keep_checkpoints)
@@ -176,6 +176,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     )
     if tracker is not None and importlib.util.find_spec(tracker) is None:
         accelerator.print(f"{tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate silently leaves float16 out on CPUs.
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     if accelerator.is_fsdp2:
         # Autocast alone lowers the precision, as everywhere else; FSDP's own would round the latents and the result.
         accelerator.state.fsdp_plugin.mixed_precision_policy = None
@@ -201,14 +204,21 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
 
 
 def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDataset:
-    """The samples of training, or of validation: each clip under every combination of tasks, without a reference."""
-    data = config.data
+    """The samples of training; or of validation: as long as two clips that share a frame, where there are any so long,
+    under every combination of tasks, with a reference."""
+    data, source = config.data, make_source(config, split)
     if split == "val":
         weights = dict.fromkeys(data.resolved_task_weights, 1.0)
         data = replace(
-            data, num_views=len(weights), task_weights=weights, reference_dropout=1.0, flip=False, max_broken_share=1.0
+            data,
+            num_frames=min(2 * data.num_frames - 1, max(source.lengths)),
+            num_views=len(weights),
+            task_weights=weights,
+            reference_dropout=0.0,
+            flip=False,
+            max_broken_share=1.0,
         )
-    return ClipDataset(make_source(config, split), partial(id_crop, style=crop_style), data, config.seed)
+    return ClipDataset(source, partial(id_crop, style=crop_style), data, config.seed)
 
 
 def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
@@ -225,13 +235,16 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
 
 
 def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:
-    """The samples of validation; none, with a line that says why, where there is no clip for them."""
+    """The samples of validation, of videos spread over all; none, with a line that says why, where there is no clip."""
     try:
         dataset = make_dataset(config, "val", components.settings.id_crop)
     except ValueError as error:
         tqdm.write(f"no validation: {error}")
         return []
-    return [dataset[0, index] for index in range(min(config.data.val_clips, len(dataset)))]
+    first_of_video = {video: index for index, video in reversed(list(enumerate(dataset.video_ids)))}
+    places = sorted(first_of_video.values())
+    count = min(config.data.val_clips, len(places))
+    return [dataset[0, places[number * len(places) // count]] for number in range(count)]
 
 
 def make_gather(accelerator: Accelerator) -> Gather:

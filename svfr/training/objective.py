@@ -55,11 +55,14 @@ class TrainedModel(nn.Module):
             targets.task_prompt,
         )
         transformer, predictor = self.model.latent_transformer, self.model.landmark_predictor
-        return Outputs(
-            output.denoised,
-            None if transformer is None else transformer(output.mid_features),
-            None if predictor is None else predictor(output.mid_features),
-        )
+        features = output.mid_features.float()
+        # In float32: bfloat16 knows landmarks to 1 or 2 px of 512 only.
+        with torch.autocast(features.device.type, enabled=False):
+            return Outputs(
+                output.denoised,
+                None if transformer is None else transformer(features),
+                None if predictor is None else predictor(features),
+            )
 
 
 class Objective:
@@ -90,7 +93,8 @@ class Objective:
     def prepare(self, batch: Sample) -> Targets:
         """Encode a batch by the frozen networks and draw its noise from the samples' seeds.
 
-        All views of a clip share the noise level and the noise, so that their features differ by the degradation alone.
+        All views of a clip share the noise level and the noise, so that their features differ by the degradation alone;
+        with `ulr_noise=shared` all clips of the batch do, so that features of two videos differ by the videos alone.
         """
         device, id_encoder, encode = self.components.device, self.components.id_encoder, self.components.encode
         num_clips, num_views, num_frames = batch.lq.shape[:3]
@@ -99,7 +103,8 @@ class Objective:
         lq = encode(batch.lq.flatten(0, 2)).unflatten(0, (-1, num_frames))  # (b k, f, c, h, w)
         has_reference = batch.has_reference.to(device).float()
         ref = encode(batch.reference) * has_reference[:, None, None, None]  # (b, c, h, w)
-        sigma, noise = self.draw_noise(batch.seed, tuple(clean.shape[1:]))
+        seeds = batch.seed[:1].expand(num_clips) if self.config.ulr_noise == "shared" else batch.seed
+        sigma, noise = self.draw_noise(seeds, tuple(clean.shape[1:]))
         noisy = clean + sigma.to(device)[:, None, None, None, None] * noise.to(device)
 
         def per_view(x: Tensor) -> Tensor:
@@ -132,13 +137,15 @@ class Objective:
         total = denoising_loss(outputs.denoised, targets.clean, targets.sigma, config.weighting)
         parts = {"loss_noise": total}
         if outputs.task_features is not None:
+            # Other processes have other noise, by which alone their clips can be told apart.
+            gather = self.gather if config.ulr_noise == "own" else lambda rows: rows
             video_ids = batch.video_id.to(device).repeat_interleave(num_views * num_frames)
             # Two clips of one video show different frames: a frame is known by its sample's seed and its place.
             frame_ids = batch.seed.to(device)[:, None] % 2**40 * 2**16 + torch.arange(num_frames, device=device)
             parts["loss_ulr"] = ulr_loss(
-                self.gather(outputs.task_features.flatten(0, 1)),
-                self.gather(video_ids),
-                self.gather(frame_ids.repeat_interleave(num_views, dim=0).flatten()),
+                gather(outputs.task_features.flatten(0, 1)),
+                gather(video_ids),
+                gather(frame_ids.repeat_interleave(num_views, dim=0).flatten()),
                 config.ulr_temperature,
                 config.ulr_denominator,
             )

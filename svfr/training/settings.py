@@ -21,7 +21,7 @@ class DataConfig(SampleConfig):
     num_workers: int = 4
     """Loader processes of each training process; 0 loads in the training process."""
     val_clips: int = 4
-    """Clips that validation restores."""
+    """Clips that validation restores, each of another video; of two training clips' length, chained."""
 
     def __post_init__(self) -> None:
         for name in ("size", "num_frames", "num_views"):
@@ -71,7 +71,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Of the forward pass and the frozen networks; the trained weights are float32."""
+    """Of the forward pass and the frozen networks; the trained weights and the heads are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: Weighting = "edm"
@@ -88,6 +88,9 @@ class TrainConfig:
     """tau of Eq. 2. Assumption: the usual value of InfoNCE."""
     ulr_denominator: Denominator = "standard"
     """Of Eq. 2: standard (InfoNCE), or printed (negatives only)."""
+    ulr_noise: Literal["own", "shared"] = "own"
+    """Noise of the videos that Eq. 2 tells apart: own (each its own; those of all processes), or shared (one level and
+    one noise for the clips of a process's forward pass, which are compared with each other alone)."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -117,7 +120,7 @@ class TrainConfig:
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
-        if self.precision == "fp16" and self.device == "cpu":
-            raise ConfigError("precision=fp16: needs a GPU; on the CPU take fp32 or bf16")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
+        if self.ulr_noise == "shared" and self.batch_size < 2:
+            raise ConfigError(f"batch_size={self.batch_size}: ulr_noise=shared compares a process's own clips, take 2")

@@ -1,64 +1,130 @@
 """Validation while training: restore held-out clips by the pipeline that inference uses, measure, draw."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from svfr.data.dataset import Sample
-from svfr.data.frames import to_uint8, to_unit
+from svfr.data.frames import resize, to_uint8, to_unit
 from svfr.inference.chain import Chain
 from svfr.inference.settings import Sampling
 from svfr.metrics import Chunk, VideoMetric, build_metrics
-from svfr.models.components import Components
+from svfr.models.components import Components, Reference
 from svfr.models.svfr import SVFR
 from svfr.tasks import TASKS
+from svfr.training.losses import denoising_loss
+from svfr.training.objective import Objective, TrainedModel
 
-METRICS = ("psnr", "ssim")
+METRICS = ("psnr", "ssim", "lpips")
+NOISE_BINS = 8  # of the loss
 SHOWN_FRAMES = 4  # of each clip in the picture
+SHOWN_SIZE, FILM_SIZE = 256, 128  # [px] largest side of a frame in a picture, in the film
+FRAME_TIME = 40  # [ms] of the film
 TITLE_HEIGHT = 16  # [px]
+FILM = "film.gif"
 
 
 @torch.no_grad()
 def validate(
-    components: Components, model: SVFR, samples: Sequence[Sample], seed: int, picture: Path
+    objective: Objective, model: SVFR, samples: Sequence[Sample], autocast: Callable[[Any], Any], pictures: Path
 ) -> dict[str, float]:
-    """Restore all views of held-out clips, always the same way.
+    """Restore all views of held-out clips, always the same way, and compute their loss at some noise levels.
 
     Args:
-        components: on their device; its VAE and ID network are used.
+        objective: whose components, on their device, encode, and whose settings say what noise training has.
         model: to validate, on the CPU; it is on the device for as long as that takes.
-        samples: at least one, without a reference.
-        seed: of the sampling noise.
-        picture: PNG to write: of each view some frames degraded, restored, true, one above the other.
+        samples: at least one; as long as one training clip or as several, which are chained.
+        autocast: decorates the model's forward pass, and nothing else, with its precision.
+        pictures: folder to write into: of each sample a picture, 0.png, ..., that shows of each view some frames
+            degraded, restored, true, one above the other; of the first one the same as a film.
 
     Returns:
         Means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same of
-        SSIM, where it can be computed.
+        SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
+        `val_loss/sigma_SIGMA`, the denoising loss in the middle of equally likely bins of training's noise levels.
     """
+    components = objective.components
     networks = copy(components)
-    networks.model = model.to(components.device).eval()
-    sampling = Sampling(seed=seed).resolve(networks)
-    metrics, *_ = build_metrics(METRICS)
+    networks.model = copy(model.to(components.device).eval())
+    networks.model.forward = autocast(model.forward)  # type: ignore[method-assign]
+    sampling = Sampling(seed=objective.config.seed).resolve(networks)
+    metrics = build_metrics(METRICS, device=str(components.device), download=False).video
     values: dict[str, list[float]] = {}
-    rows = []
-    for sample in samples:
-        truth = to_uint8(to_unit(sample.gt))
-        for view, prompt in zip(sample.lq, sample.task_prompts.tolist(), strict=True):
-            tasks = tuple(task for task, chosen in zip(TASKS, prompt, strict=True) if chosen)
-            name, degraded = ",".join(tasks), to_uint8(to_unit(view))
-            restored = to_uint8(to_unit(Chain(networks, sampling, torch.tensor(prompt))(view)))
-            for kind, frames in (("", restored), ("_degraded", degraded)):
+    pictures.mkdir(parents=True, exist_ok=True)
+    for number, sample in enumerate(samples):
+        for sigma, loss in loss_by_noise(objective, networks.model, sample).items():
+            values.setdefault(f"val_loss/sigma_{sigma:.3g}", []).append(loss)
+        reference, truth = _reference(networks, sample), to_uint8(to_unit(sample.gt))
+        clips = {}
+        for view, prompt in zip(sample.lq, sample.task_prompts, strict=True):
+            name = ",".join(task for task, chosen in zip(TASKS, prompt, strict=True) if chosen)
+            restored = to_uint8(to_unit(restore(Chain(networks, sampling, prompt, reference=reference), view)))
+            clips[name] = (to_uint8(to_unit(view)), restored, truth)
+            for kind, frames in (("", restored), ("_degraded", clips[name][0])):
                 for metric, value in _measure(metrics, frames, truth).items():
                     values.setdefault(f"val_{metric}{kind}/{name}", []).append(value)
-            rows.append(_row(f"{name}: degraded, restored, true", (degraded, restored, truth)))
+        Image.fromarray(np.concatenate([_row(*row) for row in clips.items()])).save(pictures / f"{number}.png")
+        if number == 0:
+            _write_film(pictures / FILM, list(clips.values()))
     model.cpu()
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(picture)
     return {name: float(np.mean(numbers)) for name, numbers in sorted(values.items())}
+
+
+def restore(chain: Chain, lq: Tensor) -> Tensor:
+    """All of a video, (f, 3, s, s) degraded -> (f, 3, s, s) restored, clip by clip."""
+    restored: list[Tensor] = []
+    while rest := len(lq) - sum(map(len, restored)):
+        restored.append(chain(lq[len(lq) - rest :][: chain.frames_wanted]))
+    return torch.cat(restored)
+
+
+def loss_by_noise(objective: Objective, model: SVFR, sample: Sample) -> dict[float, float]:
+    """The denoising loss of a sample's first frames, as many as in training, by noise level.
+
+    The levels are the middles of `NOISE_BINS` bins of those that training draws, all bins being equally likely.
+    """
+    config, num_frames = objective.config, objective.config.data.num_frames
+    clip = sample._replace(gt=sample.gt[:num_frames], lq=sample.lq[:, :num_frames])
+    batch = Sample(*(part[None] for part in clip))
+    targets = objective.prepare(batch)
+    noise = objective.draw_noise(batch.seed, tuple(targets.clean.shape[1:]))[1].to(targets.clean)  # (1, f, c, h, w)
+    middles = torch.special.ndtri((torch.arange(NOISE_BINS) + 0.5) / NOISE_BINS)
+    losses = {}
+    for level in (config.sigma_mean + config.sigma_std * middles).exp().tolist():
+        sigma = torch.full_like(targets.sigma, level)
+        outputs = TrainedModel(model)(targets._replace(noisy=targets.clean + level * noise, sigma=sigma))
+        losses[level] = float(denoising_loss(outputs.denoised, targets.clean, sigma, config.weighting))
+    return losses
+
+
+def show(trackers: Sequence[Any], pictures: Path, step: int) -> None:
+    """Hand what `validate` has drawn to accelerate's trackers; TensorBoard plays a GIF as it shows a picture."""
+    for tracker in trackers:
+        for file in sorted(pictures.iterdir()):
+            tag = f"validation/{file.stem}"
+            if tracker.name == "wandb":
+                import wandb
+
+                media = wandb.Video(str(file), format="gif") if file.name == FILM else wandb.Image(str(file))
+                tracker.log({tag: media}, step=step)
+            elif tracker.name == "tensorboard":
+                from torch.utils.tensorboard.summary import Summary
+
+                width, height = Image.open(file).size
+                image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.read_bytes())
+                tracker.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+
+def _reference(components: Components, sample: Sample) -> Reference | None:
+    if not sample.has_reference:
+        return None
+    return Reference(components.encode(sample.reference[None]), components.id_tokens(sample.id_face[None]))
 
 
 def _measure(metrics: Sequence[VideoMetric], frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -71,10 +137,25 @@ def _measure(metrics: Sequence[VideoMetric], frames: np.ndarray, truth: np.ndarr
     return {name: value for name in METRICS if (value := numbers.get(name)) is not None}
 
 
-def _row(title: str, clips: tuple[np.ndarray, ...]) -> np.ndarray:
+def _row(name: str, clips: tuple[np.ndarray, ...]) -> np.ndarray:
     num_frames = len(clips[0])
     shown = [round(i * (num_frames - 1) / (SHOWN_FRAMES - 1)) for i in range(SHOWN_FRAMES)]
-    picture = np.concatenate([np.concatenate([clip[i] for i in shown], axis=1) for clip in clips])
+    picture = np.concatenate([np.concatenate([_shrink(clip[i], SHOWN_SIZE) for i in shown], axis=1) for clip in clips])
     banner = Image.new("RGB", (picture.shape[1], TITLE_HEIGHT), "white")
-    ImageDraw.Draw(banner).text((3, 2), title, fill="black")
+    ImageDraw.Draw(banner).text((3, 2), f"{name}: degraded, restored, true", fill="black")
     return np.concatenate([np.asarray(banner), picture])
+
+
+def _write_film(file: Path, views: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """A GIF: a row for each view, its clips (f, s, s, 3) side by side."""
+    frames = [
+        Image.fromarray(
+            np.concatenate([np.concatenate([_shrink(clip[i], FILM_SIZE) for clip in row], axis=1) for row in views])
+        )
+        for i in range(len(views[0][0]))
+    ]
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_TIME, loop=0)
+
+
+def _shrink(frame: np.ndarray, size: int) -> np.ndarray:
+    return resize(frame, min(size, frame.shape[1]), min(size, frame.shape[0]))
