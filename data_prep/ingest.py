@@ -53,7 +53,7 @@ def _input(found: Found) -> Record:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file; of a folder of frames, that of its files' names and sums."""
+    """Digest of a file; for a folder of frames, of its files' names and sums."""
     if not path.is_dir():
         return sha256_of(path)
     sums = [f"{file.name} {sha256_of(file)}" for file in _files(path)]
@@ -67,7 +67,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _without_duplicates(records: list[Record]) -> list[Record]:
-    """Of files with the same bytes the first stays."""
+    """Leave out files whose bytes an earlier one has."""
     first: dict[str, str] = {}
     kept = []
     for record in records:

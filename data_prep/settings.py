@@ -134,13 +134,13 @@ class DataPrepConfig:
     landmarks: Literal["auto", "face_alignment", "onnx", "none"] = "auto"
     """Finds the 68 landmarks of a face."""
     seed: int = 0
-    """Of the splits."""
+    """Seeds the splits."""
     engine: Literal["local", "ray"] = "local"
     """local (processes of this machine) | ray."""
     processes: int | None = None
     """Workers. Default: one for each core (of the Ray cluster). 0: none, all in this process, for debugging."""
     ray_address: str | None = None
-    """Of a running Ray cluster, or auto. Default: a Ray of its own on this machine."""
+    """Address of a running Ray cluster, or auto. Default: a Ray of its own on this machine."""
     time_limit: float = 300.0
     """A file may take this long [s] in a step before its worker is ended and the file counts as bad."""
     time_per_frame: float = 1.0

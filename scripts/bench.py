@@ -233,7 +233,7 @@ def clock(device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
+    """Peak memory of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device) / 2**30
     if sys.platform == "linux":  # where `ru_maxrss` begins with what the parent process had

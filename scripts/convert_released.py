@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from svfr import SVFRPipeline
+from svfr.files import replacing
 from svfr.models.weights import WeightsError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -32,7 +33,8 @@ def main() -> int:
         pipe = SVFRPipeline.from_released(
             options.svd, options.unet, options.id_linear, options.arcface, device="cpu", dtype=DTYPES[options.dtype]
         )
-        pipe.save_pretrained(options.output)
+        with replacing(options.output) as partial:
+            pipe.save_pretrained(partial)
     except (WeightsError, OSError) as error:
         print(f"convert_released.py: {error}", file=sys.stderr)
         return 2

@@ -37,8 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except torch.OutOfMemoryError:
         message, code = OUT_OF_MEMORY, 1
     except (ValueError, OSError) as error:
-        # Of an error in a loader process, the last line is the error's own.
-        message = str(error).strip().splitlines()[-1].split("Error: ")[-1]
+        message = " ".join(str(error).split())
+        if "Traceback" in message:  # of a loader process, whose last line is the error's own
+            message = str(error).strip().splitlines()[-1].partition(": ")[2]
         code = 1 if isinstance(error, TrainingError) else 2
     print(f"train.py: {message}", file=sys.stderr)
     return code

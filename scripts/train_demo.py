@@ -111,7 +111,7 @@ class DemoConfig:
     seed: int = 0
     """Seeds everything."""
     device: str = "auto"
-    """Of the ID network: auto, or a torch device."""
+    """Where the ID network trains: auto, or a torch device."""
     vae: VAEConfig = field(default_factory=VAEConfig)
     """Step 1."""
     identity: IdentityConfig = field(default_factory=IdentityConfig)

@@ -18,7 +18,8 @@ class ConfigError(ValueError):
 
 def check_at_least(name: str, value: float | None, least: float) -> None:
     """Raises ConfigError unless `value` is None or a finite number of at least `least`."""
-    if value is not None and not least <= value < float("inf"):  # nan is not, either
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and least <= value < float("inf")):  # nan is not, either
         raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
 
 
@@ -55,8 +56,9 @@ def make(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     Raises:
         ConfigError: an unknown name (the nearest valid one is named), a wrong type or value.
     """
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}  # NumPy's
     try:
-        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values))))
+        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain)))
     except OmegaConfBaseException as error:
         raise ConfigError(_describe(error)) from error
 

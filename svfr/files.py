@@ -57,7 +57,11 @@ def replace(path: Path, new: Path) -> None:
         return
     old = path.with_name(f".{path.name}.old-{os.getpid()}")  # os.replace takes the place of an empty folder only
     os.replace(path, old)
-    os.replace(new, path)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
     remove(old)
 
 

@@ -131,8 +131,9 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    source = inspect.getsource(InferConfig).split("class InferConfig:")[1].split("def ")[0]
-    lines = source.splitlines()
+    lines: list[str] = []
+    for schema in InferConfig.__mro__[:-1]:
+        lines += inspect.getsource(schema).split("    def ")[0].splitlines()
     settings = [index for index, line in enumerate(lines) if line.startswith("    ") and ": " in line and " = " in line]
     assert len(settings) == len(InferConfig.__dataclass_fields__)
     assert all(lines[index + 1].startswith('    """') for index in settings)

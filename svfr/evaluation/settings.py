@@ -7,6 +7,7 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
 from svfr.metrics import METRICS
+from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
@@ -31,8 +32,8 @@ class TestsetConfig:
     ffhq_frames (one a frame, as DicFace's set is meant)."""
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
-    detector: str = "auto"
-    """auto | insightface | yunet, for the alignment."""
+    detector: Literal["auto", "insightface", "yunet"] = "auto"
+    """Finds the faces for the alignment."""
     landmarks: str | None = None
     """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
@@ -66,8 +67,8 @@ class EvalConfig:
     """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
-    detector: str = "auto"
-    """auto | insightface | yunet; finds the faces of the ground truth, which align both videos."""
+    detector: Literal["auto", "insightface", "yunet"] = "auto"
+    """Finds the faces of the ground truth, which align both videos."""
     recognizer: str = "auto"
     """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
     landmarker: str = "auto"
@@ -92,6 +93,13 @@ class EvalConfig:
     """How `--run` restores it."""
 
     def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
+        try:
+            parse_tasks(self.task.replace("+", ","))
+        except ValueError as error:
+            raise ConfigError(f"task={self.task}: {error}") from error
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
             check_at_least(key, getattr(self, key), least)
         check_at_least("strip_frames", self.strip_frames, 1)

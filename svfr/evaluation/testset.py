@@ -96,6 +96,8 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     items = find_items(maker.truth, output, "png")
     if settings.num_videos is not None and len(items) != settings.num_videos:
         raise ValueError(f"{maker.truth}: {len(items)} videos, the protocol has {settings.num_videos} (num_videos)")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output}: the output has to be another folder than the ground truth")
     output.mkdir(parents=True, exist_ok=True)
     packages = {name: version(name) for name in ("numpy", "opencv-python", "av", "pillow")}
     about = {"svfr": __version__, "settings": asdict(settings), "packages": packages}

@@ -58,12 +58,14 @@ def load_pipeline(
         NetworkMissing: no detector, although it is asked for by name or needed.
     """
     device = device if settings.device == "auto" else settings.device
-    pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
+    detector = None
     try:
-        pipe.detector = load_detector(settings.detector, networks)
+        detector = load_detector(settings.detector, networks)
     except NetworkMissing:
         if settings.face == "auto" or settings.detector != "auto":
             raise
+    pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
+    pipe.detector = detector
     return pipe
 
 
@@ -85,6 +87,8 @@ def check_inputs(
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     items = find_items(source, output, settings.format)
+    if any(item.source.resolve() == (output / item.target).resolve() for item in items):
+        raise ValueError(f"{output}: results would replace inputs; choose another folder for the output")
     if source.is_dir() and source.resolve() == output.resolve():
         raise ValueError(f"{output}: the output has to be another folder than the input")
     return items
@@ -133,7 +137,7 @@ def restore_folder(
     resolved = settings.resolve(pipe.parts)
     photo = next(read_frames(reference)).image if reference else None
     if photo is not None and resolved.size is not None:
-        pipe.references.from_photo(photo, resolved.size, whole=settings.face == "aligned")
+        pipe.references.from_photo(photo, resolved.size, or_whole=settings.face == "aligned")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,7 @@ from svfr.inference.keep import KeepRules
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import restore_clips
-from svfr.inference.video import OnProgress, VideoReport, restore_video
+from svfr.inference.video import OnProgress, VideoReport, restore_file
 from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released
 from svfr.models.devices import resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -41,9 +41,9 @@ class SVFRPipeline(DiffusionPipeline):
         id_projector: M_id.
         id_encoder: ArcFace.
         scheduler: the configuration of the noise levels, in SVD's terms.
+        settings: what the weights were trained for.
         latent_transformer: T_l, which only training uses.
         landmark_predictor: P_lm, which only training uses.
-        settings: what the weights were trained for; those of the released weights if None.
         detector: finds the face of a reference; without one, faces are taken to be aligned as in FFHQ.
     """
 
@@ -57,9 +57,9 @@ class SVFRPipeline(DiffusionPipeline):
         id_projector: IDProjector,
         id_encoder: IResNet,
         scheduler: EulerDiscreteScheduler,
+        settings: ModelSettings,
         latent_transformer: LatentTransformer | None = None,
         landmark_predictor: LandmarkPredictor | None = None,
-        settings: ModelSettings | None = None,
         detector: FaceDetector | None = None,
     ) -> None:
         super().__init__()
@@ -69,11 +69,10 @@ class SVFRPipeline(DiffusionPipeline):
             id_projector=id_projector,
             id_encoder=id_encoder,
             scheduler=scheduler,
+            settings=settings,
             latent_transformer=latent_transformer,
             landmark_predictor=landmark_predictor,
         )
-        model = SVFR(unet, id_projector, latent_transformer, landmark_predictor)
-        self.parts = Components(model, vae, id_encoder, scheduler, settings or ModelSettings())
         self.detector = detector
 
     @classmethod
@@ -131,27 +130,32 @@ class SVFRPipeline(DiffusionPipeline):
         parts = load_released(Path(svd), Path(unet), Path(id_linear), Path(arcface), dtype)
         return cls.from_components(parts.to(device, dtype))
 
-    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, **unused: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None
+    ) -> None:
         """Write the model in diffusers layout: model_index.json and a folder of safetensors for each part.
 
         Raises:
-            ValueError: `safe_serialization=False`; pickles are not written.
+            ValueError: `safe_serialization=False` or a variant; neither is written.
         """
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False: weights are written as safetensors alone")
+        if not safe_serialization or variant is not None:
+            raise ValueError("weights are written as safetensors alone, without a variant")
         self.parts.save(Path(save_directory))
 
     def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
-        super().to(*arguments, **named)
-        if self.dtype == torch.float16:
-            self.parts.to(self.device, torch.float16)
+        for value in (*arguments, *named.values()):
+            if isinstance(value, torch.dtype):
+                self.parts.to(self.device, value)
+            else:
+                super().to(value)
         return self
 
     @property
-    def settings(self) -> ModelSettings:
-        """What the weights were trained for."""
-        return self.parts.settings
+    def parts(self) -> Components:
+        """The networks that are registered now, as the rooms below take them."""
+        model = SVFR(self.unet, self.id_projector, self.latent_transformer, self.landmark_predictor)
+        return Components(model, self.vae, self.id_encoder, self.scheduler, self.settings)
 
     @property
     def references(self) -> ReferenceFinder:
@@ -192,15 +196,17 @@ class SVFRPipeline(DiffusionPipeline):
         tasks = parse_tasks(tasks)
         frames = np.asarray(frames)
         masks = _check_mask(frames, tasks, mask)
-        noise = initial_noise[-1] if isinstance(initial_noise, tuple) else initial_noise
-        if noise is not None and len(noise) != len(frames):
-            raise ValueError(f"initial_noise has {len(noise)} frames, the video {len(frames)}")
         if output_type not in ("np", "pt", "pil"):
             raise ValueError(f"output_type '{output_type}': choose from np, pt, pil")
         resolved = config.make(Sampling, sampling).resolve(self.parts)
         size, keep = resolved.size, KeepRules.resolve(tasks, resolved)
         assert size is not None
-        crops = [_Crop.make(frame, hole, tasks, size) for frame, hole in zip(frames, masks, strict=True)]
+        side = size // self.parts.downscale
+        for noise in initial_noise if isinstance(initial_noise, tuple) else (initial_noise,):
+            expected = (len(frames), self.parts.latent_channels, side, side)
+            if noise is not None and noise.shape != expected:
+                raise ValueError(f"initial_noise is {tuple(noise.shape)}: it has to be {expected}")
+        crops = [_AlignedFrame.make(frame, hole, tasks, size) for frame, hole in zip(frames, masks, strict=True)]
         photo = None
         if reference is not None:
             photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
@@ -253,7 +259,7 @@ class SVFRPipeline(DiffusionPipeline):
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
-        return restore_video(
+        return restore_file(
             self.parts,
             self.references,
             resolved,
@@ -266,13 +272,13 @@ class SVFRPipeline(DiffusionPipeline):
         )
 
 
-class _Crop(NamedTuple):
+class _AlignedFrame(NamedTuple):
     image: np.ndarray  # (s, s, 3) uint8
     hole: np.ndarray | None  # (s, s) bool
     lq: Tensor  # (3, s, s) in [-1, 1]
 
     @classmethod
-    def make(cls, frame: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int) -> "_Crop":
+    def make(cls, frame: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int) -> "_AlignedFrame":
         image = resize(frame, size, size)
         hole = None if mask is None else resize_mask(mask, size, size)
         return cls(image, hole, to_tensor(task_input(image, tasks, hole)))
@@ -285,6 +291,7 @@ def _check_mask(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | N
     check_mask_needed(tasks, mask is not None)
     if mask is None:
         return [None] * len(frames)
+    mask = np.asarray(mask)
     if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
         raise ValueError(f"the mask is {mask.dtype} {mask.shape}: it has to be uint8 (h, w) or (f, h, w)")
     if mask.ndim == 3 and len(mask) != len(frames):

@@ -34,13 +34,13 @@ class ReferenceFinder:
             landmarks = _template(image.shape[0])
         return self.components.encode_reference(to_tensor(image), image, landmarks)
 
-    def from_photo(self, photo: np.ndarray, size: int, whole: bool) -> Reference:
+    def from_photo(self, photo: np.ndarray, size: int, or_whole: bool) -> Reference:
         """Describe the largest face of any photo of the person, framed like the faces of a video.
 
         Args:
             photo: (h, w, 3) uint8.
             size: side of the crop [px].
-            whole: take the whole photo where no face is found.
+            or_whole: take the whole photo where no face is found.
 
         Raises:
             ValueError: no face found.
@@ -50,7 +50,7 @@ class ReferenceFinder:
             box = tracks[0].boxes[0]
             landmarks = (tracks[0].landmarks[0] - box[:2]) * size / (box[2] - box[0])
             return self.from_aligned(crop(photo, box, size), landmarks)
-        if not whole:
+        if not or_whole:
             raise ValueError("no face found in the reference photo")
         return self.from_aligned(resize(photo, size, size))
 

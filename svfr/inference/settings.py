@@ -60,7 +60,7 @@ class Sampling:
             if not is_released or len(steps) != 2:
                 raise ConfigError(f"num_inference_steps={steps}: only the strategy released takes a pair")
         for count in steps if isinstance(steps, list | tuple) else (steps,):
-            if count is not None and (not isinstance(count, int) or count < 1):
+            if count is not None and (type(count) is not int or count < 1):
                 raise ConfigError(f"num_inference_steps={steps}: has to be a whole number of at least 1")
         if self.sampler not in (None, *SAMPLERS):
             raise ConfigError(f"sampler={self.sampler}: choose from {', '.join(SAMPLERS)}")

@@ -59,7 +59,7 @@ class _Crop(NamedTuple):
     lq: Tensor  # (3, s, s) in [-1, 1]
 
 
-def restore_video(
+def restore_file(
     components: Components,
     references: ReferenceFinder,
     settings: VideoSettings,
@@ -98,7 +98,7 @@ def restore_video(
     keep = KeepRules.resolve(tasks, settings)
     photo = None
     if reference is not None:
-        photo = references.from_photo(reference, size, whole=settings.face == "aligned")
+        photo = references.from_photo(reference, size, or_whole=settings.face == "aligned")
     info = probe(source)
     segments, notes = _find_segments(source, info, settings.face, detector, on_progress)
 

@@ -20,9 +20,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """A torch dtype by name; "auto" is bfloat16 on an accelerator, float32 on the CPU."""
+    """A torch dtype by name; "auto" is bfloat16 on an accelerator, float32 on the CPU.
+
+    Raises:
+        ValueError: another name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in named:
+        raise ValueError(f"dtype '{dtype}': choose from auto, {', '.join(named)}")
+    return named[dtype]

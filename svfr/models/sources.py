@@ -88,5 +88,5 @@ def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{hub_id}: no such folder here, and not to be had from the Hub ({reason}); the bundled model of rendered "
-            "faces needs no download: --weights demo"
+            "faces needs no download: name demo (--weights demo, init_from=demo)"
         ) from error

@@ -96,7 +96,7 @@ def train(config: TrainConfig) -> bool:
     dataset = make_dataset(config, "train", components.settings.id_crop)
     batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
     held_out = make_held_out(config, components) if is_main and config.validate_every else []
-    objective = Objective(config, components, make_gather(accelerator))
+    objective = Objective(config, components, make_gather(accelerator), accelerator.autocast)
     accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
 
     # 4. The loop.

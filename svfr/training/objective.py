@@ -1,6 +1,7 @@
 """What one training step computes: from a batch of clips to the loss of SVFR (Sec. 4, Eq. 4)."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -72,12 +73,20 @@ class Objective:
         config: weights and shapes of the terms, distribution of the noise levels.
         components: whose frozen networks encode the batch.
         gather: of the terms that compare or count over all processes.
+        autocast: the precision of the model's forward pass, and of nothing else; FSDP 2 has no other.
     """
 
-    def __init__(self, config: TrainConfig, components: Components, gather: Gather = lambda rows: rows) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        components: Components,
+        gather: Gather = lambda rows: rows,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.config = config
         self.components = components
         self.gather = gather
+        self.autocast = autocast
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 4 of a batch, by a `TrainedModel`, wrapped or not.
@@ -87,7 +96,9 @@ class Objective:
             gradients is the gradient of the whole batch.
         """
         targets = self.prepare(batch)
-        return self.loss(model(targets), targets, batch)
+        with self.autocast():
+            outputs = model(targets)
+        return self.loss(outputs, targets, batch)
 
     @torch.no_grad()
     def prepare(self, batch: Sample) -> Targets:

@@ -51,7 +51,7 @@ class TrainConfig:
     output_dir: str = "runs/svfr"
     """Folder of the run; a run that is there already goes on."""
     seed: int = 0
-    """Of the initialization, the data and all noise."""
+    """Seeds the initialization, the data and all noise."""
     max_steps: int = 20_000
     """Optimizer steps. Assumption: the paper states none."""
     batch_size: int = 1
@@ -59,23 +59,23 @@ class TrainConfig:
     accumulate: int = 1
     """Forward passes per optimizer step."""
     learning_rate: float = 1e-5
-    """Of AdamW. Assumption: usual in SVD fine-tuning; the paper states none."""
+    """AdamW's. Assumption: usual in SVD fine-tuning; the paper states none."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """AdamW's."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate after the warm-up; cosine falls to 0 at max_steps."""
+    """Course of the learning rate after the warm-up; cosine falls to 0 at max_steps."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.9999
-    """Of the exponential moving average of the weights, which is what is saved; rises from 0 over the first steps."""
+    """Decay of the moving average of the weights, which is what is saved; rises from 0 over the first steps."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Of the forward pass and the frozen networks; the trained weights and the heads are float32."""
+    """Precision of the forward pass and the frozen networks; the trained weights and the heads are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: Weighting = "edm"
-    """Of the denoising loss: edm (v-prediction), or epsilon (Eq. 1 as printed)."""
+    """Weighting of the denoising loss: edm (v-prediction), or epsilon (Eq. 1 as printed)."""
     sigma_mean: float = 0.7
     """Mean of ln(sigma). Assumption: common in SVD fine-tuning."""
     sigma_std: float = 1.6
@@ -87,7 +87,7 @@ class TrainConfig:
     ulr_temperature: float = 0.07
     """tau of Eq. 2. Assumption: the usual value of InfoNCE."""
     ulr_denominator: Denominator = "standard"
-    """Of Eq. 2: standard (InfoNCE), or printed (negatives only)."""
+    """Denominator of Eq. 2: standard (InfoNCE), or printed (negatives only)."""
     ulr_noise: Literal["own", "shared"] = "own"
     """Noise of the videos that Eq. 2 tells apart: own (each its own; those of all processes), or shared (one level and
     one noise for the clips of a process's forward pass, which are compared with each other alone)."""

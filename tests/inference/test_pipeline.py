@@ -76,7 +76,7 @@ def test_sampler(pipe: SVFRPipeline, clip: np.ndarray, monkeypatch: pytest.Monke
     assert levels(euler, antithetic) > 0
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), euler)
     released = pipe(clip[:6], strategy="released", **arguments)
-    monkeypatch.setattr(pipe.parts, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
+    monkeypatch.setattr(pipe, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), dpmpp_2m)
     np.testing.assert_array_equal(pipe(clip[:6], strategy="released", **arguments), released)
 
@@ -371,12 +371,17 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"decode_chunk_size": 0}, "decode_chunk_size=0"),
         ({"num_inference_steps": (2, 2)}, "only the strategy released takes a pair"),
         ({"num_inference_steps": 2.5}, "num_inference_steps=2.5: has to be a whole number"),
+        ({"num_inference_steps": True}, "num_inference_steps=True: has to be a whole number"),
         ({"num_inference_step": 4}, "num_inference_step.*num_inference_steps"),
         ({"seed": "one"}, "seed"),
         ({"output_type": "jpg"}, "output_type 'jpg': choose from np, pt, pil"),
         ({"initial_noise": (torch.zeros(4, *tiny.LATENT),) * 2}, "initial_noise has to be one tensor"),
         ({"initial_noise": torch.zeros(4, *tiny.LATENT), "strategy": "released"}, "initial_noise has to be a pair"),
-        ({"initial_noise": torch.zeros(3, *tiny.LATENT)}, "initial_noise"),
+        (
+            {"initial_noise": torch.zeros(3, *tiny.LATENT)},
+            r"initial_noise is \(3, 4, 8, 8\): it has to be \(4, 4, 8, 8\)",
+        ),
+        ({"tasks": "inpainting", "mask": [[0, 1], [1, 0]]}, "mask is int64"),
         ({"reference_landmarks": np.zeros((5, 2)), "reference": tiny.clip(1)[0]}, "coincide"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
@@ -384,6 +389,10 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
 def test_wrong_argument_is_named(pipe: SVFRPipeline, clip: np.ndarray, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pipe(**({"frames": clip[:4]} | arguments))
+
+
+def test_numbers_of_numpy(pipe: SVFRPipeline, clip: np.ndarray) -> None:
+    np.testing.assert_array_equal(pipe(clip[:2], seed=np.int64(3)), pipe(clip[:2], seed=3))
 
 
 def test_list_of_frames(pipe: SVFRPipeline, clip: np.ndarray) -> None:
@@ -432,11 +441,16 @@ def test_settings_are_checked_wherever_they_are_made() -> None:
 
 
 def test_it_is_a_diffusers_pipeline(pipe: SVFRPipeline, tmp_path: Path) -> None:
-    assert pipe.components.keys() == {*pipe.parts.networks, "scheduler"}
+    assert pipe.components.keys() == {*pipe.parts.networks, "scheduler", "settings"}
     assert pipe.components["unet"] is pipe.parts.model.unet
     assert pipe.to("cpu", torch.float64) is pipe
     assert pipe.dtype == pipe.parts.vae.dtype == torch.float64
     pipe.to(torch.float32)
+    for again in (SVFRPipeline(**pipe.components), SVFRPipeline.from_pipe(pipe)):
+        assert again.settings == tiny.SETTINGS
+        np.testing.assert_array_equal(again(tiny.clip(2)), pipe(tiny.clip(2)))
+    again.unet = tiny.unet(salt=9)
+    assert levels(again(tiny.clip(2)), pipe(tiny.clip(2))) > 1
     with pytest.raises(ValueError, match="safetensors alone"):
         pipe.save_pretrained(tmp_path, safe_serialization=False)
     pipe.save_pretrained(tmp_path)
@@ -473,3 +487,5 @@ def test_device_and_dtype() -> None:
     assert resolve_dtype("auto", torch.device("meta")) == torch.bfloat16
     assert resolve_dtype("float16", cpu) == resolve_dtype(torch.float16, cpu) == torch.float16
     assert isinstance(resolve_device(), torch.device)
+    with pytest.raises(ValueError, match="dtype 'float8': choose from auto, float32"):
+        resolve_dtype("float8", cpu)

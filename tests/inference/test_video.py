@@ -20,7 +20,7 @@ from svfr.data.video import VideoError, probe
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import VideoReport, find_tracks, restore_video
+from svfr.inference.video import VideoReport, find_tracks, restore_file
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, video
@@ -46,7 +46,7 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
     networks: Any = None  # `invert` stands for them
     references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
-        return restore_video(
+        return restore_file(
             networks,
             references,
             settings,

@@ -41,6 +41,15 @@ def test_heads_run_in_float32_in_low_precision(dtype: torch.dtype) -> None:
         torch.testing.assert_close(output, head(features.float()), rtol=0, atol=0)
 
 
+def test_the_model_alone_runs_in_the_precision_of_autocast() -> None:
+    components, seen = tiny.pipeline().parts, {}
+    for name, layer in (("unet", components.model.unet.conv_out), ("vae", components.vae.encoder.conv_out)):
+        layer.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: output.dtype}))
+    objective = Objective(CONFIG, components, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    objective(TrainedModel(components.model), made_batch(BOTH))
+    assert seen == {"unet": torch.bfloat16, "vae": torch.float32}
+
+
 def test_shared_noise_is_one_level_and_one_noise_for_all_clips_of_a_forward_pass() -> None:
     batch = made_batch(BOTH)
     own, shared = (Objective(config, tiny.pipeline().parts).prepare(batch) for config in (CONFIG, SHARED))

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from svfr.files import replace, replacing
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(f.relative_to(folder)): f.read_text() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_there_stays_until_the_new_one_is_whole(tmp_path: Path, is_folder: bool) -> None:
+    def write(path: Path, text: str) -> None:
+        if is_folder:
+            path.mkdir()
+        (path / "a.txt" if is_folder else path).write_text(text)
+
+    target = tmp_path / "sub" / "result"
+    with replacing(target) as partial:
+        write(partial, "one")
+    before = contents(tmp_path)
+    with pytest.raises(FileNotFoundError), replacing(target) as partial:
+        write(partial, (tmp_path / "nowhere").read_text())
+    assert contents(tmp_path) == before
+    with replacing(target) as partial:
+        write(partial, "two")
+    assert list(contents(tmp_path).values()) == ["two"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.txt").write_text("one")
+    with pytest.raises(FileNotFoundError):
+        replace(tmp_path / "old", tmp_path / "nowhere")
+    assert contents(tmp_path) == {"old/a.txt": "one"}
