@@ -37,18 +37,34 @@ CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 
 
 class Sample(NamedTuple):
-    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px]."""
+    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
 
-    gt: Tensor  # (f, 3, s, s) float32 in [-1, 1]
-    lq: Tensor  # (k, f, 3, s, s) float32 in [-1, 1], the degraded views
+    Pictures are shipped between processes as uint8, a quarter of their size; `to_float` makes them float.
+    """
+
+    gt: Tensor  # (f, 3, s, s) uint8
+    lq: Tensor  # (k, f, 3, s, s) uint8, the degraded views
     task_prompts: Tensor  # (k, 3) float32, gamma of each view
     landmarks: Tensor  # (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid
     landmarks_valid: Tensor  # (f,) bool
-    reference: Tensor  # (3, s, s) float32 in [-1, 1], clean; zeros without one
+    reference: Tensor  # (3, s, s) uint8, clean; zeros without one
     has_reference: Tensor  # () bool
     id_face: Tensor  # (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one
     video_id: Tensor  # () int64, the same for clips of one source video
     seed: Tensor  # () int64; sigma, noise and what else is random about this sample are drawn from it
+
+    def to_float(self, device: torch.device | None = None) -> "Sample":
+        """The same with gt, lq and reference on a device as float32 in [-1, 1]; without a reference, it stays zeros."""
+
+        def convert(pictures: Tensor) -> Tensor:
+            assert pictures.dtype == torch.uint8
+            values = pictures.to(device).float()
+            # By a tensor, since GPUs multiply by the rounded inverse of a plain number.
+            return values.div_(torch.tensor(127.5, device=values.device)).sub_(1)
+
+        has_reference = self.has_reference.to(device)[..., None, None, None]
+        reference = torch.where(has_reference, convert(self.reference), 0.0)
+        return self._replace(gt=convert(self.gt), lq=convert(self.lq), reference=reference)
 
 
 def set_up_worker(worker: int) -> None:
@@ -130,6 +146,13 @@ class ClipDataset(Dataset[Sample]):
         return len(self._clips)
 
     @property
+    def sample_bytes(self) -> int:
+        """Size of a sample, but for some numbers."""
+        config = self.config
+        pictures = config.num_frames * (1 + config.num_views) + 1
+        return pictures * 3 * config.size**2 + 4 * 3 * ID_SIZE**2 + 4 * config.num_frames * 68 * 2
+
+    @property
     def num_broken(self) -> int:
         """Clips that could not be read so far, by this process and its loader workers."""
         return int(self._broken.sum())
@@ -158,7 +181,8 @@ class ClipDataset(Dataset[Sample]):
         valid = torch.from_numpy(excerpt.valid.copy())
         if excerpt.landmarks is not None:
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.config.size
-        reference, id_face = torch.zeros(3, self.config.size, self.config.size), torch.zeros(3, ID_SIZE, ID_SIZE)
+        reference = torch.zeros(3, self.config.size, self.config.size, dtype=torch.uint8)
+        id_face = torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
             reference = _to_tensors(excerpt.reference)
             id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
@@ -245,5 +269,5 @@ def _face_points(excerpt: Excerpt) -> np.ndarray:
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:
-    """(..., s, s, 3) uint8 -> (..., 3, s, s) float32 in [-1, 1]."""
-    return torch.tensor(frames).movedim(-1, -3).contiguous().float().div_(127.5).sub_(1)
+    """(..., s, s, 3) uint8 -> (..., 3, s, s) uint8."""
+    return torch.from_numpy(np.moveaxis(frames, -1, -3).copy())

@@ -45,7 +45,7 @@ def validate(
     metrics, *_ = build_metrics(METRICS)
     values: dict[str, list[float]] = {}
     rows = []
-    for sample in samples:
+    for sample in (held_out.to_float() for held_out in samples):
         truth = to_uint8(to_unit(sample.gt))
         for view, prompt in zip(sample.lq, sample.task_prompts.tolist(), strict=True):
             tasks = tuple(task for task, chosen in zip(TASKS, prompt, strict=True) if chosen)

@@ -25,6 +25,7 @@ from tests import clips
 
 SIZE, FRAMES = 48, 3
 WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+PICTURES = ("gt", "lq", "reference")
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = 36, 42, 30, 48, 54
 COLOURS = {LEFT_EYE: (250, 40, 40), RIGHT_EYE: (40, 250, 40), NOSE: (40, 40, 250)}
 
@@ -93,26 +94,51 @@ def test_shapes_types_and_ranges() -> None:
     sample = dataset(num_views=3, reference_dropout=0)[(0, 1)]
     f, s = FRAMES, SIZE
     expected = {
-        "gt": ((f, 3, s, s), torch.float32),
-        "lq": ((3, f, 3, s, s), torch.float32),
+        "gt": ((f, 3, s, s), torch.uint8),
+        "lq": ((3, f, 3, s, s), torch.uint8),
         "task_prompts": ((3, 3), torch.float32),
         "landmarks": ((f, 68, 2), torch.float32),
         "landmarks_valid": ((f,), torch.bool),
-        "reference": ((3, s, s), torch.float32),
+        "reference": ((3, s, s), torch.uint8),
         "has_reference": ((), torch.bool),
         "id_face": ((3, 112, 112), torch.float32),
         "video_id": ((), torch.int64),
         "seed": ((), torch.int64),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in sample._asdict().items()} == expected
-    for name in ("gt", "lq", "reference", "id_face"):
-        assert -1 <= getattr(sample, name).min() < getattr(sample, name).max() <= 1
+    for name in (*PICTURES, "id_face"):
+        assert -1 <= getattr(sample.to_float(), name).min() < getattr(sample.to_float(), name).max() <= 1
     assert sample.landmarks_valid.tolist() == [True, False, True]
     assert not sample.landmarks[1].any()
     assert sample.seed >= 0
     batch = default_collate([sample, sample])
     assert batch.lq.shape == (2, 3, f, 3, s, s)
     assert batch.video_id.shape == (2,)
+
+
+def test_a_sample_is_as_large_as_it_says() -> None:
+    data = dataset(num_views=3)
+    size = sum(tensor.nbytes for tensor in data[(0, 0)])
+    assert data.sample_bytes == pytest.approx(size, abs=100)
+
+
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_pictures_become_the_floats_that_they_always_were(device: str) -> None:
+    levels = torch.arange(256).repeat(27).reshape(1, 3, SIZE, SIZE).to(torch.uint8)
+    samples = [dataset(reference_dropout=dropout)[(0, 0)] for dropout in (0, 1)]
+    batch = default_collate([sample._replace(gt=levels, lq=levels[None]) for sample in samples])
+    pictures = batch.to_float(torch.device(device))
+    for name in PICTURES:
+        assert getattr(pictures, name).device.type == device
+        expected = getattr(batch, name).float().div(127.5).sub(1)
+        if name == "reference":
+            expected[1] = 0  # there is none
+        assert torch.equal(getattr(pictures, name).cpu(), expected), name
+    kept = set(Sample._fields) - set(PICTURES)
+    assert all(torch.equal(getattr(pictures, name), getattr(batch, name)) for name in kept)
 
 
 def test_what_a_sample_is_depends_on_seed_epoch_and_index_alone() -> None:
@@ -152,7 +178,7 @@ def test_views_have_distinct_tasks_drawn_by_weight() -> None:
 
 def test_each_task_degrades_as_inference_does() -> None:
     for index in range(4):
-        sample = dataset(num_views=4, flip=False)[(0, index)]
+        sample = dataset(num_views=4, flip=False)[(0, index)].to_float()
         views = {tuple(p.int().tolist()): lq for p, lq in zip(sample.task_prompts, sample.lq, strict=True)}
         gray = views[0, 1, 0]
         assert torch.equal(gray[:, 0], gray[:, 1])
@@ -172,7 +198,7 @@ def test_some_masks_move_and_some_do_not() -> None:
     data = dataset(num_views=1, task_weights={"inpainting": 1.0}, flip=False)
     moving = []
     for index in range(10):
-        holes = data[(0, index)].lq[0].min(dim=1).values == 1
+        holes = data[(0, index)].lq[0].min(dim=1).values == 255
         moving.append(bool((holes[0] != holes[2]).any()))
     assert 0 < sum(moving) < 10
 
@@ -187,7 +213,7 @@ def coloured(frame: torch.Tensor, colour: tuple[int, ...]) -> np.ndarray:
 def test_landmarks_stay_on_what_they_mark_when_mirrored() -> None:
     mirrored = 0
     for index in range(10):
-        sample = dataset(reference_dropout=0)[(0, index)]
+        sample = dataset(reference_dropout=0)[(0, index)].to_float()
         flipped = bool(coloured(sample.gt[2], COLOURS[LEFT_EYE])[0] > 0.5)  # the left eye's dot is on the right
         for landmark, colour in COLOURS.items():
             place = coloured(sample.gt[2], colour)
@@ -199,7 +225,7 @@ def test_landmarks_stay_on_what_they_mark_when_mirrored() -> None:
         left = (sample.id_face[:, 52, 38].numpy() + 1) * 127.5
         assert np.abs(left - COLOURS[RIGHT_EYE if flipped else LEFT_EYE]).max() < 60
     assert 0 < mirrored < 10
-    assert coloured(dataset(flip=False)[(0, 0)].gt[0], COLOURS[LEFT_EYE])[0] < 0.5
+    assert coloured(dataset(flip=False)[(0, 0)].to_float().gt[0], COLOURS[LEFT_EYE])[0] < 0.5
 
 
 def test_half_of_the_samples_have_no_reference() -> None:
@@ -218,7 +244,7 @@ def test_broken_clips_are_named_once_and_replaced_alike_everywhere(caplog: pytes
         batches = list(islice(loader(data, 0), 10))
     assert caplog.text.count("made 4: broken") == 1
     assert data.num_broken == 1
-    shades = torch.cat([batch.gt for batch in batches])[:, 0, :, -1, -1] * 127.5 + 127.5  # 10 clip + frame
+    shades = torch.cat([batch.gt for batch in batches])[:, 0, :, -1, -1]  # 10 clip + frame
     assert not ((shades > 39.5) & (shades < 47.5)).any()
     with_workers = dataset(source, max_broken_share=0.1)
     shared = loader(with_workers, 2)
