@@ -18,7 +18,7 @@ from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import HOLE_THRESHOLD, task_input
 from svfr.data.masks import mask_clip
-from svfr.tasks import TASKS, parse_tasks, task_prompt
+from svfr.tasks import TASK_WEIGHTS, TASKS, parse_tasks, task_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
 ID_SIZE = 112  # [px], what `CropFace` gives
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 px
-# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
-TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+# [s] A source that is gone is waited for, longer each time: a network disk comes back in minutes.
+FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 1.0, 60.0, 300.0
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
 CHOICES, READING, VIEWS = range(3)
 
@@ -96,7 +96,7 @@ class SampleConfig:
     num_views: int = 2
     """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
     task_weights: dict[str, float] = field(default_factory=dict)
-    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
+    """How often each combination of tasks ("bfr,colorization") is drawn; empty: `svfr.tasks.TASK_WEIGHTS`."""
     preset: str = "svfr"
     """Degradations of views with bfr, see svfr.data.degradations."""
     reference_dropout: float = 0.5
@@ -228,7 +228,8 @@ class ClipDataset(Dataset[Sample]):
             if excerpt.landmarks is not None and excerpt.valid.any():
                 landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
             moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
-            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving)
+            mirrored = bool(rng.uniform() < 0.5)  # GPEN's strokes run to the right
+            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving, mirrored)
             holes = list(masks > HOLE_THRESHOLD)
         return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
 

@@ -203,6 +203,24 @@ def test_some_masks_move_and_some_do_not() -> None:
     assert 0 < sum(moving) < 10
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_holes_are_as_often_left_as_right(flip: bool) -> None:
+    data = dataset(num_views=1, task_weights={"inpainting": 1.0}, flip=flip, num_frames=1)
+    draws = 240
+    holes = torch.stack([data[(i // 10, i % 10)].lq[0, 0].min(dim=0).values == 255 for i in range(draws)])
+    shares = holes.float().mean(dim=1).reshape(draws, 8, -1).mean(dim=2)  # of each eighth of the width
+    for left, right in zip(shares.T[:4], shares.T.flip(0)[:4], strict=True):
+        difference = left - right
+        assert abs(difference.mean()) < 4 * difference.std() / draws**0.5, shares.mean(dim=0)
+
+
+def test_pairs_of_tasks_are_drawn_by_default_but_rarely() -> None:
+    data = ClipDataset(MadeClips(), partial(id_crop, style="arcface"), SampleConfig(size=SIZE, num_frames=1), 0)
+    counts = torch.cat([data[(e, i)].task_prompts for e in range(15) for i in range(10)]).sum(dim=1)
+    assert 0.05 < (counts == 2).float().mean() < 0.25
+    assert (counts == 1).float().mean() > 0.6
+
+
 def coloured(frame: torch.Tensor, colour: tuple[int, ...]) -> np.ndarray:
     """(2,) mean place of a colour, in fractions of the sides."""
     image = (frame.movedim(0, -1).numpy() + 1) * 127.5
