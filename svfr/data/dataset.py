@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from svfr.data.alignment import FFHQ_TEMPLATE, five_points, mirror_landmarks
-from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
+from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, SourceGoneError
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import HOLE_THRESHOLD, task_input
 from svfr.data.masks import mask_clip
@@ -205,9 +206,8 @@ class ClipDataset(Dataset[Sample]):
         replacements = np.random.default_rng([self.seed, epoch, index, READING, 1])
         while True:
             if not self._broken[clip]:
-                rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
                 try:
-                    return clip, self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+                    return clip, self._read_patiently(clip, (epoch, index), wants_reference)
                 except ClipError as error:
                     self._broken[clip] = True
                     logger.warning("%s; another clip takes its place", error)
@@ -216,6 +216,25 @@ class ClipDataset(Dataset[Sample]):
                 limit = f"max_broken_share={self.config.max_broken_share:g}"
                 raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
             clip = self._clips[replacements.integers(total)]
+
+    def _read_patiently(self, clip: int, place: tuple[int, int], wants_reference: bool) -> Excerpt:
+        """Read one clip; while its source is gone, wait and try again.
+
+        Raises:
+            ClipError: it cannot be read.
+            DataError: the source is gone for `PATIENCE` seconds.
+        """
+        waited, pause = 0.0, FIRST_PAUSE
+        while True:
+            rng = np.random.default_rng([self.seed, *place, READING, 0])
+            try:
+                return self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+            except SourceGoneError as error:
+                if waited >= PATIENCE:
+                    raise DataError(f"{error}, for {waited:.0f} s: is their disk there?") from error
+                logger.warning("%s; trying again in %g s", error, pause)
+                time.sleep(pause)
+                waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
