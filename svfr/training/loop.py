@@ -192,7 +192,8 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     """The clips of a split; of images and rendered clips, some are held out for validation."""
     data = config.data
     if data.manifests:
-        return ManifestClips([Path(path) for path in data.manifests], split)
+        best = data.best if split == "train" else None
+        return ManifestClips([Path(path) for path in data.manifests], split, best, data.size)
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
