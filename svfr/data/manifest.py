@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _is_box(value: Any) -> bool:
-    if not (isinstance(value, (list, tuple)) and len(value) == 4 and all(map(_is_number, value))):
+    if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))):
         return False
     return value[0] < value[2] and value[1] < value[3]
 
@@ -136,6 +136,8 @@ def _parse(line: str, where: str) -> Clip:
     unknown = sorted(set(entry) - {field.name for field in fields(Clip)})
     if unknown:
         raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
+    if isinstance(entry.get("crop"), list):
+        entry["crop"] = tuple(entry["crop"])
     try:
         clip = Clip(**entry)
     except TypeError as error:
@@ -145,4 +147,4 @@ def _parse(line: str, where: str) -> Clip:
             value = getattr(clip, name)
             if not (holds(value) or (value is None and name in OPTIONAL)):
                 raise ManifestError(f"{where}: {name} {json.dumps(value)[:80]}: has to be {expected}")
-    return clip if clip.crop is None else replace(clip, crop=tuple(clip.crop))
+    return clip

@@ -8,16 +8,22 @@ from svfr.data.manifest import VERSION, Clip, ManifestError, read_manifest, writ
 
 CLIP = Clip("a", "clips/a.mp4", "raw/a.mkv", "train", 3, 20, 29.97, 512, 512, crop=(1.0, 2.0, 513.0, 514.0))
 
-WRONG: list[tuple[str, object]] = [
-    *((name, None) for name in ("id", "video", "source", "split", "start_frame", "num_frames", "fps", "width")),
-    *((name, value) for name in ("start_frame", "num_frames") for value in (-1, 2.5, True, "3", [])),
-    *((name, 0) for name in ("width", "height", "fps")),
-    *(("fps", value) for value in (-1, float("nan"), float("inf"), "25")),
-    *(("crop", value) for value in ("box", [1, 2, 3], [9, 2, 9, 4], [0, 0, "4", 4], [0, 0, float("nan"), 4], {})),
-    *((name, value) for name in ("video", "landmarks") for value in ("", 3, ["a.npz"])),
-    ("quality", "good"),
-    ("identity", "Jane"),
-]
+VALUES: dict[str, list[object]] = {
+    "id": [None],
+    "video": [None, "", 3, ["a.mp4"]],
+    "source": [None],
+    "split": [None],
+    "start_frame": [None, -1, 2.5, True, "3", []],
+    "num_frames": [None, -1, 2.5, True, "3", []],
+    "fps": [None, 0, -1, float("nan"), float("inf"), "25"],
+    "width": [None, 0],
+    "height": [0],
+    "crop": ["box", [1, 2, 3], [9, 2, 9, 4], [0, 0, "4", 4], [0, 0, float("nan"), 4], {}],
+    "landmarks": ["", 3],
+    "quality": ["good"],
+    "identity": ["Jane"],
+}
+WRONG = [(name, value) for name, values in VALUES.items() for value in values]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
