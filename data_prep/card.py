@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.records import STEPS, Record
 from data_prep.settings import DataPrepConfig
+from data_prep.track import enlargement
 from svfr.data.manifest import SPLITS, Clip
 from svfr.evaluation.markdown import markdown_table
 from svfr.files import replacing
@@ -26,7 +27,7 @@ def write_card(
     parts = [_heading(manifest, records, settings)]
     for title, remark, rows in (
         ("Splits", "No person and no file is in two splits.", _splits(manifest)),
-        ("Sizes", "", _sizes(manifest, records)),
+        ("Sizes", "", _sizes(manifest, records, settings)),
         ("Quality", "Of 0 (worst) to 1 (best); see scores.png." if scores else "Not scored.", quality),
         ("Left out", "Each with its reason in rejected.jsonl." if rejected else "Nothing.", _left_out(rejected)),
     ):
@@ -63,12 +64,13 @@ def _splits(manifest: Sequence[Clip]) -> Rows:
     return rows
 
 
-def _sizes(manifest: Sequence[Clip], records: Sequence[Record]) -> Rows:
+def _sizes(manifest: Sequence[Clip], records: Sequence[Record], settings: DataPrepConfig) -> Rows:
     values: dict[str, Sequence[float]] = {
         "frames of a clip": [clip.num_frames for clip in manifest],
         "fps": [clip.fps for clip in manifest],
         "side of the clip [px]": [clip.width for clip in manifest],
         "face in the original [px]": [record["face"] for record in records],
+        f"times enlarged to {settings.write.size} px (up to 1: not)": [enlargement(r, settings) for r in records],
         "crop inside of the frame": [record["inside"] for record in records],
         "frontality": [record["frontality"] for record in records],
         "sharpness": [record["sharpness"] for record in records],

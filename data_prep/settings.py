@@ -1,9 +1,11 @@
 """Settings of `data_prep/prepare.py`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from svfr.config import ConfigError, check_at_least
+
+Collection = Literal["videos", "images", "voxceleb2", "celebv", "vfhq"]
 
 
 @dataclass
@@ -12,7 +14,7 @@ class SourceConfig:
 
     path: str = "???"
     """Folder of the footage; nothing in it is changed."""
-    collection: Literal["videos", "images", "voxceleb2", "celebv", "vfhq"] = "videos"
+    collection: Collection = "videos"
     """videos (any folder of video files and folders of frames) | images (each picture is a clip of one frame) |
     voxceleb2 | celebv (CelebV-HQ, CelebV-Text) | vfhq."""
     annotations: str | None = None
@@ -49,6 +51,9 @@ class TrackConfig:
 
     min_face: float = 32.0
     """Larger side of the face's box [px], median over the clip."""
+    max_enlarge: dict[str, float] = field(default_factory=dict)
+    """For each collection, how many times a clip's crop, 1.4 times as large as its face, may be enlarged to
+    `write.size`. Default: any. Enlarged truth is soft; each run says how many clips are enlarged."""
     min_detected: float = 0.5
     """Share of the clip's frames in which the face was detected."""
     min_inside: float = 0.0
@@ -59,6 +64,9 @@ class TrackConfig:
     """Median of `svfr.data.faces.sharpness` of the face at 128 px."""
 
     def __post_init__(self) -> None:
+        for collection, limit in self.max_enlarge.items():
+            check_choice("track.max_enlarge", collection, get_args(Collection))
+            check_at_least(f"track.max_enlarge.{collection}", limit, 0)
         _check_least("track", self, min_face=0, min_detected=0, min_inside=0, min_frontality=0, min_sharpness=0)
 
 

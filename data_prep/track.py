@@ -15,6 +15,7 @@ from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
+from svfr.data.tracks import MARGIN
 from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
@@ -38,7 +39,8 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     network = recognizer(settings)
     names = {"detector": detector(settings).name, "recognizer": network.sha256 if network else None}
     limits = {"min_frames": settings.cut.min_frames, "clip_frames": settings.cut.clip_frames}
-    step = Step("track", settings, workers, {**names, **limits, "track": settings.track})
+    facts = {**names, **limits, "track": settings.track, "size": settings.write.size}
+    step = Step("track", settings, workers, facts)
     records = step.map_clips(track_faces, clips)
     step.sweep(TRACKS, records)
     return step.finish(records)
@@ -98,7 +100,16 @@ def _why_unwanted(facts: Record, settings: DataPrepConfig) -> str | None:
         limit = getattr(settings.track, f"min_{name}")
         if facts[name] < limit:
             return f"{name} {facts[name]:g} is below track.min_{name}={limit:g}"
+    times, limit = enlargement(facts, settings), settings.track.max_enlarge.get(settings.source.collection)
+    if limit is not None and times > limit:
+        collection = settings.source.collection
+        return f"enlarged {times:.2f} times, more than track.max_enlarge.{collection}={limit:g}"
     return None
+
+
+def enlargement(facts: Record, settings: DataPrepConfig) -> float:
+    """How many times the crop of a clip is enlarged to `write.size`, median over the clip; below 1 it is reduced."""
+    return settings.write.size / (MARGIN * facts["face"])
 
 
 def _inside(crops: np.ndarray, width: int, height: int) -> float:

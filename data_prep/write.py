@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
 from data_prep.records import STEPS, Record, file_name, read_step, write_lines
 from data_prep.runner import Step, rejected_file
 from data_prep.settings import DataPrepConfig
+from data_prep.track import enlargement
 from data_prep.workers import Workers
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest, write_manifest
@@ -56,6 +58,12 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     write_contact_sheet(output / "contact_sheet.png", manifest, settings.write.sheet)
     left_out = collect_rejected(output)
     write_lines(output / "rejected.jsonl", left_out)
+    times = [enlargement(of, settings) for _, of in written]
+    if enlarged := sum(value > 1 for value in times):
+        most = (
+            f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px, up to {max(times):.1f} times"
+        )
+        print(f"write: {most}: their truth is soft (track.max_enlarge limits it)", file=sys.stderr)
     write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
     return records
 

@@ -27,8 +27,9 @@ from svfr.evaluation.tables import title
 from svfr.metrics import Chunk, build_metrics
 from svfr.metrics.temporal import temporal_slice
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
+from svfr.tasks import TASKS
 
-TASK_SETS = (("bfr",), ("colorization",), ("inpainting",), ("bfr", "colorization", "inpainting"))
+TASK_SETS = (*((task,) for task in TASKS), TASKS)
 NUM_FRAMES = 24
 ENLARGE = 256  # [px] small frames are shown about this large in videos
 SHOWN = ("psnr", "psnr_mask", "ssim", "warping_error")  # columns of the table

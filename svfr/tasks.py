@@ -6,6 +6,17 @@ import torch
 from torch import Tensor
 
 TASKS = ("bfr", "colorization", "inpainting")
+# Combinations of tasks that are trained, and how often each is drawn: all three at once half as often as one, pairs
+# rarely. Assumption: the paper states no proportions.
+TASK_WEIGHTS = {
+    "bfr": 1.0,
+    "colorization": 1.0,
+    "inpainting": 1.0,
+    "bfr,colorization": 0.2,
+    "bfr,inpainting": 0.2,
+    "colorization,inpainting": 0.2,
+    "bfr,colorization,inpainting": 0.5,
+}
 
 
 def parse_tasks(tasks: str | Iterable[str]) -> tuple[str, ...]:

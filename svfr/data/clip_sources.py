@@ -1,23 +1,29 @@
 """Where training clips come from: prepared videos, photos, or the renderer."""
 
 import importlib.util
-import zipfile
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from svfr.data.alignment import five_points
 from svfr.data.faces import crop
-from svfr.data.manifest import Clip, read_manifest
+from svfr.data.manifest import Clip, ManifestError, read_manifest
 from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
 from svfr.synthetic import TEST_SEEDS, render_clip
+
+logger = logging.getLogger(__name__)
 
 PHOTOS = 0.5  # Assumption: share of rendered references from another scene, as a user's photo is
 VAL_SHARE = 10  # of so many images, one at most is held out
 PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from those of all clips
 ENDLESS = 2**31  # frames of a rendered clip
+FARTHEST = 3  # crop's sides from its corner that landmarks may be away; profiles reach a little outside
+WITNESSES = 8  # other files that are tried before a source counts as gone
 
 
 class DataError(ValueError):
@@ -30,6 +36,10 @@ class DataError(ValueError):
 
 class ClipError(ValueError):
     """One clip that cannot be read; one line that names the file."""
+
+
+class SourceGoneError(ClipError):
+    """A clip that cannot be read because nothing of its source can be, such as a network disk that is away."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class ClipSource(Protocol):
         """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.
 
         Raises:
-            ClipError: the file cannot be read.
+            SourceGoneError: nothing of the source can be read now.
+            ClipError: the clip cannot be read, whatever is wrong with it.
         """
 
 
@@ -74,37 +85,58 @@ class ManifestClips(ClipSource):
     """The clips of a split of one or more manifests, read with decord.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
-    ones).
+    ones). A line of a manifest that is no clip counts as a clip of the split train that cannot be read.
+
+    Args:
+        paths: of the manifests.
+        split: whose clips are taken.
+        best: take this many of them, those of the highest quality in all manifests together; None takes all.
+        size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
 
     Raises:
-        DataError: decord is missing, or there is no clip of this split.
+        DataError: decord is missing, there is no clip of this split, or one without a quality where `best` is given.
         ManifestError: a manifest that cannot be read.
     """
 
-    def __init__(self, paths: Path | Iterable[Path], split: str) -> None:
+    def __init__(self, paths: Path | Iterable[Path], split: str, best: int | None = None, size: int = 0) -> None:
         if importlib.util.find_spec("decord") is None:
             raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
         paths = [paths] if isinstance(paths, Path) else list(paths)
-        self._clips = [(path.parent, clip) for path in paths for clip in read_manifest(path) if clip.split == split]
+        bad: list[ManifestError] = []
+        self._clips = [(path, clip) for path in paths for clip in read_manifest(path, bad) if clip.split == split]
         if not self._clips:
-            raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'")
+            reason = f" ({bad[0]})" if bad else ""
+            raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'{reason}")
+        if best is not None:
+            if unscored := next((f"{path}: '{clip.id}'" for path, clip in self._clips if clip.quality is None), None):
+                raise DataError(f"{unscored} has no quality, which data.best compares: prepare it without score=none")
+            self._clips = sorted(self._clips, key=lambda of: -(of[1].quality or 0))[:best]
+        if small := sum(min(clip.width, clip.height) < size for _, clip in self._clips):
+            logger.warning("%d of %d clips are enlarged to %d px: soft truth", small, len(self._clips), size)
+        self._bad = bad if split == "train" else []
         ids: dict[tuple[Path, str], int] = {}
-        self.video_ids = [ids.setdefault((folder, clip.source), len(ids)) for folder, clip in self._clips]
-        self.lengths = [clip.num_frames for _, clip in self._clips]
+        self.video_ids = [ids.setdefault((path.parent, clip.source), len(ids)) for path, clip in self._clips]
+        self.video_ids += range(len(ids), len(ids) + len(self._bad))
+        self.lengths = [clip.num_frames for _, clip in self._clips] + [ENDLESS] * len(self._bad)
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """See `ClipSource`; a reference with reliable landmarks is preferred."""
-        folder, clip = self._clips[index]
-        start = int(rng.integers(clip.num_frames - num_frames + 1))
-        points, reliable = _read_landmarks(folder, clip)
-        chosen = list(range(start, start + num_frames))
-        other = _choose_other(reliable, chosen, rng) if reference else None
-        numbers = chosen if other is None else [*chosen, other]
-        images = _read_video(folder / clip.video, [clip.start_frame + number for number in numbers])
-        box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
-        frames = np.stack([crop(image, box, size) for image in images])
-        if points is not None:
-            points = _to_square(points, clip, box, size)
+        if index >= len(self._clips):
+            raise ClipError(str(self._bad[index - len(self._clips)]))
+        path, clip = self._clips[index]
+        files = [path.parent / name for name in (clip.video, clip.landmarks) if name is not None]
+        with _reading(files, (path.parent / other.video for its, other in self._clips if its == path)):
+            start = int(rng.integers(clip.num_frames - num_frames + 1))
+            points, reliable = _read_landmarks(path.parent, clip)
+            chosen = list(range(start, start + num_frames))
+            other = _choose_other(reliable, chosen, rng) if reference else None
+            numbers = chosen if other is None else [*chosen, other]
+            images = _read_video(files[0], [clip.start_frame + number for number in numbers])
+            box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
+            _check_crop(box, *images.shape[1:3])
+            frames = np.stack([crop(image, box, size) for image in images])
+            if points is not None:
+                points = _to_square(points, clip, box, size)
         return Excerpt(
             frames=frames[:num_frames],
             valid=reliable[chosen],
@@ -142,10 +174,8 @@ class ImageFolder(ClipSource):
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """See `ClipSource`; of an image that is not square, the square in its middle."""
-        try:
+        with _reading([self.files[index]], self.files):
             image = next(read_frames(self.files[index])).image
-        except VideoError as error:
-            raise ClipError(str(error)) from error
         height, width = image.shape[:2]
         frame = crop(image, _square((0, 0, width, height)), size)
         return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
@@ -192,6 +222,36 @@ class RenderedClips(ClipSource):
         return Excerpt(clip.frames[chosen], np.ones(num_frames, dtype=bool), clip.landmarks[chosen], image, points)
 
 
+@contextmanager
+def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
+    """Inside, whatever goes wrong with the files of a clip becomes one line; `others` are files of the same source.
+
+    Raises:
+        SourceGoneError: they cannot be opened, and neither can any of some others.
+        ClipError: else.
+    """
+    try:
+        yield
+    except Exception as error:  # what readers raise of broken files has no end
+        line = " ".join(str(error).split())
+        if not isinstance(error, (ClipError, VideoError)):
+            line = f"{files[0]}: {type(error).__name__} ({line})"
+        if not all(map(_can_be_opened, files)):
+            spread = sorted(set(others) - set(files))
+            witnesses = spread[:: len(spread) // WITNESSES + 1]
+            if witnesses and not any(map(_can_be_opened, witnesses)):
+                raise SourceGoneError(f"{line}; nor can any of {len(witnesses)} other files be opened") from error
+        raise ClipError(line) from error
+
+
+def _can_be_opened(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(file.read(1))
+    except (OSError, ValueError):
+        return False
+
+
 def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Generator) -> int | None:
     """A random frame outside the chosen ones if there is one, else one of them; None if there is just one frame.
 
@@ -227,16 +287,25 @@ def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.nda
     path = folder / clip.landmarks
     try:
         with np.load(path) as file:
-            points, score = file["points"].astype(np.float32), file["score"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            points, score = file["points"].astype(np.float32), file["score"].astype(np.float32)
+    except Exception as error:  # NumPy and zipfile raise a dozen types
         raise ClipError(f"{path}: not an npz file with 'points' and 'score'") from error
     if points.shape != (clip.num_frames, 68, 2) or score.shape != (clip.num_frames,):
         raise ClipError(
             f"{path}: points {points.shape} and score {score.shape} don't fit a clip of {clip.num_frames} frames"
         )
     finite = np.isfinite(points).all(axis=(1, 2))
-    points = np.nan_to_num(points)
-    return points, finite & (score > 0) & (np.ptp(points, axis=1) > 0).all(axis=1)
+    near = (np.abs(points) <= FARTHEST * max(clip.width, clip.height)).all(axis=(1, 2))
+    if (far := finite & ~near & (score > 0)).any():
+        raise ClipError(f"{path}: trusted landmarks at {np.abs(points[far]).max():g} px, far outside of the crop")
+    points = np.where(near[:, None, None], points, 0)
+    return points, near & (score > 0) & (np.ptp(five_points(points), axis=1) > 0).all(axis=1)
+
+
+def _check_crop(box: tuple[float, float, float, float], height: int, width: int) -> None:
+    x0, y0, x1, y1 = box
+    if not (0 < x0 + x1 < 2 * width and 0 < y0 + y1 < 2 * height and 1 <= x1 - x0 <= 2 * max(width, height)):
+        raise ValueError(f"the crop {x0:g}, {y0:g}, {x1:g}, {y1:g} does not fit its frames of {width}x{height} px")
 
 
 def _square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

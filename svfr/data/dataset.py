@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -14,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from svfr.data.alignment import FFHQ_TEMPLATE, five_points, mirror_landmarks
-from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt
+from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, SourceGoneError
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import HOLE_THRESHOLD, task_input
 from svfr.data.masks import mask_clip
-from svfr.tasks import TASKS, parse_tasks, task_prompt
+from svfr.tasks import TASK_WEIGHTS, TASKS, parse_tasks, task_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ FFHQ_SIZE = 512  # [px] of FFHQ_TEMPLATE
 ID_SIZE = 112  # [px], what `CropFace` gives
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 px
-# All single tasks, and all three at once at half their weight. Assumption: the paper states no proportions.
-TASK_WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+# [s] A source that is gone is waited for, longer each time: a network disk comes back in minutes.
+FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 1.0, 60.0, 300.0
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
 CHOICES, READING, VIEWS = range(3)
 
@@ -37,18 +38,34 @@ CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 
 
 class Sample(NamedTuple):
-    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px]."""
+    """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
 
-    gt: Tensor  # (f, 3, s, s) float32 in [-1, 1]
-    lq: Tensor  # (k, f, 3, s, s) float32 in [-1, 1], the degraded views
+    Pictures are shipped between processes as uint8, a quarter of their size; `to_float` makes them float.
+    """
+
+    gt: Tensor  # (f, 3, s, s) uint8
+    lq: Tensor  # (k, f, 3, s, s) uint8, the degraded views
     task_prompts: Tensor  # (k, 3) float32, gamma of each view
     landmarks: Tensor  # (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid
     landmarks_valid: Tensor  # (f,) bool
-    reference: Tensor  # (3, s, s) float32 in [-1, 1], clean; zeros without one
+    reference: Tensor  # (3, s, s) uint8, clean; zeros without one
     has_reference: Tensor  # () bool
     id_face: Tensor  # (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one
     video_id: Tensor  # () int64, the same for clips of one source video
     seed: Tensor  # () int64; sigma, noise and what else is random about this sample are drawn from it
+
+    def to_float(self, device: torch.device | None = None) -> "Sample":
+        """The same with gt, lq and reference on a device as float32 in [-1, 1]; without a reference, it stays zeros."""
+
+        def convert(pictures: Tensor) -> Tensor:
+            assert pictures.dtype == torch.uint8
+            values = pictures.to(device).float()
+            # By a tensor, since GPUs multiply by the rounded inverse of a plain number.
+            return values.div_(torch.tensor(127.5, device=values.device)).sub_(1)
+
+        has_reference = self.has_reference.to(device)[..., None, None, None]
+        reference = torch.where(has_reference, convert(self.reference), 0.0)
+        return self._replace(gt=convert(self.gt), lq=convert(self.lq), reference=reference)
 
 
 def set_up_worker(worker: int) -> None:
@@ -80,7 +97,7 @@ class SampleConfig:
     num_views: int = 2
     """Degraded views of each clip, under different task prompts; the regularization (ULR) needs two."""
     task_weights: dict[str, float] = field(default_factory=dict)
-    """How often each combination of tasks ("bfr,colorization") is drawn; empty: the three tasks, and all at once."""
+    """How often each combination of tasks ("bfr,colorization") is drawn; empty: `svfr.tasks.TASK_WEIGHTS`."""
     preset: str = "svfr"
     """Degradations of views with bfr, see svfr.data.degradations."""
     reference_dropout: float = 0.5
@@ -135,6 +152,13 @@ class ClipDataset(Dataset[Sample]):
         return [self.source.video_ids[clip] for clip in self._clips]
 
     @property
+    def sample_bytes(self) -> int:
+        """Size of a sample, but for some numbers."""
+        config = self.config
+        pictures = config.num_frames * (1 + config.num_views) + 1
+        return pictures * 3 * config.size**2 + 4 * 3 * ID_SIZE**2 + 4 * config.num_frames * 68 * 2
+
+    @property
     def num_broken(self) -> int:
         """Clips that could not be read so far, by this process and its loader workers."""
         return int(self._broken.sum())
@@ -163,7 +187,8 @@ class ClipDataset(Dataset[Sample]):
         valid = torch.from_numpy(excerpt.valid.copy())
         if excerpt.landmarks is not None:
             landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.config.size
-        reference, id_face = torch.zeros(3, self.config.size, self.config.size), torch.zeros(3, ID_SIZE, ID_SIZE)
+        reference = torch.zeros(3, self.config.size, self.config.size, dtype=torch.uint8)
+        id_face = torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
             reference = _to_tensors(excerpt.reference)
             id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
@@ -186,9 +211,8 @@ class ClipDataset(Dataset[Sample]):
         replacements = np.random.default_rng([self.seed, epoch, index, READING, 1])
         while True:
             if not self._broken[clip]:
-                rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
                 try:
-                    return clip, self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+                    return clip, self._read_patiently(clip, (epoch, index), wants_reference)
                 except ClipError as error:
                     self._broken[clip] = True
                     logger.warning("%s; another clip takes its place", error)
@@ -197,6 +221,25 @@ class ClipDataset(Dataset[Sample]):
                 limit = f"max_broken_share={self.config.max_broken_share:g}"
                 raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
             clip = self._clips[replacements.integers(total)]
+
+    def _read_patiently(self, clip: int, place: tuple[int, int], wants_reference: bool) -> Excerpt:
+        """Read one clip; while its source is gone, wait and try again.
+
+        Raises:
+            ClipError: it cannot be read.
+            DataError: the source is gone for `PATIENCE` seconds.
+        """
+        waited, pause = 0.0, FIRST_PAUSE
+        while True:
+            rng = np.random.default_rng([self.seed, *place, READING, 0])
+            try:
+                return self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+            except SourceGoneError as error:
+                if waited >= PATIENCE:
+                    raise DataError(f"{error}, for {waited:.0f} s: is their disk there?") from error
+                logger.warning("%s; trying again in %g s", error, pause)
+                time.sleep(pause)
+                waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
@@ -209,7 +252,8 @@ class ClipDataset(Dataset[Sample]):
             if excerpt.landmarks is not None and excerpt.valid.any():
                 landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
             moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
-            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving)
+            mirrored = bool(rng.uniform() < 0.5)  # GPEN's strokes run to the right
+            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving, mirrored)
             holes = list(masks > HOLE_THRESHOLD)
         return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
 
@@ -250,5 +294,5 @@ def _face_points(excerpt: Excerpt) -> np.ndarray:
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:
-    """(..., s, s, 3) uint8 -> (..., 3, s, s) float32 in [-1, 1]."""
-    return torch.tensor(frames).movedim(-1, -3).contiguous().float().div_(127.5).sub_(1)
+    """(..., s, s, 3) uint8 -> (..., 3, s, s) uint8."""
+    return torch.from_numpy(np.moveaxis(frames, -1, -3).copy())

@@ -1,7 +1,7 @@
 """The manifest of a data set: JSON lines, one clip each, written by `data_prep`, read by training."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,15 @@ class Clip:
     sha256: str | None = None
 
 
-def read_manifest(path: Path) -> list[Clip]:
+def read_manifest(path: Path, bad: list[ManifestError] | None = None) -> list[Clip]:
     """Read all clips of a manifest.
 
+    Args:
+        path: of the manifest.
+        bad: takes what is wrong with lines that are no clips, which are then left out.
+
     Raises:
-        ManifestError: it cannot be read, is empty, is of another version, or a line is not a clip.
+        ManifestError: it cannot be read, is empty, or a line is not a clip or of another version and `bad` is None.
     """
     try:
         lines = path.read_text().splitlines()
@@ -66,15 +70,21 @@ def read_manifest(path: Path) -> list[Clip]:
         raise ManifestError(
             f"{path}: the manifest cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error
-    clips = [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if not clips:
+    clips: dict[str, Clip] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                clip = _parse(line, f"{path}, line {number}")
+                if clip.id in clips:
+                    raise ManifestError(f"{path}, line {number}: the id {clip.id!r} is there twice")
+                clips[clip.id] = clip
+        except ManifestError as error:
+            if bad is None:
+                raise
+            bad.append(error)
+    if not clips and not bad:
         raise ManifestError(f"{path}: the manifest has no clips")
-    seen: set[str] = set()
-    for clip in clips:
-        if clip.id in seen:
-            raise ManifestError(f"{path}: the id '{clip.id}' is there twice")
-        seen.add(clip.id)
-    return clips
+    return list(clips.values())
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
@@ -84,29 +94,57 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
             file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")
 
 
+def _is_number(value: Any, least: float = float("-inf")) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < float("inf")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and _is_number(value, least)
+
+
+def _is_box(value: Any) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))):
+        return False
+    return value[0] < value[2] and value[1] < value[3]
+
+
+OPTIONAL = {field.name for field in fields(Clip) if field.default is None}
+# Fields, what their values have to be, and whether one is that.
+CHECKS: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
+    (("id", "video", "source", "landmarks", "sha256"), "a text", lambda value: isinstance(value, str) and value != ""),
+    (("split",), f"one of {', '.join(SPLITS)}", lambda value: isinstance(value, str) and value in SPLITS),
+    (("start_frame", "identity"), "a whole number of at least 0", lambda value: _is_whole(value, 0)),
+    (("num_frames", "width", "height"), "a whole number of at least 1", lambda value: _is_whole(value, 1)),
+    (("fps",), "a number above 0", lambda value: _is_number(value, 0) and value > 0),
+    (("quality",), "a number", _is_number),
+    (("crop",), "x0, y0, x1, y1 with x0 < x1 and y0 < y1", _is_box),
+]
+
+
 def _parse(line: str, where: str) -> Clip:
     try:
         entry: dict[str, Any] = json.loads(line)
         if not isinstance(entry, dict):
             raise ValueError("no JSON object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: not a JSON object ({error})") from error
     version = entry.pop("version", VERSION)  # a manifest that somebody wrote by hand may leave it out
     if version != VERSION:
         raise ManifestError(
-            f"{where}: a manifest of version {version}, this code reads {VERSION}: prepare the data anew"
+            f"{where}: a manifest of version {version!r}, this code reads {VERSION}: prepare the data anew"
         )
     unknown = sorted(set(entry) - {field.name for field in fields(Clip)})
     if unknown:
-        raise ManifestError(f"{where}: unknown field '{unknown[0]}'")
-    if entry.get("crop") is not None:
+        raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
+    if isinstance(entry.get("crop"), list):
         entry["crop"] = tuple(entry["crop"])
     try:
         clip = Clip(**entry)
     except TypeError as error:
         raise ManifestError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
-    if clip.split not in SPLITS:
-        raise ManifestError(f"{where}: split '{clip.split}': choose from {', '.join(SPLITS)}")
-    if not (isinstance(clip.num_frames, int) and clip.num_frames >= 1 and clip.start_frame >= 0):
-        raise ManifestError(f"{where}: start_frame {clip.start_frame} and num_frames {clip.num_frames} cannot be")
+    for names, expected, holds in CHECKS:
+        for name in names:
+            value = getattr(clip, name)
+            if not (holds(value) or (value is None and name in OPTIONAL)):
+                raise ManifestError(f"{where}: {name} {json.dumps(value)[:80]}: has to be {expected}")
     return clip

@@ -40,6 +40,7 @@ def mask_clip(
     rng: np.random.Generator,
     landmarks: np.ndarray | None = None,
     moving: bool = False,
+    mirrored: bool = False,
 ) -> np.ndarray:
     """A mask per frame: the same strokes on all of them, or strokes that stick to the face.
 
@@ -49,6 +50,7 @@ def mask_clip(
         rng: one mask is drawn from it.
         landmarks: (f, n, 2) [px], nan in frames that have none; needed if the mask moves.
         moving: strokes follow the similarity transform of the landmarks, and stay where they were in frames without.
+        mirrored: strokes run to the left.
 
     Returns:
         (f, h, w) uint8, 255 = hole.
@@ -57,6 +59,8 @@ def mask_clip(
         ValueError: a mask cannot move without landmarks.
     """
     strokes = brush_strokes(size, rng)
+    if mirrored:
+        strokes = [Stroke(np.abs(stroke.points - (size[1], 0)), stroke.width) for stroke in strokes]
     if not moving:
         return np.repeat(paint(strokes, size)[None], num_frames, axis=0)
     if landmarks is None:

@@ -50,17 +50,19 @@ def find_released(source: str | Path) -> ReleasedFiles | None:
 
 
 def find_svd(source: str | Path) -> Path | None:
-    """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout whose index says so.
+    """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout, whose index says so if it has one.
 
     Raises:
         WeightsError: the Hub cannot be reached.
     """
     if str(source) == SVD_HUB_ID:
         return _download(SVD_HUB_ID, SVD_TRAINING_PATTERNS)
-    index = Path(source) / INDEX_NAME
-    if index.is_file() and SVD_CLASS in index.read_text():
-        return Path(source)
-    return None
+    folder = Path(source)
+    if (folder / INDEX_NAME).is_file():
+        is_svd = SVD_CLASS in (folder / INDEX_NAME).read_text()
+    else:
+        is_svd = (folder / "unet" / "config.json").is_file() and not (folder / "id_encoder").exists()
+    return folder if is_svd else None
 
 
 def find_model(source: str | Path) -> Path:

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
-from svfr.data.dataset import ClipDataset, Sample, set_up_worker
+from svfr.data.dataset import ClipDataset, Sample
+from svfr.data.loader import load_batches
 from svfr.data.sampler import ClipBatchSampler
 from svfr.models.components import Components
 from svfr.models.identity import id_crop
@@ -94,7 +94,7 @@ def train(config: TrainConfig) -> bool:
     if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
     dataset = make_dataset(config, "train", components.settings.id_crop)
-    batches = iter(make_loader(dataset, config, accelerator, start=progress.step * config.accumulate))
+    batches = make_loader(dataset, config, accelerator, start=progress.step * config.accumulate)
     held_out = make_held_out(config, components) if is_main and config.validate_every else []
     objective = Objective(config, components, make_gather(accelerator), accelerator.autocast)
     accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
@@ -195,7 +195,8 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     """The clips of a split; of images and rendered clips, some are held out for validation."""
     data = config.data
     if data.manifests:
-        return ManifestClips([Path(path) for path in data.manifests], split)
+        best = data.best if split == "train" else None
+        return ManifestClips([Path(path) for path in data.manifests], split, best, data.size)
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
@@ -221,17 +222,11 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
     return ClipDataset(source, partial(id_crop, style=crop_style), data, config.seed)
 
 
-def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader[Sample]:
+def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> Iterator[Sample]:
     """Batches of this process, from global batch number `start` on, without end."""
     process, num_processes = accelerator.process_index, accelerator.num_processes
     sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.data.num_workers,
-        worker_init_fn=set_up_worker,
-        pin_memory=accelerator.device.type != "cpu",
-    )
+    return load_batches(dataset, sampler, config.data.num_workers, pin_memory=accelerator.device.type != "cpu")
 
 
 def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:

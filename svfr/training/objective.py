@@ -109,6 +109,7 @@ class Objective:
         """
         device, id_encoder, encode = self.components.device, self.components.id_encoder, self.components.encode
         num_clips, num_views, num_frames = batch.lq.shape[:3]
+        batch = batch.to_float(device)
         clean = encode(batch.gt.flatten(0, 1)).unflatten(0, (num_clips, num_frames))  # (b, f, c, h, w)
         clean = clean * self.components.vae.config.scaling_factor
         lq = encode(batch.lq.flatten(0, 2)).unflatten(0, (-1, num_frames))  # (b k, f, c, h, w)

@@ -14,6 +14,8 @@ class DataConfig(SampleConfig):
 
     manifests: list[str] = field(default_factory=list)
     """Manifests that data preparation wrote; their clips of the split `train` are used, `val` validates."""
+    best: int | None = None
+    """Train on this many clips of all manifests together, those of the highest quality; none: on all."""
     images: str | None = None
     """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
     rendered_clips: int = 0
@@ -24,7 +26,7 @@ class DataConfig(SampleConfig):
     """Clips that validation restores, each of another video; of two training clips' length, chained."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "num_frames", "num_views"):
+        for name in ("size", "num_frames", "num_views", "best"):
             check_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("rendered_clips", "num_workers", "val_clips"):
             check_at_least(f"data.{name}", getattr(self, name), 0)

@@ -60,6 +60,7 @@ def validate(
     for number, sample in enumerate(samples):
         for sigma, loss in loss_by_noise(objective, networks.model, sample).items():
             values.setdefault(f"val_loss/sigma_{sigma:.3g}", []).append(loss)
+        sample = sample.to_float()
         reference, truth = _reference(networks, sample), to_uint8(to_unit(sample.gt))
         clips = {}
         for view, prompt in zip(sample.lq, sample.task_prompts, strict=True):

@@ -1,7 +1,11 @@
+import json
 import logging
 import platform
+import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,9 +19,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+import svfr.data.dataset
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, SampleConfig, set_up_worker
-from svfr.data.manifest import Clip, write_manifest
+from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.sampler import ClipBatchSampler
 from svfr.models.identity import id_crop
 from svfr.synthetic import render_clip
@@ -25,6 +30,7 @@ from tests import clips
 
 SIZE, FRAMES = 48, 3
 WEIGHTS = {"bfr": 1.0, "colorization": 1.0, "inpainting": 1.0, "bfr,colorization,inpainting": 0.5}
+PICTURES = ("gt", "lq", "reference")
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = 36, 42, 30, 48, 54
 COLOURS = {LEFT_EYE: (250, 40, 40), RIGHT_EYE: (40, 250, 40), NOSE: (40, 40, 250)}
 
@@ -93,26 +99,51 @@ def test_shapes_types_and_ranges() -> None:
     sample = dataset(num_views=3, reference_dropout=0)[(0, 1)]
     f, s = FRAMES, SIZE
     expected = {
-        "gt": ((f, 3, s, s), torch.float32),
-        "lq": ((3, f, 3, s, s), torch.float32),
+        "gt": ((f, 3, s, s), torch.uint8),
+        "lq": ((3, f, 3, s, s), torch.uint8),
         "task_prompts": ((3, 3), torch.float32),
         "landmarks": ((f, 68, 2), torch.float32),
         "landmarks_valid": ((f,), torch.bool),
-        "reference": ((3, s, s), torch.float32),
+        "reference": ((3, s, s), torch.uint8),
         "has_reference": ((), torch.bool),
         "id_face": ((3, 112, 112), torch.float32),
         "video_id": ((), torch.int64),
         "seed": ((), torch.int64),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in sample._asdict().items()} == expected
-    for name in ("gt", "lq", "reference", "id_face"):
-        assert -1 <= getattr(sample, name).min() < getattr(sample, name).max() <= 1
+    for name in (*PICTURES, "id_face"):
+        assert -1 <= getattr(sample.to_float(), name).min() < getattr(sample.to_float(), name).max() <= 1
     assert sample.landmarks_valid.tolist() == [True, False, True]
     assert not sample.landmarks[1].any()
     assert sample.seed >= 0
     batch = default_collate([sample, sample])
     assert batch.lq.shape == (2, 3, f, 3, s, s)
     assert batch.video_id.shape == (2,)
+
+
+def test_a_sample_is_as_large_as_it_says() -> None:
+    data = dataset(num_views=3)
+    size = sum(tensor.nbytes for tensor in data[(0, 0)])
+    assert data.sample_bytes == pytest.approx(size, abs=100)
+
+
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_pictures_become_the_floats_that_they_always_were(device: str) -> None:
+    levels = torch.arange(256).repeat(27).reshape(1, 3, SIZE, SIZE).to(torch.uint8)
+    samples = [dataset(reference_dropout=dropout)[(0, 0)] for dropout in (0, 1)]
+    batch = default_collate([sample._replace(gt=levels, lq=levels[None]) for sample in samples])
+    pictures = batch.to_float(torch.device(device))
+    for name in PICTURES:
+        assert getattr(pictures, name).device.type == device
+        expected = getattr(batch, name).float().div(127.5).sub(1)
+        if name == "reference":
+            expected[1] = 0  # there is none
+        assert torch.equal(getattr(pictures, name).cpu(), expected), name
+    kept = set(Sample._fields) - set(PICTURES)
+    assert all(torch.equal(getattr(pictures, name), getattr(batch, name)) for name in kept)
 
 
 def test_what_a_sample_is_depends_on_seed_epoch_and_index_alone() -> None:
@@ -152,7 +183,7 @@ def test_views_have_distinct_tasks_drawn_by_weight() -> None:
 
 def test_each_task_degrades_as_inference_does() -> None:
     for index in range(4):
-        sample = dataset(num_views=4, flip=False)[(0, index)]
+        sample = dataset(num_views=4, flip=False)[(0, index)].to_float()
         views = {tuple(p.int().tolist()): lq for p, lq in zip(sample.task_prompts, sample.lq, strict=True)}
         gray = views[0, 1, 0]
         assert torch.equal(gray[:, 0], gray[:, 1])
@@ -172,9 +203,27 @@ def test_some_masks_move_and_some_do_not() -> None:
     data = dataset(num_views=1, task_weights={"inpainting": 1.0}, flip=False)
     moving = []
     for index in range(10):
-        holes = data[(0, index)].lq[0].min(dim=1).values == 1
+        holes = data[(0, index)].lq[0].min(dim=1).values == 255
         moving.append(bool((holes[0] != holes[2]).any()))
     assert 0 < sum(moving) < 10
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_holes_are_as_often_left_as_right(flip: bool) -> None:
+    data = dataset(num_views=1, task_weights={"inpainting": 1.0}, flip=flip, num_frames=1)
+    draws = 240
+    holes = torch.stack([data[(i // 10, i % 10)].lq[0, 0].min(dim=0).values == 255 for i in range(draws)])
+    shares = holes.float().mean(dim=1).reshape(draws, 8, -1).mean(dim=2)  # of each eighth of the width
+    for left, right in zip(shares.T[:4], shares.T.flip(0)[:4], strict=True):
+        difference = left - right
+        assert abs(difference.mean()) < 4 * difference.std() / draws**0.5, shares.mean(dim=0)
+
+
+def test_pairs_of_tasks_are_drawn_by_default_but_rarely() -> None:
+    data = ClipDataset(MadeClips(), partial(id_crop, style="arcface"), SampleConfig(size=SIZE, num_frames=1), 0)
+    counts = torch.cat([data[(e, i)].task_prompts for e in range(15) for i in range(10)]).sum(dim=1)
+    assert 0.05 < (counts == 2).float().mean() < 0.25
+    assert (counts == 1).float().mean() > 0.6
 
 
 def coloured(frame: torch.Tensor, colour: tuple[int, ...]) -> np.ndarray:
@@ -187,7 +236,7 @@ def coloured(frame: torch.Tensor, colour: tuple[int, ...]) -> np.ndarray:
 def test_landmarks_stay_on_what_they_mark_when_mirrored() -> None:
     mirrored = 0
     for index in range(10):
-        sample = dataset(reference_dropout=0)[(0, index)]
+        sample = dataset(reference_dropout=0)[(0, index)].to_float()
         flipped = bool(coloured(sample.gt[2], COLOURS[LEFT_EYE])[0] > 0.5)  # the left eye's dot is on the right
         for landmark, colour in COLOURS.items():
             place = coloured(sample.gt[2], colour)
@@ -199,7 +248,7 @@ def test_landmarks_stay_on_what_they_mark_when_mirrored() -> None:
         left = (sample.id_face[:, 52, 38].numpy() + 1) * 127.5
         assert np.abs(left - COLOURS[RIGHT_EYE if flipped else LEFT_EYE]).max() < 60
     assert 0 < mirrored < 10
-    assert coloured(dataset(flip=False)[(0, 0)].gt[0], COLOURS[LEFT_EYE])[0] < 0.5
+    assert coloured(dataset(flip=False)[(0, 0)].to_float().gt[0], COLOURS[LEFT_EYE])[0] < 0.5
 
 
 def test_half_of_the_samples_have_no_reference() -> None:
@@ -218,7 +267,7 @@ def test_broken_clips_are_named_once_and_replaced_alike_everywhere(caplog: pytes
         batches = list(islice(loader(data, 0), 10))
     assert caplog.text.count("made 4: broken") == 1
     assert data.num_broken == 1
-    shades = torch.cat([batch.gt for batch in batches])[:, 0, :, -1, -1] * 127.5 + 127.5  # 10 clip + frame
+    shades = torch.cat([batch.gt for batch in batches])[:, 0, :, -1, -1]  # 10 clip + frame
     assert not ((shades > 39.5) & (shades < 47.5)).any()
     with_workers = dataset(source, max_broken_share=0.1)
     shared = loader(with_workers, 2)
@@ -355,7 +404,21 @@ def broken_manifest(manifest: Path, folder: Path, kind: str) -> tuple[Path, str]
     """A copy with one fault; what a message about it names."""
     data = (manifest.parent / "videos.mp4").read_bytes()
     landmarks = (manifest.parent / "one.npz").read_bytes()
-    if kind == "truncated":
+    points, lines = np.stack([face() for _ in range(8)]), manifest.read_text()
+    if kind in FAULTS:
+        lines = lines.replace(*FAULTS[kind], 1)
+    elif kind == "empty landmarks":
+        landmarks = b""
+    elif kind == "landmarks of 1e30":
+        np.savez(folder / "far.npz", points=points * 1e30, score=np.ones(8))
+        landmarks = (folder / "far.npz").read_bytes()
+    elif kind == "landmarks of text":
+        np.savez(folder / "text.npz", points=points, score=["good"] * 8)
+        landmarks = (folder / "text.npz").read_bytes()
+    elif kind == "landmarks alone":
+        np.save(folder / "alone.npy", points)
+        landmarks = (folder / "alone.npy").read_bytes()
+    elif kind == "truncated":
         data = data[: len(data) // 2]
     elif kind == "no video":
         data = b"this is no video at all" * 40
@@ -370,17 +433,120 @@ def broken_manifest(manifest: Path, folder: Path, kind: str) -> tuple[Path, str]
     if kind != "missing":
         (folder / "videos.mp4").write_bytes(data)
     (folder / "one.npz").write_bytes(landmarks)
-    (folder / "manifest.jsonl").write_text(manifest.read_text())
+    (folder / "manifest.jsonl").write_text(lines)
+    if kind in FAULTS and kind not in UNSEEN_FAULTS:
+        return folder / "manifest.jsonl", "manifest.jsonl, line 1: "
     return folder / "manifest.jsonl", "one.npz" if "landmarks" in kind else "videos.mp4"
 
 
-@pytest.mark.parametrize("kind", ["truncated", "no video", "no landmarks", "too few landmarks", "too short", "missing"])
-def test_a_broken_file_is_one_line_with_its_name(manifest: Path, tmp_path: Path, kind: str) -> None:
+UNSEEN_FAULTS = {  # what only the video shows
+    "crop beside the frame": ("[20, 4, 68, 52]", "[1020, 4, 1068, 52]"),
+    "crop as wide as a continent": ("[20, 4, 68, 52]", "[-4e12, -4e12, 4e12, 4e12]"),
+    "crop without area": ("[20, 4, 68, 52]", "[20, 4, 20.000000001, 52]"),
+}
+FAULTS = {
+    "no start": ('"start_frame": 2', '"start_frame": null'),
+    "no video's name": ('"video": "videos.mp4"', '"video": null'),
+    "no width": ('"width": 48', '"width": 0'),
+    "no crop": ("[20, 4, 68, 52]", "5"),
+    "a crop backwards": ("[20, 4, 68, 52]", "[68, 4, 20, 52]"),
+    "a row cut off": ('"split": "train"', '"spl'),
+    **UNSEEN_FAULTS,
+}
+KINDS = ["truncated", "no video", "no landmarks", "too few landmarks", "too short", "missing", "empty landmarks"]
+KINDS += ["landmarks of 1e30", "landmarks of text", "landmarks alone", *FAULTS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_broken_is_named_counted_and_replaced(
+    manifest: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path, name = broken_manifest(manifest, tmp_path, kind)
-    with pytest.raises(ClipError) as error:
-        ManifestClips(path, "train").read(0, 8, 24, np.random.default_rng(0), False)
-    assert name in str(error.value)
+    clips.video(tmp_path / "whole.mp4", [np.full((64, 96, 3), 90, dtype=np.uint8)] * 8)
+    whole = {"id": "whole", "video": "whole.mp4", "source": "b", "split": "train", "start_frame": 0, "num_frames": 8}
+    lines = [line for line in path.read_text().splitlines() if '"id": "two"' not in line]
+    path.write_text("\n".join([*lines, json.dumps({**whole, "fps": 30, "width": 96, "height": 64})]))
+    data = dataset(ManifestClips(path, "train"), num_frames=8, max_broken_share=0.5, reference_dropout=0)
+    for index in (0, 1, 0):
+        assert ((data[(0, index)].gt.int() - 90).abs() < 4).all()  # of the whole one
+    assert data.num_broken == 1
+    [line] = [record.getMessage() for record in caplog.records]
+    assert name in line
+    assert "\n" not in line
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Three clips in files of their own."""
+    rows = []
+    (tmp_path / "data").mkdir()
+    for number, quality in enumerate((0.3, 0.9, 0.5)):
+        name = f"{number}.mp4"
+        clips.video(tmp_path / "data" / name, [np.full((64, 64, 3), 60 * number + 20, dtype=np.uint8)] * 4)
+        rows.append(Clip(str(number), name, name, "train", 0, 4, 30.0, 64, 64, quality=quality))
+    write_manifest(tmp_path / "data" / "manifest.jsonl", rows)
+    return tmp_path / "data" / "manifest.jsonl"
+
+
+def test_a_source_that_comes_back_changes_nothing(
+    collection: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, data = (dataset(ManifestClips(collection, "train")) for _ in range(2))
+    away = collection.parent.rename(collection.parent.with_name("away"))
+    monkeypatch.setattr(svfr.data.dataset, "FIRST_PAUSE", 0.1)
+    back = threading.Timer(1.0, lambda: away.rename(collection.parent))
+    back.start()
+    found = [data[(0, index)] for index in range(3)]
+    back.join()
+    assert all(same(sample, expected[(0, index)]) for index, sample in enumerate(found))
+    assert data.num_broken == 0
+    pauses = [record.getMessage().split("again in ")[1] for record in caplog.records]
+    assert pauses[:3] == ["0.1 s", "0.2 s", "0.4 s"]
+
+
+def test_a_source_that_does_not_come_back_ends_in_one_line(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset(ManifestClips(collection, "train"))
+    collection.parent.rename(collection.parent.with_name("away"))
+    monkeypatch.setattr(svfr.data.dataset, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(svfr.data.dataset, "PATIENCE", 0.05)
+    with pytest.raises(
+        DataError, match=r"\.mp4: there is no such file; nor can any of 2 other files.*for 0 s"
+    ) as error:
+        data[(0, 0)]
     assert "\n" not in str(error.value)
+
+
+def test_one_file_that_is_gone_is_not_waited_for(collection: Path) -> None:
+    (collection.parent / "1.mp4").unlink()
+    data = dataset(ManifestClips(collection, "train"), max_broken_share=0.4)
+    start = time.monotonic()
+    data[(0, 1)]
+    assert time.monotonic() - start < 1
+    assert data.num_broken == 1
+
+
+def test_the_best_clips_of_several_collections(collection: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(collection.parent, other)
+    rows = read_manifest(other / "manifest.jsonl")
+    write_manifest(other / "manifest.jsonl", [replace(row, quality=row.quality and row.quality + 0.1) for row in rows])
+    both = [collection, other / "manifest.jsonl"]
+    assert len(ManifestClips(both, "train").lengths) == 6
+    best = ManifestClips(both, "train", best=3)
+    shades = [best.read(i, 1, 8, np.random.default_rng(0), False).frames.mean() for i in range(3)]
+    assert len(best.lengths) == len(set(best.video_ids)) == 3
+    assert [round((shade - 20) / 60) for shade in shades] == [1, 1, 2]  # of qualities 1.0, 0.9 and 0.6
+    assert len(ManifestClips(both, "train", best=100).lengths) == 6
+    write_manifest(other / "manifest.jsonl", [replace(row, quality=None) for row in rows])
+    with pytest.raises(DataError, match=r"other/manifest\.jsonl: '0' has no quality"):
+        ManifestClips(both, "train", best=3)
+
+
+def test_clips_that_have_to_be_enlarged_are_told(collection: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ManifestClips(collection, "train", size=64)
+    assert not caplog.records
+    ManifestClips(collection, "train", size=80)
+    assert "3 of 3 clips are enlarged to 80 px" in caplog.text
 
 
 def test_images_are_clips_of_one_frame(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_a_moving_mask_follows_the_face() -> None:
     assert (masks[3] == fixed[0]).mean() < 0.9
 
 
+def test_a_mirrored_mask_is_the_mirror_image() -> None:
+    face = np.array([[40.0, 50], [80, 50], [60, 90]])
+    for landmarks in (None, np.stack([face, face])):
+        usual, mirrored = (
+            mask_clip(2, (96, 128), np.random.default_rng(5), landmarks, landmarks is not None, mirrored=on)
+            for on in (False, True)
+        )
+        assert (usual != mirrored).mean() > 0.1
+        assert (usual[..., ::-1] == mirrored).mean() > 0.99  # but for rounding at the strokes' borders
+
+
 def test_a_mask_cannot_follow_nothing() -> None:
     with pytest.raises(ValueError, match="landmarks"):
         mask_clip(2, (32, 32), np.random.default_rng(0), moving=True)

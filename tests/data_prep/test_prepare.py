@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import data_prep.networks
-from data_prep import prepare
+from data_prep import prepare, track
 from data_prep.records import read_step
+from data_prep.settings import DataPrepConfig
+from svfr import config
 from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import probe
 from tests import clips
@@ -189,6 +191,34 @@ def test_parts_that_annotations_name(tmp_path: Path, made_detector: list[int]) -
     assert clip.crop[2] < 70  # the left face
 
 
+def test_what_is_enlarged_is_told_and_limited_by_collection(
+    raw: Path, tmp_path: Path, made_detector: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The faces are 40, 48 and 50 px large, their crops 56, 67 and 70 px."""
+    run(raw, tmp_path / "a", "write.size=68")
+    assert "write: 4 of 5 clips are enlarged to 68 px, up to 1.2 times: their truth is soft" in capsys.readouterr().err
+    assert "| times enlarged to 68 px (up to 1: not) | 0.97" in (tmp_path / "a/data_card.md").read_text()
+    limits = "track.max_enlarge={videos: 1.1, voxceleb2: 6}"
+    run(raw, tmp_path / "b", "write.size=68", limits)
+    assert {source: len(of) for source, of in by_source(tmp_path / "b").items()} == {"one.mp4": 1, "cut.mp4": 1}
+    reason = left_out(tmp_path / "b")["deep/two.mp4"]["reason"]
+    assert reason == "enlarged 1.21 times, more than track.max_enlarge.videos=1.1"
+    capsys.readouterr()
+    run(raw, tmp_path / "c", "write.size=48", limits)
+    assert "enlarged" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("collection", "face", "wanted"), [("vfhq", 300, False), ("vfhq", 370, True)])
+def test_the_recipe_enlarges_nothing_but_voxceleb2(collection: str, face: int, wanted: bool) -> None:
+    facts = {"num_frames": 99, "kind": "video", "face": face, "detected": 1, "inside": 1, "frontality": 1}
+    for name, is_wanted in ((collection, wanted), ("voxceleb2", True)):
+        given = ["source.path=raw", "output=data", f"source.collection={name}"]
+        settings = config.load(DataPrepConfig, ROOT / "configs/data_prep.yaml", given)
+        assert (track._why_unwanted({**facts, "sharpness": 100}, settings) is None) == is_wanted
+    small = config.load(DataPrepConfig, ROOT / "configs/data_prep.yaml", [*given[:2], "source.collection=voxceleb2"])
+    assert track._why_unwanted({**facts, "face": 110, "sharpness": 100}, small) is None
+
+
 def test_pictures_are_clips_of_one_frame(tmp_path: Path, made_detector: list[int]) -> None:
     from PIL import Image
 
@@ -214,6 +244,7 @@ def test_wrong_calls_are_one_line(
     for settings, steps, message in (
         (("track.min_fase=3",), None, "prepare.py: track.min_fase: Key 'min_fase' is no setting"),
         (("score=fine",), None, "prepare.py: score=fine: choose from arniqa, none"),
+        (("track.max_enlarge={voxceleb: 2}",), None, "prepare.py: track.max_enlarge=voxceleb: choose from videos, "),
         (("quality.keep=3",), None, "prepare.py: quality.min and quality.keep need a score: leave score=none out"),
         ((), "cut,dance", "prepare.py: --steps: unknown step 'dance'"),
         ((), "track", f"prepare.py: {output}/steps/cut.jsonl is missing: run the step cut first"),

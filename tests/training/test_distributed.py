@@ -26,13 +26,16 @@ def made_batch(clips: slice) -> Sample:
     def uniform(*shape: int) -> Tensor:
         return torch.rand(2, *shape, generator=generator) * 2 - 1
 
+    def pictures(*shape: int) -> Tensor:
+        return torch.randint(256, (2, *shape, 3, tiny.SIZE, tiny.SIZE), generator=generator, dtype=torch.uint8)
+
     batch = {
-        "gt": uniform(FRAMES, 3, tiny.SIZE, tiny.SIZE),
-        "lq": uniform(VIEWS, FRAMES, 3, tiny.SIZE, tiny.SIZE),
+        "gt": pictures(FRAMES),
+        "lq": pictures(VIEWS, FRAMES),
         "task_prompts": torch.tensor([[[1.0, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 1, 1]]]),
         "landmarks": uniform(FRAMES, 68, 2) / 2 + 0.5,
         "landmarks_valid": torch.tensor([[True, True, True], [False, True, False]]),
-        "reference": uniform(3, tiny.SIZE, tiny.SIZE),
+        "reference": pictures(),
         "has_reference": torch.tensor([True, False]),
         "id_face": uniform(3, 112, 112),
         "video_id": torch.tensor([4, 9]),

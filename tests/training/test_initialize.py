@@ -89,6 +89,19 @@ def test_from_svd_computes_what_svd_computes(svd: Path, arcface: Path) -> None:
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_from_an_svd_folder_without_an_index(svd: Path, arcface: Path) -> None:
+    expected = start(svd, arcface).model.state_dict()
+    (svd / "model_index.json").unlink()
+    found = start(svd, arcface).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_folder_of_ours_without_its_index_is_not_taken_for_svd(ours: Path, arcface: Path) -> None:
+    (ours / "model_index.json").unlink()
+    with pytest.raises(WeightsError, match=r"model_index\.json is missing"):
+        start(ours)
+
+
 def test_settings_say_what_the_weights_are_trained_for(ours: Path) -> None:
     settings = start(ours, data=DataConfig(size=64, num_frames=6)).settings
     assert (settings.size, settings.clip_length) == (64, 6)

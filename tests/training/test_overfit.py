@@ -87,7 +87,7 @@ def test_two_clips_are_learned_by_heart(tmp_path: Path) -> None:
     after = loss_by_noise_level(components, settings)
     assert after < before / 10, (before, after)
 
-    batch = fixed_batch(settings)
+    batch = fixed_batch(settings).to_float()
     sampling = Sampling().resolve(components)
     for clip in range(2):
         restored = Chain(components, sampling, task_prompt(["inpainting"]))(batch.lq[clip, 0])
