@@ -1,7 +1,9 @@
 """Training: one visible loop. Run the same command again to go on where it stopped."""
 
 import math
+import multiprocessing
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -41,6 +43,8 @@ from svfr.training.state import (
 )
 from svfr.training.validation import validate
 
+SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
+SAME_CTRL_C = 3.0  # [s] a launcher hands on the Ctrl-C that its processes have had from the terminal already
 VAL_SEEDS = 1_000_000  # rendered clips from here up are never trained on
 
 
@@ -102,12 +106,12 @@ def train(config: TrainConfig) -> bool:
         if is_main:
             run.cut_metrics(progress.step)
             accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
-    batches = iter(make_loader(dataset, config, accelerator, start=progress.samples // batch_size))
+    loader = make_loader(dataset, config, accelerator, start=progress.samples // batch_size)
 
     # 4. The loop.
     stop = False
     bar = tqdm(total=config.max_steps, initial=progress.step, desc="train", unit="step", disable=not is_main)
-    with interruptible() as interrupted, bar:
+    with interruptible() as interrupted, bar, running(loader) as batches:
         while progress.step < config.max_steps and not stop:
             # Resumed or not, a step draws the same numbers.
             torch.manual_seed(config.seed + progress.step * accelerator.num_processes + accelerator.process_index)
@@ -125,6 +129,8 @@ def train(config: TrainConfig) -> bool:
             values["stop"] = torch.tensor(float(bool(interrupted)))
             means = mean_over_processes(accelerator, values)
             stop = means.pop("stop") > 0
+            if stop and is_main:
+                bar.write("stopping after this step; a checkpoint is being written")
             means["grad_norm"] = float(gather_whole(grad_norm))
             rate = learning_rate(config, progress.updates)
             if is_sound(means, progress.mean_loss, config.explosion):
@@ -243,17 +249,39 @@ def log(accelerator: Accelerator, run: RunFolder, step: int, values: dict[str, f
 
 
 @contextmanager
-def interruptible() -> Iterator[list[int]]:
+def running(loader: DataLoader[Sample]) -> Iterator[Iterator[Sample]]:
+    """Batches of a loader; neither SIGTERM nor Ctrl-C ends its workers, which would end the run, but that of the block.
+
+    A launcher sends these to all processes of a run, but it is for the training process to say what follows.
+    """
+    others = multiprocessing.active_children()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which is inherited
+    try:
+        batches = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    workers = [child for child in multiprocessing.active_children() if child not in others]
+    try:
+        yield batches
+    finally:
+        watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of the loader: a worker that is killed is a failure
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        signal.signal(signal.SIGCHLD, watch)
+
+
+@contextmanager
+def interruptible() -> Iterator[list[float]]:
     """Inside, SIGTERM and the first Ctrl-C are only noted, in the list; a second Ctrl-C stops at once."""
-    seen: list[int] = []
+    seen: list[float] = []  # [s]
 
     def note(number: int, frame: Any) -> None:
-        if seen and number == signal.SIGINT:
+        if seen and number == signal.SIGINT and time.monotonic() > seen[0] + SAME_CTRL_C:
             raise KeyboardInterrupt
-        seen.append(number)
-        tqdm.write("stopping after this step; a checkpoint is being written")
+        seen.append(time.monotonic())
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield seen
     finally:
