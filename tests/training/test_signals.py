@@ -57,7 +57,7 @@ def test_killed_at_random_and_run_again_is_uninterrupted(tmp_path: Path) -> None
 def test_sigterm_to_all_processes_of_a_run_saves_and_leaves(tmp_path: Path) -> None:
     process = start(tmp_path, max_steps=STEPS, checkpoint_every=100_000, **WORKERS)
     os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     (step,) = find_steps(tmp_path / "run" / "checkpoints")
@@ -71,7 +71,7 @@ def test_ctrl_c_under_torchrun_saves_and_leaves_and_one_process_goes_on(tmp_path
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
     process = start(tmp_path, launcher, max_steps=STEPS, checkpoint_every=100_000, batch_size=1, **WORKERS)
     os.killpg(process.pid, signal.SIGINT)  # which the launcher hands on again to processes that had it already
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     (step,) = find_steps(tmp_path / "run" / "checkpoints")
     assert 0 < step < STEPS, errors
     assert train(config(tmp_path, max_steps=step + 1, batch_size=2, **WORKERS))
