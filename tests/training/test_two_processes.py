@@ -144,8 +144,9 @@ def test_an_error_of_the_main_process_ends_the_others(folder: Path, tmp_path: Pa
 def test_shipped_fsdp_config_trains_as_plain_processes_do(folder: Path) -> None:
     environment = launched_with(FSDP_CONFIG)
     assert environment["ACCELERATE_USE_FSDP"] == "true"
-    runs = [both(folder, output_dir=folder / "split", max_steps=steps) for steps in (2, 3)]
-    assert train(folder / "outcomes", runs, environment) == [[[0, []]] * 2] * 2
+    for steps in (2, 3):
+        run = both(folder, output_dir=folder / "split", max_steps=steps)
+        assert train(folder / "outcomes", [run], environment) == [[[0, []]]] * 2
     for split, whole in zip(metrics(folder, "split"), metrics(folder, "whole"), strict=True):
         assert split == pytest.approx(whole, rel=1e-5)
     found, wanted = weights(folder, 3, "split"), weights(folder, 3, "whole")
