@@ -65,7 +65,9 @@ class TrackConfig:
 
     def __post_init__(self) -> None:
         for collection, limit in self.max_enlarge.items():
-            check_choice("track.max_enlarge", collection, get_args(Collection))
+            if collection not in get_args(Collection):
+                known = ", ".join(get_args(Collection))
+                raise ConfigError(f"track.max_enlarge={collection}: choose from {known}")
             check_at_least(f"track.max_enlarge.{collection}", limit, 0)
         _check_least("track", self, min_face=0, min_detected=0, min_inside=0, min_frontality=0, min_sharpness=0)
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -136,18 +137,19 @@ def train(settings: TrainConfig) -> Row:
     device = accelerator.device
     is_random = settings.init_from == SVD_XT
     components = random_svd_xt(device, torch.float32) if is_random else initialize(settings)
+    averaged = TrainedModel(deepcopy(components.model).cpu().requires_grad_(True))
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     components.to(device, frozen, model_dtype=torch.float32)
     if settings.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
     model: Any = TrainedModel(components.model.train().requires_grad_(True))
     model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=settings.learning_rate))
-    ema = MovingAverage(accelerator.unwrap_model(model), settings.ema_decay)
-    objective = Objective(settings, components)
+    ema = MovingAverage(accelerator.unwrap_model(model), averaged, settings.ema_decay)
+    objective = Objective(settings, components, autocast=accelerator.autocast)
     dataset = make_dataset(settings, "train", components.settings.id_crop)
     batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
     times = []
-    for _ in range(1 + settings.max_steps):
+    for step in range(1 + settings.max_steps):
         start = clock(device)
         loss, _ = objective(model, batch)
         forward = clock(device)
@@ -155,7 +157,7 @@ def train(settings: TrainConfig) -> Row:
         backward = clock(device)
         accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
-        ema.update()
+        ema.update(step)
         optimizer.zero_grad(set_to_none=True)
         times.append((start, forward, backward, clock(device)))
     parts = np.diff(times)[1:].mean(axis=0).tolist()

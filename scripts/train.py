@@ -14,6 +14,7 @@ import torch
 
 from svfr import config
 from svfr.training.loop import TrainingError, train
+from svfr.training.processes import Stopped
 from svfr.training.settings import TrainConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if train(config.load(TrainConfig, options.config, options.settings)) else INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Stopped:
+        return 1
     except torch.OutOfMemoryError:
         message, code = OUT_OF_MEMORY, 1
     except (ValueError, OSError) as error:

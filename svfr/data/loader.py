@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -22,7 +23,7 @@ def load_batches(
     num_workers: int,
     pin_memory: bool,
     longest_wait: int = LONGEST_WAIT,
-) -> Iterator[Sample]:
+) -> "ClipLoader":
     """The sampler's batches, without end, made by `num_workers` processes, or by this one if there are none.
 
     Raises:
@@ -31,7 +32,7 @@ def load_batches(
     """
     if num_workers:
         check_shared_memory(dataset.sample_bytes * sampler.batch_size, num_workers)
-    loader = DataLoader(
+    return ClipLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -40,7 +41,14 @@ def load_batches(
         prefetch_factor=PREFETCH if num_workers else None,
         timeout=longest_wait if num_workers else 0,
     )
-    return _failing_in_one_line(loader)
+
+
+class ClipLoader(DataLoader[Sample]):
+    """A DataLoader whose own failures are one line; its processes start with `iter`."""
+
+    def __iter__(self) -> Any:
+        """Start the processes."""
+        return _failing_in_one_line(super().__iter__())
 
 
 def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
@@ -62,9 +70,9 @@ def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
         )
 
 
-def _failing_in_one_line(loader: DataLoader[Sample]) -> Iterator[Sample]:
+def _failing_in_one_line(batches: Iterator[Sample]) -> Iterator[Sample]:
     try:
-        yield from loader
+        yield from batches
     except RuntimeError as error:  # of the loader itself: its processes hang, or were killed
         what = str(error).strip().splitlines()[-1]
         raise DataError(f"{what}: is a disk slow, or too little memory or {SHARED_MEMORY} left?") from error

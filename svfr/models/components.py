@@ -1,5 +1,6 @@
 """The networks of a restoration model, their settings, and how they are loaded and saved together."""
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,7 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
@@ -239,11 +241,18 @@ class Components:
         return Condition(latents, self.model.fix_context(tokens))
 
     def save(self, folder: Path) -> None:
-        """Write all parts in diffusers layout (safetensors), with an index that holds the settings."""
+        """Write all parts in diffusers layout (safetensors), with an index that holds the settings.
+
+        Raises:
+            OSError: the disk is full, or the folder may not be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         index: dict[str, Any] = {"_class_name": "SVFRPipeline", "_diffusers_version": diffusers.__version__}
         for name, part in self.networks.items():
-            part.save_pretrained(folder / name)
+            try:
+                part.save_pretrained(folder / name)
+            except SafetensorError as error:
+                raise OSError(errno.EIO, str(error), str(folder / name)) from error
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
         self.scheduler.save_pretrained(folder / "scheduler")
         index["scheduler"] = ["diffusers", type(self.scheduler).__name__]

@@ -1,45 +1,51 @@
 """Training: one visible loop. Run the same command again to go on where it stopped."""
 
-import importlib.util
+import math
+import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
-from diffusers.optimization import get_scheduler
+from accelerate.utils import set_seed
 from torch import Tensor
 from tqdm import tqdm
 
-from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
-from svfr.data.loader import load_batches
+from svfr.data.loader import ClipLoader, load_batches
 from svfr.data.sampler import ClipBatchSampler
+from svfr.files import sha256_of
 from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
 from svfr.training.initialize import initialize
-from svfr.training.objective import Gather, Objective, TrainedModel
-from svfr.training.run_folder import RunFolder, find_newest, keep_newest, step_name, writing_step
+from svfr.training.objective import Objective, TrainedModel
+from svfr.training.processes import Processes, make_accelerator, make_gather, mean_over_processes
+from svfr.training.run_folder import RunFolder, step_name
 from svfr.training.settings import TrainConfig
-from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress, State, gather_whole
+from svfr.training.state import (
+    ModelAndOptimizer,
+    MovingAverage,
+    Progress,
+    State,
+    TrainingError,
+    gather_whole,
+    resume,
+    save,
+)
 from svfr.training.validation import show, validate
 
-STATE = "training.pt"  # in the folder of a checkpoint
-LONGEST_WAIT = timedelta(hours=2)  # of processes for the one that validates and writes
+SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
+SAME_CTRL_C = 3.0  # [s] a launcher hands on the Ctrl-C that its processes have had from the terminal already
 VAL_SEEDS = 1_000_000  # rendered clips from here up are never trained on
-
-
-class TrainingError(ValueError):
-    """Training that cannot go on; one line."""
 
 
 def train(config: TrainConfig) -> bool:
@@ -51,58 +57,61 @@ def train(config: TrainConfig) -> bool:
     Raises:
         ConfigError: settings that cannot be, or a run folder of other settings or another model.
         WeightsError: `init_from` cannot be used.
-        TrainingError: the loss is not finite or explodes, step after step.
+        TrainingError: the loss is not finite or explodes, step after step; a checkpoint cannot be written.
+        Stopped: another process has raised one of these.
         OSError: the run folder cannot be written.
     """
     accelerator = make_accelerator(config)
-    is_main = accelerator.is_main_process
+    processes = Processes(accelerator)
+    is_main = processes.is_main
     run = RunFolder(Path(config.output_dir))
     set_seed(config.seed)
-    if is_main:
-        run.claim(config)
-    accelerator.wait_for_everyone()
 
-    # 1. Networks: what is trained in float32, the rest frozen in low precision.
-    components = initialize(config)
-    averaged = deepcopy(components) if is_main else None  # takes the moving average to validate and write it
+    # 1. Networks and data. What a sample is depends on (seed, epoch, index) alone.
+    with processes.agreeing():
+        components = initialize(config)
+        averaged = deepcopy(components) if is_main else None  # its model is the moving average
+        dataset = make_dataset(config, "train", components.settings.id_crop)
+        held_out = make_held_out(config, components) if is_main and config.validate_every else []
+
+    # 2. The run folder, now that the call is known to be right.
+    batch_size = config.batch_size * processes.count  # of all processes
+    samples_per_step = batch_size * config.accumulate
+    with processes.agreeing():
+        if is_main:
+            manifests = {f"sha256 of {path}": sha256_of(Path(path)) for path in config.data.manifests}
+            product = {"batch_size x processes x accumulate": samples_per_step}
+            run.claim(config, {**product, "clips": len(dataset), **manifests})
+
+    # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     components.to(accelerator.device, frozen, model_dtype=torch.float32)
     model = TrainedModel(components.model.train().requires_grad_(True))
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = make_schedule(config, optimizer)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(model, optimizer)
-    trained = ModelAndOptimizer(model, optimizer.optimizer)
-    ema = MovingAverage(accelerator.unwrap_model(model), config.ema_decay)
+    trained = accelerator.unwrap_model(model)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
+    ema = MovingAverage(trained, None if averaged is None else TrainedModel(averaged.model), config.ema_decay)
     progress = Progress()
-
-    # 2. All that resuming needs.
-    state: State = {
-        "trained": trained,
-        "schedule": schedule,
-        "ema": ema,
-        "scaler": scaler,
-        "progress": progress,
-    }
-    resume(state, run, accelerator)
-    if is_main:
-        run.cut_metrics(progress.step)
-
-    # 3. Data: what a sample is depends on (seed, epoch, index) alone.
-    if config.lambda_ulr and config.batch_size * accelerator.num_processes == 1:
+    state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler, progress)
+    step = resume(state, run, processes)
+    if step is not None:
+        accelerator.print(f"{run.path}: goes on after step {step}")
+    if config.lambda_ulr and batch_size == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
-    dataset = make_dataset(config, "train", components.settings.id_crop)
-    batches = make_loader(dataset, config, accelerator, start=progress.step * config.accumulate)
-    held_out = make_held_out(config, components) if is_main and config.validate_every else []
     objective = Objective(config, components, make_gather(accelerator), accelerator.autocast)
-    accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
+    with processes.agreeing():
+        if is_main:
+            run.cut_metrics(progress.step)
+            accelerator.init_trackers("svfr", init_kwargs={"wandb": {"name": run.path.name}})
+    loader = make_loader(dataset, config, accelerator, start=progress.samples // batch_size)
 
     # 4. The loop.
     stop = False
     bar = tqdm(total=config.max_steps, initial=progress.step, desc="train", unit="step", disable=not is_main)
-    with interruptible() as interrupted, bar:
+    with interruptible() as interrupted, bar, running(loader) as batches:
         while progress.step < config.max_steps and not stop:
             # Resumed or not, a step draws the same numbers.
             torch.manual_seed(config.seed + progress.step * accelerator.num_processes + accelerator.process_index)
@@ -120,75 +129,58 @@ def train(config: TrainConfig) -> bool:
             values["stop"] = torch.tensor(float(bool(interrupted)))
             means = mean_over_processes(accelerator, values)
             stop = means.pop("stop") > 0
+            if stop and is_main:
+                bar.write("stopping after this step; a checkpoint is being written")
             means["grad_norm"] = float(gather_whole(grad_norm))
+            rate = learning_rate(config, progress.updates)
             if is_sound(means, progress.mean_loss, config.explosion):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 optimizer.step()
-                schedule.step()
-                ema.update()
-                progress.add_step(means)
+                ema.update(progress.updates)
+                progress.add_step(means, samples_per_step)
             else:
                 skip_step(scaler)
-                progress.add_step(None)
+                progress.add_step(None, samples_per_step)
             optimizer.zero_grad(set_to_none=True)
             step, is_last = progress.step, progress.step == config.max_steps
             bar.update()
             bar.set_postfix(loss=f"{progress.mean_loss or float('nan'):.4f}", skipped=progress.skipped, refresh=False)
 
             if step % config.log_every == 0 or is_last:
-                facts = {"learning_rate": float(schedule.get_last_lr()[0]), "skipped": float(progress.skipped)}
+                facts = {"learning_rate": rate, "skipped": float(progress.skipped)}
                 log(accelerator, run, step, progress.take_means() | facts)
             if progress.skipped_in_row > config.max_skipped:
                 raise TrainingError(
                     f"step {step}: {progress.skipped_in_row} steps in a row without a sound loss "
                     f"({describe(means)}); go on from an earlier checkpoint with a lower learning_rate"
                 )
-            saves = step % config.checkpoint_every == 0 or is_last or stop
-            validates = bool(config.validate_every) and step % config.validate_every == 0
-            if saves or validates:
-                weights = ema.weights()
-                if averaged is not None:
-                    TrainedModel(averaged.model).load_state_dict(weights)
-                if averaged is not None and held_out and validates:
-                    pictures = run.samples / step_name(step)
-                    results = validate(objective, averaged.model, held_out, accelerator.autocast(), pictures)
-                    log(accelerator, run, step, results)
-                    show(accelerator.trackers, pictures, step)
-                    bar.write(f"step {step}: {describe(results)}")
-                if saves:
-                    save(state, run, averaged, step, config.keep_checkpoints)
-                accelerator.wait_for_everyone()
+            if config.validate_every and step % config.validate_every == 0:
+                ema.finish()
+                with processes.agreeing():
+                    if averaged is not None and held_out:
+                        pictures = run.samples / step_name(step)
+                        results = validate(objective, averaged.model, held_out, accelerator.autocast(), pictures)
+                        log(accelerator, run, step, results)
+                        show(accelerator.trackers, pictures, step)
+                        bar.write(f"step {step}: {describe(results)}")
+            if step % config.checkpoint_every == 0 or is_last or stop:
+                content = state.state_dict()
+                with processes.agreeing():
+                    if averaged is not None:
+                        save(content, run, averaged, keep=(config.keep_weights, config.keep_checkpoints))
     accelerator.end_training()
     return progress.step >= config.max_steps
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Devices, processes and precision, as `accelerate launch` and the settings say."""
-    tracker: Any = None if config.tracker == "none" else config.tracker  # one that is not installed is left out
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        cpu=config.device == "cpu",
-        log_with=tracker,
-        project_dir=config.output_dir,
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # else they are there twice
-        ],
-    )
-    if tracker is not None and importlib.util.find_spec(tracker) is None:
-        accelerator.print(f"{tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
-    if config.precision == "fp16" and accelerator.device.type == "cpu":
-        # accelerate silently leaves float16 out on CPUs.
-        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
-    if accelerator.is_fsdp2:
-        # Autocast alone lowers the precision, as everywhere else; FSDP's own would round the latents and the result.
-        accelerator.state.fsdp_plugin.mixed_precision_policy = None
-    return accelerator
-
-
-def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate: a linear rise over the warm-up, then constant or half a cosine down to 0 at `max_steps`."""
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    return get_scheduler(name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.max_steps)
+def learning_rate(config: TrainConfig, updates: int) -> float:
+    """Of the update after `updates`: a linear rise over the warm-up, then constant or half a cosine to 0 at the end."""
+    if updates < config.warmup_steps:
+        return config.learning_rate * updates / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (updates - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    return config.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 def make_source(config: TrainConfig, split: str) -> ClipSource:
@@ -222,7 +214,7 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
     return ClipDataset(source, partial(id_crop, style=crop_style), data, config.seed)
 
 
-def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> Iterator[Sample]:
+def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> ClipLoader:
     """Batches of this process, from global batch number `start` on, without end."""
     process, num_processes = accelerator.process_index, accelerator.num_processes
     sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
@@ -240,28 +232,6 @@ def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:
     places = sorted(first_of_video.values())
     count = min(config.data.val_clips, len(places))
     return [dataset[0, places[number * len(places) // count]] for number in range(count)]
-
-
-def make_gather(accelerator: Accelerator) -> Gather:
-    """Rows of all processes, with gradients, for a loss that all of them compute alike."""
-    processes = accelerator.num_processes
-
-    def gather(rows: Tensor) -> Tensor:
-        parts = list(accelerator.gather(rows.detach()).chunk(processes))
-        if rows.requires_grad:
-            own = rows.clone()
-            # Each process has the gradient of its own rows alone, and the mean over the processes is taken.
-            own.register_hook(lambda gradient: gradient * processes)
-            parts[accelerator.process_index] = own
-        return torch.cat(parts)
-
-    return gather
-
-
-def mean_over_processes(accelerator: Accelerator, values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Means of scalars over all processes, by name."""
-    numbers = torch.stack([value.float().to(accelerator.device) for value in values.values()])
-    return dict(zip(values, accelerator.reduce(numbers, reduction="mean").tolist(), strict=True))
 
 
 def is_sound(values: dict[str, float], mean_loss: float | None, explosion: float) -> bool:
@@ -283,50 +253,40 @@ def log(accelerator: Accelerator, run: RunFolder, step: int, values: dict[str, f
     accelerator.log(values, step=step)
 
 
-def save(state: State, run: RunFolder, averaged: Components | None, step: int, keep: int) -> None:
-    """Write a step's weights and checkpoint. Every process has to call this; the one that has `averaged` writes."""
-    content = {name: part.state_dict() for name, part in state.items()}
-    if averaged is None:
-        return
-    with writing_step(run.weights, step) as folder:
-        averaged.save(folder)
-        run.describe(folder)
-    with writing_step(run.checkpoints, step) as folder:
-        torch.save(content, folder / STATE)
-    keep_newest(run.checkpoints, keep)
+@contextmanager
+def running(loader: ClipLoader) -> Iterator[Iterator[Sample]]:
+    """Batches of a loader; neither SIGTERM nor Ctrl-C ends its workers, which would end the run, but that of the block.
 
-
-def resume(state: State, run: RunFolder, accelerator: Accelerator) -> None:
-    """Go on from the newest whole checkpoint of the run, if there is one. Every process has to call this.
-
-    Raises:
-        ConfigError: the checkpoint is of another model.
+    A launcher sends these to all processes of a run, but it is for the training process to say what follows.
     """
-    found = find_newest(run.checkpoints, accelerator.print)
-    if found is None:
-        return
-    step, folder = found
+    others = multiprocessing.active_children()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which is inherited
     try:
-        content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        for name, part in state.items():
-            part.load_state_dict(content[name])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{folder / STATE}: of another model ({str(error).splitlines()[0]})") from error
-    accelerator.print(f"{run.path}: goes on after step {step}")
+        batches = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    workers = [child for child in multiprocessing.active_children() if child not in others]
+    try:
+        yield batches
+    finally:
+        watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of the loader: a worker that is killed is a failure
+        for worker in workers:
+            worker.kill()
+            worker.join()
+        signal.signal(signal.SIGCHLD, watch)
 
 
 @contextmanager
-def interruptible() -> Iterator[list[int]]:
+def interruptible() -> Iterator[list[float]]:
     """Inside, SIGTERM and the first Ctrl-C are only noted, in the list; a second Ctrl-C stops at once."""
-    seen: list[int] = []
+    seen: list[float] = []  # [s]
 
     def note(number: int, frame: Any) -> None:
-        if seen and number == signal.SIGINT:
+        if seen and number == signal.SIGINT and time.monotonic() > seen[0] + SAME_CTRL_C:
             raise KeyboardInterrupt
-        seen.append(number)
-        tqdm.write("stopping after this step; a checkpoint is being written")
+        seen.append(time.monotonic())
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield seen
     finally:

@@ -1,11 +1,12 @@
 """The folder of a training run: its settings, metrics, samples, checkpoints and weights."""
 
+import errno
 import fcntl
 import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +21,19 @@ LOCK, CHECKSUMS = ".lock", "checksums.json"
 # Settings that may differ when a run goes on: they change its length, its pace and its records, not its numbers.
 LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
 PACE = ("device", "gradient_checkpointing", "data.num_workers")
-RECORDS = ("output_dir", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tracker")
-CHANGEABLE = (*LENGTH, *PACE, *RECORDS)
+SPLIT = ("batch_size", "accumulate")  # their product with the number of processes may not, see `claim`
+RECORDS = (
+    "output_dir",
+    "log_every",
+    "validate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_weights",
+    "tracker",
+)
+CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS}
+ANNOUNCED = {"learning_rate"}  # may differ, and change the numbers
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network disks without a lock service
 
 
 class RunFolder:
@@ -34,25 +46,43 @@ class RunFolder:
         self.samples = path / "samples"
         self._lock: IO[str] | None = None
 
-    def claim(self, config: TrainConfig) -> None:
+    def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None] = print) -> None:
         """Note the settings; a run that is there already has to be this one, and nobody else may be at it.
+
+        A folder without a checkpoint holds no run yet.
+
+        Args:
+            config: of the run.
+            facts: what else a run that goes on has to have in common, as JSON has it, by a name to show.
+            show: takes a line on what is different from here on.
 
         Raises:
             ConfigError: the folder holds a run with other settings, the first one that differs is named; or another
                 process is training there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path)
-        if (self.path / CONFIG).is_file():
-            before = _by_key(load(TrainConfig, self.path / CONFIG))
-            for key, value in _by_key(config).items():
-                if key not in CHANGEABLE and before[key] != value:
+        self._lock = _lock(self.path, show)
+        now = _by_key(config) | dict(facts)
+        # A cosine that has come down to 0 by one number of steps would jump up by another.
+        changeable = CHANGEABLE - ({"max_steps"} if config.schedule == "cosine" else set())
+        if find_steps(self.checkpoints) or find_steps(self.weights):
+            before = _by_key(load(TrainConfig, self.path / CONFIG)) | json.loads((self.path / PROVENANCE).read_text())
+            for key in [key for key, value in now.items() if before.get(key) != value and key not in changeable]:
+                if key not in ANNOUNCED:
                     raise ConfigError(
-                        f"{key}={value}: {self.path} holds a run with {key}={before[key]}; "
+                        f"{key}={now[key]}: {self.path} holds a run with {key}={before.get(key)}; "
                         "set it to that to go on, or take another output_dir"
                     )
+                show(f"{self.path}: {key}={now[key]} from here on, {before[key]} until now")
         save(config, self.path / CONFIG)
-        write_json(self.path / PROVENANCE, {"git_revision": git_revision(), "seed": config.seed})
+        write_json(self.path / PROVENANCE, {"git_revision": git_revision(), "seed": config.seed, **facts})
+
+    def look_at(self, step: int | None) -> str | list[int] | None:
+        """What shows whether two processes see the same: a checkpoint's checksums; without one, all steps."""
+        if step is None:
+            return find_steps(self.checkpoints)
+        sums = self.checkpoints / step_name(step) / CHECKSUMS
+        return sums.read_text() if sums.is_file() else None
 
     def describe(self, folder: Path) -> None:
         """Put the settings and the revision beside weights."""
@@ -143,7 +173,7 @@ def git_revision() -> str | None:
         return None
 
 
-def _lock(folder: Path) -> IO[str]:
+def _lock(folder: Path, show: Callable[[str], None]) -> IO[str]:
     """Keep other processes out of a folder as long as this file is open, at most as long as this process lives.
 
     Processes whose launcher was killed go on for a while. A lock of this kind is not handed on to loader workers.
@@ -155,6 +185,10 @@ def _lock(folder: Path) -> IO[str]:
         file.seek(0)
         process, advice = file.read() or "unknown", "end it, or take another output_dir"
         raise ConfigError(f"{folder}: process {process} is training there; {advice}") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise OSError(error.errno, error.strerror, file.name) from error
+        show(f"{folder}: cannot be locked ({error.strerror}); take care that nothing else trains there")
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

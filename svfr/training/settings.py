@@ -100,7 +100,9 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between checkpoints; there is always one at the end."""
     keep_checkpoints: int = 3
-    """Checkpoints that are kept; weights are kept all."""
+    """Checkpoints that are kept, the newest."""
+    keep_weights: int = 3
+    """Steps of `weights/` that are kept, the newest."""
     max_skipped: int = 20
     """Training stops after this many skipped steps in a row (gradients that are not finite, a loss that explodes)."""
     explosion: float = 20.0
@@ -113,7 +115,9 @@ class TrainConfig:
     """What is read."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("max_steps", "batch_size", "accumulate", "log_every"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("checkpoint_every", "keep_checkpoints", "keep_weights"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):
             check_at_least(name, getattr(self, name), 0)

@@ -1,21 +1,25 @@
-"""What a run needs to go on where it stopped: parts with a `state_dict`, whole and on the CPU, and `load_state_dict`.
+"""What a run needs to go on where it stopped. The number of processes may change in between."""
 
-Every process of a run has to call both; the number of processes may change between them.
-"""
-
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.distributed.checkpoint.stateful import Stateful
+from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW
 
-State = dict[str, Stateful]  # what changes with every step, by name
+from svfr.config import ConfigError
+from svfr.models.components import Components
+from svfr.training.processes import Processes
+from svfr.training.run_folder import RunFolder, find_newest, keep_newest, step_name, writing_step
+
+STATE = "training.pt"  # in the folder of a checkpoint
 RUNNING_MEAN = 0.98  # of the loss, for its explosions
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; one line."""
 
 
 @dataclass
@@ -23,15 +27,22 @@ class Progress:
     """Where a run is, in plain numbers."""
 
     step: int = 0
+    samples: int = 0  # clips that all processes together have seen
     skipped: int = 0  # steps without an update, in all
     skipped_in_row: int = 0
     mean_loss: float | None = None  # running mean, to know an explosion by
     sums: dict[str, float] = field(default_factory=dict)  # of the values since the last line of the metrics
     num_summed: int = 0
 
-    def add_step(self, values: dict[str, float] | None) -> None:
-        """Count a step and what it gave; None: it was skipped."""
+    @property
+    def updates(self) -> int:
+        """Of the weights."""
+        return self.step - self.skipped
+
+    def add_step(self, values: dict[str, float] | None, samples: int) -> None:
+        """Count a step, its samples and what it gave; None: it was skipped."""
         self.step += 1
+        self.samples += samples
         if values is None:
             self.skipped += 1
             self.skipped_in_row += 1
@@ -48,75 +59,195 @@ class Progress:
         self.sums, self.num_summed = {}, 0
         return means
 
-    def state_dict(self) -> dict[str, Any]:
-        """The numbers."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the numbers of a `state_dict`."""
-        self.__init__(**state)  # type: ignore[misc]
-
 
 class ModelAndOptimizer:
-    """Weights and optimizer, whole, whether they are split over processes or not.
+    """Weights and AdamW's moments, which may be split over processes; whole in a checkpoint.
 
     Args:
-        model: prepared by accelerate.
-        optimizer: of its parameters, itself and not accelerate's wrapper.
+        model: prepared by accelerate, without the wrapper of DDP.
+        optimizer: of its parameters, itself and not accelerate's wrapper; it has not made a step yet.
+        is_main: whether this is the process that writes and reads checkpoints.
     """
 
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    def __init__(self, model: nn.Module, optimizer: AdamW, is_main: bool) -> None:
+        self.is_main = is_main
+        self.tensors: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            moments = {kind: torch.zeros_like(parameter) for kind in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}  # as its first step makes them
+            self.tensors[name] = parameter
+            self.tensors |= {f"{kind}/{name}": tensor for kind, tensor in optimizer.state[parameter].items()}
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self.model = model
-        self.optimizer = optimizer
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors, whole, on the main process; none on others. Every process has to call this."""
+        wholes = ((name, gather_whole(tensor)) for name, tensor in self.tensors.items())
+        return {name: whole.cpu() for name, whole in wholes if self.is_main}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, and the optimizer's moments by their names."""
-        model, optimizer = get_state_dict(self.model, self.optimizer, options=self.options)
-        return {"model_state_dict": model, "optim_state_dict": optimizer}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a `state_dict`."""
-        set_state_dict(self.model, self.optimizer, **state, options=self.options)
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the main process's `state`, one tensor after the other. Every process has to call this."""
+        device = next(iter(self.tensors.values())).device
+        for name, tensor in self.tensors.items():
+            whole = state[name] if self.is_main else torch.empty(tensor.shape, dtype=tensor.dtype)
+            whole = whole.to(device)
+            if isinstance(tensor, DTensor):
+                whole = distribute_tensor(whole, tensor.device_mesh, tensor.placements)
+            elif distributed.is_initialized():
+                distributed.broadcast(whole, src=0)
+            tensor.copy_(whole)
 
 
 class MovingAverage:
-    """Exponential moving average of a model's parameters.
+    """Exponential moving average of a model's parameters, on the main process alone.
+
+    On a CPU an update takes as long as a step may, so a thread makes it while the next step runs: before the module
+    `average` is used, `finish` has to be called.
 
     Args:
         model: without the wrapper of DDP.
+        average: of the same parameters, not split, on the CPU; becomes the average. None on all but the main process.
         decay: rises to this from 0 over the first steps.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, average: nn.Module | None, decay: float) -> None:
+        self.decay = decay
         self._parameters = dict(model.named_parameters())
-        self._average = EMAModel(self._parameters.values(), decay=decay)
-
-    def update(self) -> None:
-        """Follow the parameters, after a step."""
-        self._average.step(self._parameters.values())
-
-    def weights(self) -> dict[str, Tensor]:
-        """The averages by the parameters' names, whole and on the CPU. Every process has to call this."""
-        return dict(zip(self._parameters, map(gather_whole, self._average.shadow_params), strict=True))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The averages, and how many steps are in them."""
-        return {"weights": self.weights(), "step": self._average.optimization_step}
+        self._device = next(iter(self._parameters.values())).device
+        self._averages = {} if average is None else {name: p.detach() for name, p in average.named_parameters()}
+        pinned = self._device.type != "cpu"  # copies are ten times as fast
+        self._copies = {name: torch.empty_like(p, pin_memory=pinned) for name, p in self._averages.items()}
+        self._thread = ThreadPoolExecutor(1)
+        self._update: Future[None] | None = None
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a `state_dict`."""
-        self._average.optimization_step = state["step"]
-        for name, average in zip(self._parameters, self._average.shadow_params, strict=True):
-            whole = state["weights"][name]
-            if isinstance(average, DTensor):
-                whole = distribute_tensor(whole.to(average.device), average.device_mesh, average.placements)
-            average.copy_(whole)
+    def update(self, updates: int) -> None:
+        """Follow the parameters, after a step and `updates` before it. Every process has to call this."""
+        self.finish()
+        for name, parameter in self._parameters.items():
+            whole = gather_whole(parameter)
+            if self._copies:
+                self._copies[name].copy_(whole, non_blocking=True)
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+        decay = min(self.decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        self._update = self._thread.submit(self._follow, 1 - decay)
+
+    @torch.no_grad()
+    def _follow(self, weight: float) -> None:
+        for name, average in self._averages.items():
+            average.lerp_(self._copies[name], weight)
+
+    def finish(self) -> None:
+        """Wait for the last update."""
+        if self._update is not None:
+            self._update.result()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by the parameters' names; none on all but the main process."""
+        self.finish()
+        return self._averages
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take a `state_dict`.
+
+        Raises:
+            KeyError, RuntimeError: of another model.
+        """
+        if self._averages.keys() != state.keys():
+            raise KeyError(*sorted(self._averages.keys() ^ state.keys())[:1])
+        for name, average in self._averages.items():
+            average.copy_(state[name])
+
+
+@dataclass
+class State:
+    """All that changes with every step."""
+
+    trained: ModelAndOptimizer
+    ema: MovingAverage
+    scaler: torch.amp.GradScaler
+    progress: Progress
+
+    def state_dict(self) -> dict[str, Any]:
+        """The content of a checkpoint, on the main process. Every process has to call this."""
+        numbers = {"scaler": self.scaler.state_dict(), "progress": asdict(self.progress)}
+        return {"trained": self.trained.state_dict(), "ema": self.ema.state_dict(), "numbers": numbers}
+
+    def load_numbers(self, numbers: dict[str, Any]) -> None:
+        """Take the numbers of a `state_dict`.
+
+        Raises:
+            TypeError: of another revision of the code.
+        """
+        self.scaler.load_state_dict(numbers["scaler"])
+        self.progress.__init__(**numbers["progress"])  # type: ignore[misc]
+
+
+def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tuple[int, int]) -> None:
+    """Write a step's weights and checkpoint, and leave the newest of each: `keep` says how many.
+
+    Of several processes, the main one calls this, with its `State.state_dict`.
+
+    Raises:
+        TrainingError: the disk is full, or the run folder may not be written; what was there before still is.
+    """
+    step = content["numbers"]["progress"]["step"]
+    try:
+        with writing_step(run.weights, step) as folder:
+            averaged.save(folder)
+            run.describe(folder)
+        with writing_step(run.checkpoints, step) as folder, (folder / STATE).open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # torch's own covers that of the disk
+        if not isinstance(reason, OSError):
+            raise
+        advice = "mend that, and run the same command again to go on from the checkpoint before"
+        raise TrainingError(f"step {step} cannot be written: {reason}; {advice}") from error
+    for steps, count in zip((run.weights, run.checkpoints), keep, strict=True):
+        keep_newest(steps, count)
+
+
+def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
+    """Go on from the newest whole checkpoint of the run, if there is one. Every process has to call this.
+
+    The main process chooses and reads it; the others get from it what they need, tensor by tensor.
+
+    Returns:
+        The step of the checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
+    """
+    with processes.agreeing():
+        found = find_newest(run.checkpoints, print) if processes.is_main else None
+    step = processes.share(found and found[0])
+    with processes.agreeing():
+        seen = run.look_at(step)
+    wanted = processes.share(seen)
+    with processes.agreeing():
+        if seen != wanted:
+            raise ConfigError(
+                f"{run.checkpoints.resolve()}: process {processes.index} does not see there what the main process does "
+                f"({'no checkpoint' if step is None else step_name(step)}); give output_dir on a disk that all see"
+            )
+    if step is None:
+        return None
+    content: dict[str, Any] = {"trained": {}, "numbers": {}}
+    with processes.agreeing():
+        if processes.is_main:
+            file = run.checkpoints / step_name(step) / STATE
+            try:
+                content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+                state.ema.load_state_dict(content["ema"])
+                state.load_numbers(content["numbers"])
+            except (RuntimeError, KeyError, TypeError) as error:
+                raise ConfigError(f"{file}: of another model ({str(error).splitlines()[0]})") from error
+    state.load_numbers(processes.share(content["numbers"]))
+    state.trained.load_state_dict(content["trained"])
+    return step
 
 
 def gather_whole(tensor: Tensor) -> Tensor:
-    """A copy on the CPU; of one that is split over processes, all of it. Every process has to call this."""
-    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return gathered.detach().cpu().clone()
+    """All of a tensor that may be split over processes. Every process has to call this."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()

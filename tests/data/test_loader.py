@@ -80,7 +80,8 @@ class Dying(MadeClips):
 )
 def test_processes_that_hang_or_die_are_one_line(source: type[MadeClips], words: str) -> None:
     data = dataset(source())
-    batches = loader.load_batches(data, ClipBatchSampler(len(data), 2, 0, 1, seed=1), 1, False, longest_wait=1)
+    sampler = ClipBatchSampler(len(data), 2, 0, 1, seed=1)
+    batches = iter(loader.load_batches(data, sampler, 1, pin_memory=False, longest_wait=1))
     with pytest.raises(DataError, match=words) as error:
         next(batches)
     assert "\n" not in str(error.value)

@@ -1,8 +1,12 @@
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
 
-from svfr.training.run_folder import CHECKSUMS, find_newest, find_steps, keep_newest, writing_step
+from svfr.config import ConfigError
+from svfr.training.run_folder import CHECKSUMS, RunFolder, find_newest, find_steps, keep_newest, writing_step
+from svfr.training.settings import TrainConfig
 
 
 def write(folder: Path, step: int, content: str = "weights") -> Path:
@@ -67,3 +71,25 @@ def test_a_step_that_is_written_again_replaces_the_old_one(tmp_path: Path, shown
     write(tmp_path, 1, "old")
     assert (write(tmp_path, 1, "new") / "part" / "file").read_text() == "new"
     assert find_newest(tmp_path, shown.append) is not None
+
+
+def test_a_run_whose_manifest_has_changed_is_refused(tmp_path: Path, shown: list[str]) -> None:
+    facts, config = {"sha256 of data/manifest.jsonl": "12", "clips": 3}, TrainConfig()
+    RunFolder(tmp_path).claim(config, facts, shown.append)
+    RunFolder(tmp_path).claim(config, {"sha256 of data/manifest.jsonl": "34"}, shown.append)  # nothing was trained yet
+    write(tmp_path / "checkpoints", 1)
+    with pytest.raises(ConfigError, match=r"sha256 of data/manifest.jsonl=12: .* of data/manifest.jsonl=34"):
+        RunFolder(tmp_path).claim(config, facts, shown.append)
+    assert not shown
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_said_in_one_line(
+    tmp_path: Path, shown: list[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    RunFolder(tmp_path).claim(TrainConfig(), {}, shown.append)
+    assert shown == [f"{tmp_path}: cannot be locked (no locks here); take care that nothing else trains there"]

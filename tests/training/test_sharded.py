@@ -8,7 +8,6 @@ import pytest
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, multiprocessing, nn
-from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -16,7 +15,9 @@ from torch.distributed.tensor import DTensor
 from svfr.models.unet import checkpoint_blocks
 from svfr.training.loop import make_gather
 from svfr.training.objective import Objective, TrainedModel
-from svfr.training.state import ModelAndOptimizer, MovingAverage, Progress
+from svfr.training.processes import Processes
+from svfr.training.run_folder import RunFolder, writing_step
+from svfr.training.state import STATE, ModelAndOptimizer, MovingAverage, Progress, State, resume
 from tests import tiny
 from tests.training.test_distributed import CONFIG, free_port, made_batch
 
@@ -47,24 +48,19 @@ class Run:
         self.model: nn.Module = model
         # A large eps, so that gradients of rounding noise don't become steps of full size.
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-3)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1, (step + 1) / 2))
-        self.average, self.progress = MovingAverage(model, decay=0.5), Progress()
-        self.state: dict[str, Stateful] = {
-            "trained": ModelAndOptimizer(model, self.optimizer),
-            "schedule": self.schedule,
-            "average": self.average,
-            "progress": self.progress,
-        }
+        is_main = accelerator.is_main_process
+        self.average = MovingAverage(model, TrainedModel(tiny.pipeline().parts.model) if is_main else None, decay=0.5)
+        trained = ModelAndOptimizer(model, self.optimizer, is_main)
+        self.state = State(trained, self.average, torch.amp.GradScaler(enabled=False), Progress())
         self.objective = Objective(CONFIG, self.components, make_gather(accelerator))
 
     def step(self, clips: slice) -> None:
         self.objective(self.model, made_batch(clips))[0].backward()
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        self.schedule.step()
-        self.average.update()
+        self.average.update(self.state.progress.updates)
         self.optimizer.zero_grad()
-        self.progress.step += 1
+        self.state.progress.step += 1
 
     def whole(self) -> States:
         """All that is compared, gathered; every process has to call this."""
@@ -78,18 +74,18 @@ class Run:
             "weights": {name: whole(value) for name, value in parameters.items()},
             "exp_avg": {name: whole(state["exp_avg"]) for name, state in moments.items()},
             "exp_avg_sq": {name: whole(state["exp_avg_sq"]) for name, state in moments.items()},
-            "ema": {name.removeprefix("model."): value for name, value in self.average.weights().items()},
+            "ema": {name.removeprefix("model."): value.clone() for name, value in self.average.state_dict().items()},
         }
 
     def save(self, folder: Path) -> None:
-        content = {name: part.state_dict() for name, part in self.state.items()}
+        content = self.state.state_dict()
+        assert bool(content["trained"]) == bool(content["ema"]) == self.accelerator.is_main_process
         if self.accelerator.is_main_process:
-            torch.save(content, folder / "training.pt")
+            with writing_step(RunFolder(folder).checkpoints, STEPS) as checkpoint:
+                torch.save(content, checkpoint / STATE)
 
     def load(self, folder: Path) -> None:
-        content = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
-        for name, part in self.state.items():
-            part.load_state_dict(content[name])
+        assert resume(self.state, RunFolder(folder), Processes(self.accelerator)) == STEPS
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
@@ -116,7 +112,7 @@ def worker(rank: int, port: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run over two processes: `training.pt` after its steps, and all states, whole."""
+    """Of a run over two processes: the checkpoint after its steps, and all states, whole."""
     path = tmp_path_factory.mktemp("sharded")
     multiprocessing.spawn(worker, args=(free_port(), path), nprocs=2)
     return path
@@ -147,8 +143,7 @@ def test_one_process_loads_what_two_saved(folder: Path, states: dict[str, States
     resumed = Run(Accelerator(cpu=True), sharded=False, salt=0.1)
     resumed.load(folder)
     assert_same(resumed.whole(), states["trained"])
-    assert resumed.progress.step == STEPS
-    assert resumed.schedule.last_epoch == STEPS
+    assert resumed.state.progress.step == STEPS
 
 
 @pytest.mark.slow
