@@ -113,11 +113,16 @@ class MovingAverage:
         self.decay = decay
         self._parameters = dict(model.named_parameters())
         self._device = next(iter(self._parameters.values())).device
-        self._averages = {} if average is None else {name: p.detach() for name, p in average.named_parameters()}
+        self._average = average
         pinned = self._device.type != "cpu"  # copies are ten times as fast
         self._copies = {name: torch.empty_like(p, pin_memory=pinned) for name, p in self._averages.items()}
         self._thread = ThreadPoolExecutor(1)
         self._update: Future[None] | None = None
+
+    @property
+    def _averages(self) -> dict[str, Tensor]:
+        """By name, as they are now: a module that was moved to a device and back has others."""
+        return {} if self._average is None else {name: p.data for name, p in self._average.named_parameters()}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
