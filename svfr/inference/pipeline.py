@@ -201,11 +201,12 @@ class SVFRPipeline(DiffusionPipeline):
         resolved = config.make(Sampling, sampling).resolve(self.parts)
         size, keep = resolved.size, KeepRules.resolve(tasks, resolved)
         assert size is not None
-        side = size // self.parts.downscale
-        for noise in initial_noise if isinstance(initial_noise, tuple) else (initial_noise,):
-            expected = (len(frames), self.parts.latent_channels, side, side)
-            if noise is not None and noise.shape != expected:
-                raise ValueError(f"initial_noise is {tuple(noise.shape)}: it has to be {expected}")
+        shape = (self.parts.latent_channels, *[size // self.parts.downscale] * 2)
+        noises = initial_noise if isinstance(initial_noise, tuple) else (initial_noise,)
+        if any(noise is not None and noise.shape[1:] != shape for noise in noises):
+            raise ValueError(f"initial_noise: each frame's has to be {shape}")
+        if noises[-1] is not None and len(noises[-1]) != len(frames):  # pass 1 of `released` has the first clip alone
+            raise ValueError(f"initial_noise has {len(noises[-1])} frames, the video {len(frames)}")
         crops = [_AlignedFrame.make(frame, hole, tasks, size) for frame, hole in zip(frames, masks, strict=True)]
         photo = None
         if reference is not None:

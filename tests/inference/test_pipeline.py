@@ -377,10 +377,8 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"output_type": "jpg"}, "output_type 'jpg': choose from np, pt, pil"),
         ({"initial_noise": (torch.zeros(4, *tiny.LATENT),) * 2}, "initial_noise has to be one tensor"),
         ({"initial_noise": torch.zeros(4, *tiny.LATENT), "strategy": "released"}, "initial_noise has to be a pair"),
-        (
-            {"initial_noise": torch.zeros(3, *tiny.LATENT)},
-            r"initial_noise is \(3, 4, 8, 8\): it has to be \(4, 4, 8, 8\)",
-        ),
+        ({"initial_noise": torch.zeros(3, *tiny.LATENT)}, "initial_noise has 3 frames, the video 4"),
+        ({"initial_noise": torch.zeros(4, 4, 8, 9)}, r"each frame's has to be \(4, 8, 8\)"),
         ({"tasks": "inpainting", "mask": [[0, 1], [1, 0]]}, "mask is int64"),
         ({"reference_landmarks": np.zeros((5, 2)), "reference": tiny.clip(1)[0]}, "coincide"),
     ],

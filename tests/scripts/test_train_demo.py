@@ -70,8 +70,8 @@ def test_from_nothing_to_a_model_and_again_at_once(
     assert shipped == pytest.approx(trained / 2, rel=0.1)
     pipe = SVFRPipeline.from_pretrained(folder / "model", device="cpu", dtype="float32")
     assert pipe(tiny.clip(3)).shape == (3, 32, 32, 3)
-    assert pipe.components.settings.clip_length == 2
-    assert pipe.components.latent_channels == 6
+    assert pipe.settings.clip_length == 2
+    assert pipe.parts.latent_channels == 6
 
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors") if "model" not in file.parts}
     monkeypatch.setattr(train_demo, "fit_vae", None)  # what is there is not made again
