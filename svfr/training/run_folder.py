@@ -74,7 +74,8 @@ class RunFolder:
                         "set it to that to go on, or take another output_dir"
                     )
                 show(f"{self.path}: {key}={now[key]} from here on, {before[key]} until now")
-        save(config, self.path / CONFIG)
+        with replacing(self.path / CONFIG) as partial:
+            save(config, partial)
         write_json(self.path / PROVENANCE, {"git_revision": git_revision(), "seed": config.seed, **facts})
 
     def look_at(self, step: int | None) -> str | list[int] | None:
