@@ -182,3 +182,4 @@ def test_pictures_and_a_film_are_logged_to_wandb(tmp_path: Path, monkeypatch: py
     drawn = tmp_path / "run" / "samples" / "step_000001"
     assert media[".png"].read_bytes() == (drawn / "0.png").read_bytes()
     assert media[".gif"].read_bytes() == (drawn / "film.gif").read_bytes()
+    assert (media[".png"].parts[-3], media[".gif"].parts[-3]) == ("images", "videos")  # that plays
