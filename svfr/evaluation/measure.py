@@ -120,7 +120,11 @@ class Evaluator:
         arrays = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
         records.save_arrays(folder / FRAMES, **arrays)
         if gray_restored and not gray_truth and pair.method not in ("degraded", "ground_truth"):
-            record.problems.append("no colour in any frame, though the ground truth has some")
+            grey = record.notes if "colorization" in pair.task else record.problems  # there, a result like others
+            grey.append("no colour in any frame, though the ground truth has some")
+        if lag := pictures.lag():
+            late = f"{abs(lag)} frame{'s'[: abs(lag) > 1]} {'late' if lag > 0 else 'early'}"
+            record.problems.append(f"fits the ground truth best if taken to be {late}: are frames missing or twice?")
         if record.num_frames == 1 and info.kind != "image":
             record.problems.append("one frame only: what compares neighbouring frames is not defined")
         if points is not None and (unseen := int(np.isnan(points[:, 0, 0]).sum())):

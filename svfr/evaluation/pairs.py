@@ -1,18 +1,15 @@
 """Which restored video belongs to which ground truth, by relative name; what does not fit is named, never dropped."""
 
-import re
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Container, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.evaluation.settings import BASELINES
+from svfr.evaluation.settings import BASELINES, TASK_SEPARATORS
 from svfr.inference.batch import Item, find_items, mask_of
 from svfr.tasks import TASKS, parse_tasks
-
-TASK_SEPARATORS = re.compile(r"[+,&]")
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,8 @@ def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def canonical_task(name: str) -> str | None:
-    """ "colorization,bfr" -> "bfr+colorization"; None if the name is not made of tasks."""
-    parts = TASK_SEPARATORS.split(name)
+    """ "Colorization,bfr" -> "bfr+colorization"; None if the name is not made of tasks."""
+    parts = TASK_SEPARATORS.split(name.lower())
     return "+".join(parse_tasks(parts)) if all(part in TASKS for part in parts) else None
 
 
@@ -135,8 +132,11 @@ def match(
                 results = {lone: found[0].source}
             else:
                 found = _without_strays(found, method, task_name, problems)
+                found, doubles = _without_doubles(found, task_folder, truths)
+                problems += [Problem(method, task_name, name, reason) for name, reason in doubles.items()]
+                not_restored |= {(method, task_name, name) for name in doubles}
                 results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
-            if results.keys().isdisjoint(truths):
+            if results and results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
                     f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
@@ -201,6 +201,21 @@ def _without_strays(items: list[Item], method: str, task: str, problems: list[Pr
         if _is_image(item)
     ]
     return clips
+
+
+def _without_doubles(items: list[Item], folder: Path, names: Container[str]) -> tuple[list[Item], dict[str, str]]:
+    """Results without those that differ in their suffix alone, and why these are none, by their one name."""
+    by_name: dict[str, list[Item]] = {}
+    for item in items:
+        place = item.source.relative_to(folder)
+        by_name.setdefault((place if item.source.is_dir() else place.with_suffix("")).as_posix(), []).append(item)
+    doubles = {name: found for name, found in by_name.items() if len(found) > 1 and name in names}
+    reasons = {
+        name: f"{len(found)} results of this name ({', '.join(sorted(item.source.name for item in found))}): "
+        "leave one of them"
+        for name, found in doubles.items()
+    }
+    return [item for name, found in by_name.items() if name not in doubles for item in found], reasons
 
 
 def _without_inner_folders(results: dict[str, Path], names: Set[str]) -> dict[str, Path]:

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.evaluation.statistics import best_lag
 from svfr.metrics.temporal import temporal_slice
 
 QUALITY = 88  # of JPEG
@@ -20,6 +22,7 @@ CLIP_FRAMES = 150  # the report's clips end here
 SLICE_FRAMES = 400  # and its slices here
 WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one moment several times
 WORST = 3
+THUMBNAIL = 16  # [px] side of the gray pictures that show a shift in time
 
 
 class Pictures(AbstractContextManager):
@@ -41,6 +44,7 @@ class Pictures(AbstractContextManager):
         self._strip: list[np.ndarray] = []
         self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
+        self._thumbnails: list[np.ndarray] = []  # (2, THUMBNAIL^2) each, restored and truth
         self._is_truth = is_truth
         self._index = 0
         clip_info = VideoInfo(info.path, *self._size, info.fps, 0, 0.0, False, 0, "frames")
@@ -66,7 +70,12 @@ class Pictures(AbstractContextManager):
             self._clip.write(small, self._index, self._time_base)
         if not self._is_truth:
             self._keep_worst(small, restored, truth)
+            self._thumbnails.append(np.stack([_thumbnail(image) for image in (restored, truth)]))
         self._index += 1
+
+    def lag(self) -> int:
+        """How many frames the restored video comes late (see `best_lag`)."""
+        return best_lag(*np.stack(self._thumbnails, axis=1)) if self._thumbnails else 0
 
     def _keep_worst(self, small: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
         error = float(np.square(restored.astype(np.int32) - truth).mean())
@@ -75,6 +84,11 @@ class Pictures(AbstractContextManager):
         if error > (far[-1][0] if len(far) == WORST else max(near, default=-1.0)):
             beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
             self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel().astype(np.float32)
 
 
 def _save(image: np.ndarray, file: Path) -> None:

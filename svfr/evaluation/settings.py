@@ -1,5 +1,6 @@
 """Settings of `scripts/make_testset.py` and `scripts/eval.py`: together the whole protocol of an evaluation."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -11,6 +12,7 @@ from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+TASK_SEPARATORS = re.compile(r"[+,&]")
 
 
 @dataclass
@@ -96,8 +98,10 @@ class EvalConfig:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
+        if not self.metrics:
+            raise ConfigError(f"metrics: name at least one of {', '.join(METRICS)}")
         try:
-            parse_tasks(self.task.replace("+", ","))
+            self.task = "+".join(parse_tasks(TASK_SEPARATORS.sub(",", self.task.lower())))
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):

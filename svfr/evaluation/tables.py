@@ -1,5 +1,6 @@
 """`table.md`: results in the layout of the paper's tables, with the paper's own figures beside them."""
 
+import re
 from collections.abc import Sequence
 
 from svfr.evaluation import paper
@@ -61,8 +62,18 @@ def methods_of(results: Results) -> list[str]:
 
 
 def notes_of(results: Results) -> list[str]:
-    """What a reader should know of the figures, each line once."""
-    return list(dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes))
+    """What a reader should know of the figures, each line once, of single videos with their number."""
+    notes: dict[str, None] = dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes)
+    rows = {(row.method, "" if is_baseline(row.method) else row.task, row.name): row for row in results.rows}
+    alike: dict[str, list[str]] = {}  # those that differ in numbers alone are one line
+    for (method, task, _), row in rows.items():
+        place = f"{name_of(method)}{', ' * bool(task)}{task and task_title(task)}"
+        for note in row.notes:
+            alike.setdefault(re.sub(r"\d+", "…", f"{place}: {note}"), []).append(f"{place}: {note}")
+    for pattern, found in alike.items():
+        text = found[0] if len(set(found)) == 1 else pattern
+        notes[f"{text} ({len(found)} video{'s'[: len(found) > 1]})"] = None
+    return list(notes)
 
 
 def count_of(aggregate: Aggregate | None, total: int) -> str:

@@ -386,6 +386,35 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     assert evaluate.rows()["slow"]["notes"][0].startswith("says 24 frames/s, the ground truth 30")
 
 
+@pytest.mark.parametrize(("task", "expected"), [("BFR+", "bfr"), ("colorization&bfr", "bfr+colorization")])
+def test_the_task_of_folders_without_one_in_any_spelling(
+    evaluate: Eval, tmp_path: Path, task: str, expected: str
+) -> None:
+    evaluate("--restored", str(tmp_path / "r"), f"task={task}")
+    assert {row["task"] for row in evaluate.results["videos"]} == {expected}
+
+
+def test_gray_colorization_is_a_result(evaluate: Eval, tmp_path: Path) -> None:
+    """For other tasks it is a fault of the input, see the test above."""
+    for seed, name in enumerate("abc"):
+        png(tmp_path / "c" / "Colorization" / name, [image[..., :1].repeat(3, 2) for image in clip(seed)])
+    evaluate("--restored", str(tmp_path / "c"))
+    notes = "no colour in any frame, though the ground truth has some"
+    assert evaluate.rows(task="colorization")["a"]["notes"] == [notes]
+    assert f"restored, Colorization: {notes} (3 videos)" in (evaluate.output / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("lag", "words"), [(1, "1 frame late"), (-2, "2 frames early")])
+def test_results_shifted_in_time_are_named(evaluate: Eval, tmp_path: Path, lag: int, words: str) -> None:
+    truth = clip(0, 24)
+    png(tmp_path / "gt" / "d", truth)
+    png(tmp_path / "r" / "d", noisy([truth[min(max(i - lag, 0), 23)] for i in range(24)], 5))
+    evaluate("--restored", str(tmp_path / "r"), code=1)
+    assert evaluate.problems["d"].startswith(f"fits the ground truth best if taken to be {words}:")
+    assert len(evaluate.problems) == 1
+    assert evaluate.rows()["d"]["metrics"]["psnr"] > 10
+
+
 def test_a_broken_ground_truth_fails_alone(evaluate: Eval, tmp_path: Path) -> None:
     (tmp_path / "gt" / "b" / "000003.png").write_bytes(b"broken")
     evaluate("--restored", str(tmp_path / "r"), code=1)
@@ -480,6 +509,9 @@ def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
         (["--restored", "{r}", "--masks", "{r}/none"], "no such file or folder"),
         (["--restored", "{r}", "metrix=[psnr]"], "'metrix' is no setting. Did you mean: 'metrics'?"),
         (["--restored", "{r}", "chunk_size=0"], "chunk_size=0"),
+        (["--restored", "{r}", "metrics=[]"], "metrics: name at least one of psnr"),
+        (["--restored", "{r}", "task=foo"], "task=foo: unknown task 'foo'"),
+        (["--restored", "{r}", "task=bfr+foo"], "task=bfr+foo: unknown task 'foo'"),
         (["--restored", "{r}", "num_videos=50"], "3 videos, the protocol has 50"),
         (["--restored", "{r}", "--weights", "demo"], "--weights is for --run"),
         (["--run"], "give --degraded"),
