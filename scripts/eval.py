@@ -23,6 +23,7 @@ from tqdm import tqdm
 from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
+from svfr.evaluation.collect import collect
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Problem, match, parse_restored
 from svfr.evaluation.records import Record, read_record
@@ -43,6 +44,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
+    others = "results as GPEN, KEEP, CodeFormer, PGTFormer or DicFace leave them; NAME begins with the method's"
+    parser.add_argument("--collect", action="append", default=[], metavar="NAME=DIR", help=others)
     parser.add_argument("--ground-truth", type=Path, required=True, help="videos, frame folders or images")
     parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
@@ -113,8 +116,8 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 def run(options: argparse.Namespace, state: PartialState) -> int:
     """Evaluate everything; returns the exit code."""
     settings = config.load(EvalConfig, options.config, options.settings)
-    if not options.restored and not options.run:
-        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
+    if not (options.restored or options.collect or options.run):
+        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, --collect NAME=DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
     truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
@@ -127,6 +130,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
+    methods |= collect(options.collect, methods, output, settings.task, state)
     weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
     restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
     methods.update(restored)

@@ -394,6 +394,17 @@ def test_the_task_of_folders_without_one_in_any_spelling(
     assert {row["task"] for row in evaluate.results["videos"]} == {expected}
 
 
+def test_results_in_another_methods_layout(evaluate: Eval, tmp_path: Path) -> None:
+    for name in "abc":
+        for inner in ("restored_faces", "cropped_faces"):
+            shutil.copytree(tmp_path / "r" / name, tmp_path / "k" / name / inner)
+    evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"x={tmp_path / 'r'}")
+    assert "--collect KEEP: bfr: 3 clips, 21 files; left out: cropped_faces/ (3)" in evaluate.err.splitlines()
+    assert evaluate.aggregate("KEEP")["metrics"] == evaluate.aggregate("x")["metrics"]
+    evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"KEEP={tmp_path / 'r'}", code=2)
+    assert "is there twice" in evaluate.err
+
+
 def test_gray_colorization_is_a_result(evaluate: Eval, tmp_path: Path) -> None:
     """For other tasks it is a fault of the input, see the test above."""
     for seed, name in enumerate("abc"):
