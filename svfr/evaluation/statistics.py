@@ -1,29 +1,92 @@
-"""What means alone do not say: intervals, tests, common sets of videos, shifts in time."""
+"""What means alone do not say: intervals, paired tests, common sets of videos, places."""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
-FARTHEST = 3  # [frames] lag that is tried
-CLEARLY = 0.75  # Assumption: share of the error that another lag may leave, or it is none
+from svfr.evaluation.pairs import Matches, Pair
+from svfr.evaluation.records import Record
+from svfr.evaluation.results import Results, is_baseline
+from svfr.metrics import COLUMNS
+
+CONFIDENCE = 0.95
 
 
-def best_lag(restored: np.ndarray, truth: np.ndarray) -> int:
-    """By how many frames a restored video comes late (negative: early): the lag in -3..3 of least squared error.
+def by_video(results: Results, task: str, method: str, column: str, judged: bool = False) -> dict[str, float]:
+    """A method's figures by video; if `judged`, how far they are from the truth's own where that is what counts."""
+    rows = [row for row in results.rows if row.task == task and row.metrics.get(column) is not None]
+    figures = {row.name: float(row.metrics[column] or 0) for row in rows if row.method == method}
+    if not judged or COLUMNS[column].better != "truth":
+        return figures
+    truth = {row.name: float(row.metrics[column] or 0) for row in rows if row.method == "ground_truth"}
+    return {name: abs(value - truth[name]) for name, value in figures.items() if name in truth}
 
-    Each value's mean over time is taken off, so that motion alone counts. 0 unless another lag leaves less than 3/4 of
-    the error of none.
+
+def half_width(values: list[float]) -> float | None:
+    """Half of the 95% interval of a mean over videos (Student's t); None for less than two."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+
+
+def paired_p(first: dict[str, float], second: dict[str, float]) -> tuple[float, int] | None:
+    """Two-sided Wilcoxon signed-rank test over the videos that both have: p, and their number; None for one."""
+    names = sorted(first.keys() & second.keys())
+    if len(names) < 2:
+        return None
+    differences = np.array([first[name] - second[name] for name in names])
+    return (float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0), len(names)
+
+
+def places(results: Results, task: str, column: str) -> dict[str, int]:
+    """The place of each method that restores, of as many videos each: 0 is best; those that print alike share one.
+
+    Empty if there is no choice, or no saying what is better.
+    """
+    about = COLUMNS[column]
+    figures = {
+        a.method: (a, v) for a in results.aggregates if a.task == task and (v := a.metrics.get(column)) is not None
+    }
+    restoring = {method: found for method, found in figures.items() if not is_baseline(method)}
+    most = max((aggregate.num_videos for aggregate, _ in restoring.values()), default=0)
+    far: dict[str, Callable[[float], float]] = {"higher": lambda value: -value, "lower": lambda value: value}
+    if "ground_truth" in figures:
+        truth = figures["ground_truth"][1]
+        far["truth"] = lambda value: abs(value - truth)
+    ours = {method: value for method, (a, value) in restoring.items() if a.num_videos == most}
+    if len(ours) < 2 or about.better not in far:
+        return {}
+    distances = {method: round(far[about.better](value), about.digits) for method, value in ours.items()}
+    order = sorted(set(distances.values()))
+    return {method: order.index(distance) for method, distance in distances.items()}
+
+
+def on_common_videos(
+    matches: Matches,
+    records: dict[Pair, Record],
+    results: Results,
+    gather: Callable[[Matches, dict[Pair, Record]], Results],
+) -> Results:
+    """The results of those videos of each task that all methods have; `results` itself where these are all.
 
     Args:
-        restored: (f, d) float, small gray pictures.
-        truth: (f, d) float, the same frames.
+        matches: what was compared.
+        records: of every pair.
+        results: of all of them.
+        gather: puts records together, see `svfr.evaluation.results.gather`.
     """
-    num_frames = len(truth)
-    if num_frames < 4 * FARTHEST:
-        return 0
-    ours, theirs = restored - restored.mean(axis=0), truth - truth.mean(axis=0)
-    inner = slice(FARTHEST, num_frames - FARTHEST)  # the same frames of the truth for every lag
-    errors = {
-        lag: float(np.square(ours[inner.start + lag : inner.stop + lag] - theirs[inner]).mean())
-        for lag in range(-FARTHEST, FARTHEST + 1)
-    }
-    best = min(errors, key=lambda lag: (errors[lag], abs(lag)))
-    return best if errors[best] < CLEARLY * errors[0] else 0
+    parts = []
+    for task in dict.fromkeys(aggregate.task for aggregate in results.aggregates):
+        done = {pair: r for pair, r in records.items() if pair.task in (task, "") and r.status == "done"}
+        names = [{pair.name for pair in done if pair.method == m} for m in matches.methods if not is_baseline(m)]
+        common = set.intersection(*filter(None, names)) if any(names) else set()
+        kept = {pair: record for pair, record in done.items() if pair.name in common}
+        parts.append(gather(replace(matches, tasks=[task]), kept))
+    aggregates = [aggregate for part in parts for aggregate in part.aggregates]
+    counts = {(a.method, a.task): a.num_videos for a in aggregates}
+    if all(counts.get((a.method, a.task)) == a.num_videos for a in results.aggregates if not is_baseline(a.method)):
+        return results
+    return replace(results, aggregates=aggregates, rows=[row for part in parts for row in part.rows])

@@ -76,6 +76,13 @@ def notes_of(results: Results) -> list[str]:
     return list(notes)
 
 
+def main_columns(results: Results) -> list[str]:
+    """The columns of the paper; of footage without ground truth, all that have a figure."""
+    if not results.protocol["settings"]["no_reference"]:
+        return list(paper.COLUMNS)
+    return [c for c in ordered_columns(results) if any(a.metrics.get(c) is not None for a in results.aggregates)]
+
+
 def count_of(aggregate: Aggregate | None, total: int) -> str:
     """Number of videos behind a mean, of all if not all."""
     if aggregate is None:
@@ -121,11 +128,12 @@ def paper_table(results: Results) -> str:
     """Our rows in the paper's columns; a cell has a figure for each task, as the paper's has."""
     tasks = tasks_of(results)
     by_place = {(aggregate.method, aggregate.task): aggregate for aggregate in results.aggregates}
-    rows = [["Methods", *(title(column) for column in paper.COLUMNS), "videos"]]
+    columns = main_columns(results)
+    rows = [["Methods", *(title(column) for column in columns), "videos"]]
     for method in methods_of(results):
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
-        for column in paper.COLUMNS:
+        for column in columns:
             cells = [show_cell(aggregate, column, is_missing(results, column)) for aggregate in aggregates]
             row.append(NOT_COMPUTED if NOT_COMPUTED in cells else " / ".join(cells))
         rows.append([*row, " / ".join(count_of(aggregate, len(results.names)) for aggregate in aggregates)])

@@ -20,6 +20,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.inference import folder
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
+from svfr.metrics.no_reference import Sharpness
 from svfr.metrics.temporal import WarpingError
 from svfr.networks import NetworkMissing
 from tests import tiny
@@ -70,7 +71,8 @@ class Eval:
 
     def __call__(self, *more: str, output: Path | None = None, truth: Path | None = None, code: int = 0) -> "Eval":
         before = signal.getsignal(signal.SIGTERM)
-        words = [*more, "--ground-truth", str(truth or self.folder / "gt"), "--output", str(output or self.output)]
+        words = [*more, "--output", str(output or self.output)]
+        words += ["--ground-truth", str(truth or self.folder / "gt")] if truth != Path() else []
         try:
             result = self.script.main([*words, "picture_size=32"])
         finally:
@@ -117,7 +119,7 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Eval:
 
 
 def test_defaults_name_every_metric() -> None:
-    assert EvalConfig().metrics == list(METRICS)
+    assert set(METRICS) - set(EvalConfig().metrics) == {"arniqa", "sharpness", "photo"}  # for footage without a truth
 
 
 def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
@@ -166,7 +168,19 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert "| Inpaint      | 9.907" in table
 
     page = (evaluate.output / "report.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing is loaded
+    assert not re.search(r"(src|href)=\"(?!data:|#|report_files/)", page)  # nothing is loaded
+    files = {path.relative_to(evaluate.output).as_posix() for path in (evaluate.output / "report_files").rglob("*.png")}
+    assert len(files) == 3 * 4 * (1 + 6)  # slices, and six frames of each video and row
+    assert set(re.findall(r"report_files/[^\"]*?\.png", page)) == files
+    kept = np.asarray(Image.open(evaluate.output / "report_files" / "restored" / "bfr" / "a" / "frame_000006.png"))
+    assert np.array_equal(kept, np.asarray(Image.open(tmp_path / "r" / "a" / "000006.png")))
+    [curves, *_] = [json.loads(text) for text in re.findall(r"<script[^>]*>(\{.*?\})</script>", page)]
+    assert curves["last"] == FRAMES - 1
+    assert set(curves["curves"]["PSNR [dB] ↑"]) == {"degraded input", "bicubic", "restored"}  # the truth's is infinite
+    assert len(curves["curves"]["PSNR [dB] ↑"]["restored"]) == FRAMES
+    assert page.count("data-value=") == 3 * 3 + 3 * 4  # PSNR but for the truth, VIDD
+    assert f"{means['restored']:.3f}" in (evaluate.output / "table.tex").read_text()
+    assert (evaluate.output / "table.csv").read_text().count("\n") == 1 + 4
     assert page.count('class="strip"') == page.count("<video ") == 3 * 4
     assert "data:video/mp4;base64," in page
     assert "network &#39;lpips_vgg&#39; is missing" in page
@@ -200,6 +214,16 @@ def test_a_method_that_misses_videos_is_not_the_best(evaluate: Eval, tmp_path: P
     assert f'<td class="best">{psnr["x"]:.3f}' in page
     assert f"<td>{psnr['y']:.3f}" in page
     assert page.count("<li>y: no result of this name</li>") == 1  # in the card of video c
+    common = {method: np.mean([evaluate.rows(method)[name]["metrics"]["psnr"] for name in "ab"]) for method in "xyz"}
+    assert "Of the videos that all methods have" in page
+    assert f'<td class="best">{common["y"]:.3f}' in page
+    tex = (evaluate.output / "table.tex").read_text()
+    assert f"\\textbf{{{common['y']:.3f}}}" in tex
+    assert f"\\underline{{{common['x']:.3f}}}" in tex
+    rows = [
+        line.split("|")[1:3] for line in (evaluate.output / "table.md").read_text().splitlines() if "2 of 3" in line
+    ]
+    assert [row[1].strip() for row in rows if row[0].strip() == "x"] == [f"{common['x']:.3f}"]
     assert evaluate.out.rstrip().endswith(f"14 rows, 1 problem: {evaluate.output / 'report.html'}")
 
 
@@ -212,7 +236,7 @@ def test_networks_are_those_of_the_settings(evaluate: Eval, tmp_path: Path) -> N
 
     evaluate.script.build_metrics = build  # type: ignore[attr-defined]
     evaluate("--restored", str(tmp_path / "r"), "recognizer=a.onnx", "landmarker=onnx", "download=false")
-    assert asked == {"recognizer": "a.onnx", "landmarker": "onnx", "download": False}
+    assert asked == {"recognizer": "a.onnx", "landmarker": "onnx", "download": False, "photo": None}
 
 
 def numbers(results: dict[str, Any]) -> list[float | None]:
@@ -509,6 +533,40 @@ def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
     assert "<title>&lt;i&gt;</title>" in page
     assert "<td>&lt;b&gt;&amp;x</td>" in page
     assert "<b>&x" not in page
+
+
+def test_footage_without_ground_truth(evaluate: Eval, tmp_path: Path) -> None:
+    """The metrics are real ones; each video's flow is its own."""
+    metrics = BuiltMetrics([WarpingError(), Sharpness(), Psnr()], [], {"arniqa": "network 'arniqa' is missing"})
+    asked: list[Any] = []
+
+    def build(names: list[str], *_: Any, **more: Any) -> BuiltMetrics:
+        asked.append((names, more["photo"]))
+        return metrics
+
+    evaluate.script.build_metrics = build  # type: ignore[attr-defined]
+    for name in "abc":
+        still = [np.asarray(Image.open(tmp_path / "gt" / name / "000000.png"))] * FRAMES
+        png(tmp_path / "still" / "bfr" / name, still)
+    words = ["--no-reference", "--restored", f"x={tmp_path / 'r'}", "--restored", f"still={tmp_path / 'still'}"]
+    evaluate(*words, "--degraded", str(tmp_path / "lq"), "photo=me.png", truth=Path())
+    assert asked == [(["colour", "colour_drift", "arniqa", "sharpness", "photo", "ids", "warping"], Path("me.png"))]
+    assert [a["method"] for a in evaluate.results["aggregates"]] == ["degraded", "x", "still"]
+    assert evaluate.aggregate("still")["metrics"]["warping_error"] == 0
+    means = {method: evaluate.aggregate(method)["metrics"] for method in ("degraded", "x")}
+    assert means["degraded"]["warping_error"] > means["x"]["warping_error"] > 0
+    assert means["degraded"]["sharpness"] > means["x"]["sharpness"]  # noise
+    assert means["x"]["psnr"] is None
+    assert evaluate.results["problems"] == []
+    assert "| Methods" in evaluate.out
+    assert "Warping error" in evaluate.out
+    assert "PSNR" not in evaluate.out
+    page = (evaluate.output / "report.html").read_text()
+    assert "Videos without ground truth" in page
+    assert "(Table 2, quoted)" not in page
+    assert "Warping error" in (evaluate.output / "table.tex").read_text()
+    evaluate("--no-reference", "--restored", str(tmp_path / "r"), code=2)
+    assert "give --ground-truth DIR, or --no-reference" in evaluate.err
 
 
 @pytest.mark.parametrize(

@@ -9,3 +9,124 @@ for (const button of document.querySelectorAll("button[data-play]")) {
     button.textContent = start ? "pause" : "play together";
   });
 }
+
+function add(parent, name, properties = {}) {
+  const element = document.createElement(name);
+  Object.assign(element, properties);
+  parent.append(element);
+  return element;
+}
+
+function data(details) { return JSON.parse(details.querySelector("script").textContent); }
+
+function onFirstOpening(selector, build) {
+  for (const details of document.querySelectorAll(selector)) {
+    details.addEventListener("toggle", () => build(details), { once: true });
+  }
+}
+
+// Heads of a table sort its rows, a second click the other way; what has no figure comes last.
+for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.addEventListener("click", () => {
+    const down = head.dataset.order === "up";
+    heads.forEach((other) => delete other.dataset.order);
+    head.dataset.order = down ? "down" : "up";
+    const key = (row) => {
+      const cell = row.cells[column];
+      return column < 2 ? cell.textContent : "value" in cell.dataset ? Number(cell.dataset.value) : null;
+    };
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((one, other) => {
+      const [a, b] = [key(one), key(other)];
+      if (a === null || b === null) return (a === null) - (b === null);
+      return (typeof a === "string" ? a.localeCompare(b) : a - b) * (down ? -1 : 1);
+    });
+    table.tBodies[0].append(...rows);
+  }));
+}
+
+// Two methods on one frame, each at its own pixels; the line between them follows the pointer.
+onFirstOpening("details[data-slider]", (details) => {
+  const methods = data(details).filter((method) => Object.keys(method.frames).length);
+  if (!methods.length) { add(details, "p", { textContent: "No frames were kept." }); return; }
+  const indices = Object.keys(methods[0].frames).map(Number).sort((a, b) => a - b);
+  const bar = add(details, "div", { className: "slider-bar" });
+  const choose = (index, label) => {
+    const select = add(bar, "select", { ariaLabel: label });
+    for (const method of methods) add(select, "option", { textContent: method.name });
+    select.selectedIndex = index;
+    select.addEventListener("change", show);
+    return select;
+  };
+  const named = (name) => methods.findIndex((method) => method.name === name);
+  const ours = methods.findIndex((method) => !method.baseline);
+  const left = choose(Math.max(0, named("degraded input") < 0 ? named("bicubic") : named("degraded input")), "left");
+  const right = choose(ours < 0 ? methods.length - 1 : ours, "right");
+  const time = add(bar, "input", { type: "range", min: 0, max: indices.length - 1, value: 0, ariaLabel: "frame" });
+  const label = add(bar, "span");
+  const stage = add(details, "div", { className: "slider" });
+  const images = [right, left].map(() => add(stage, "img", { alt: "" }));  // the left one lies on top
+  const line = add(stage, "div", { className: "slider-line" });
+  let latest = 0;
+  async function show() {
+    const turn = ++latest;
+    const index = indices[time.value];
+    const loaded = await Promise.all([right, left].map(async (select) => {
+      const image = new Image();
+      image.src = methods[select.selectedIndex].frames[index];
+      await image.decode().catch(() => {});
+      return image.src;
+    }));
+    if (turn !== latest) return;  // another frame was asked for meanwhile
+    images.forEach((image, at) => { image.src = loaded[at]; });
+    label.textContent = `frame ${index}`;
+  }
+  function split(share) {
+    images[1].style.clipPath = `inset(0 ${100 - 100 * share}% 0 0)`;
+    line.style.left = `${100 * share}%`;
+  }
+  const follow = (event) => {
+    const box = stage.getBoundingClientRect();
+    split(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+  };
+  stage.addEventListener("pointermove", follow);
+  stage.addEventListener("pointerdown", follow);
+  time.addEventListener("input", show);
+  split(0.5);
+  show();
+});
+
+// Curves over frames: one small plot a column, one line a method.
+onFirstOpening("details[data-curves]", (details) => {
+  const { last, curves, colours } = data(details);
+  const legend = add(details, "p", { className: "legend" });
+  for (const [method, colour] of Object.entries(colours)) {
+    add(legend, "span", { textContent: method }).style.setProperty("--colour", colour);
+  }
+  const plots = add(details, "div", { className: "plots" });
+  const [width, height, left, bottom] = [340, 120, 40, 16];
+  for (const [column, lines] of Object.entries(curves)) {
+    const values = Object.values(lines).flat().filter((value) => value !== null);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const span = high - low || Math.abs(high) || 1;
+    const y = (value) => (height - bottom - 4) * (1 - (value - low) / span) + 4;
+    const figure = add(plots, "figure");
+    add(figure, "figcaption", { textContent: column });
+    let svg = "";
+    for (const value of high > low ? [low, high] : [low]) {
+      svg += `<line x1="${left}" x2="${width}" y1="${y(value)}" y2="${y(value)}" stroke="#e3e8ee"/>`;
+      svg += `<text x="${left - 4}" y="${y(value) + 4}" text-anchor="end">${Number(value.toPrecision(3))}</text>`;
+    }
+    for (const [method, points] of Object.entries(lines)) {
+      const x = (at) => left + (width - left - 4) * at / Math.max(1, points.length - 1);
+      const path = points.map((value, at) => (value === null ? "" : `${x(at).toFixed(1)},${y(value).toFixed(1)}`));
+      const colour = colours[method];
+      svg += `<polyline points="${path.filter(Boolean).join(" ")}" fill="none" stroke="${colour}" stroke-width="1.5"/>`;
+    }
+    svg += `<text x="${left}" y="${height - 2}">0</text>`;
+    svg += `<text x="${width - 4}" y="${height - 2}" text-anchor="end">${last}</text>`;
+    svg = `<svg viewBox="0 0 ${width} ${height}" font-size="11" fill="#8a97a6">${svg}</svg>`;
+    figure.insertAdjacentHTML("beforeend", svg);
+  }
+});

@@ -1,9 +1,9 @@
-"""The figures beside the means, held against hand-computed ones."""
+"""The lag that fits best, of motion, of noise, of too little."""
 
 import numpy as np
 import pytest
 
-from svfr.evaluation.statistics import best_lag
+from svfr.evaluation.lag import best_lag
 
 
 @pytest.mark.parametrize("lag", [-3, -1, 0, 2])
