@@ -35,7 +35,7 @@ def latex(text: str) -> str:
 
 def table_tex(results: Results) -> str:
     """The table of means for booktabs: a block a task, the best of our rows bold, the second underlined."""
-    columns = main_columns(results)
+    columns = [c for c in main_columns(results) if any(a.metrics.get(c) is not None for a in results.aggregates)]
     lines = [
         "% Needs \\usepackage{booktabs}. Means over videos; the best is bold, the second underlined.",
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
@@ -50,6 +50,8 @@ def table_tex(results: Results) -> str:
         lines += ["\\midrule", f"\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\textit{{{head}}}}} \\\\"]
         ranks = {column: places(results, task, column) for column in columns}
         for aggregate in aggregates:
+            if restoring and aggregate is restoring[0] is not aggregates[0]:
+                lines.append("\\addlinespace")  # below the baselines
             cells = [latex(name_of(aggregate.method))]
             for column in columns:
                 text = show_cell(aggregate, column, missing=False)

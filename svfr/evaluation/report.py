@@ -48,6 +48,7 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.policies["json.dumps_kwargs"] = {}  # in our order
     environment.filters.update(task_title=tables.task_title, name_of=tables.name_of)
     page = Page(results, records, evaluator.output)
     text = environment.get_template("report.html").render(
@@ -213,8 +214,8 @@ class Page:
                 thin = values[:: math.ceil(len(values) / CURVE_POINTS)].tolist()
                 if not is_perfect and any(map(math.isfinite, thin)):
                     points = [float(f"{value:.4g}") if math.isfinite(value) else None for value in thin]
-                    curves.setdefault(tables.title(column), {})[tables.name_of(pair.method)] = points
-        return curves
+                    curves.setdefault(column, {})[tables.name_of(pair.method)] = points
+        return {tables.title(column): curves[column] for column in COLUMNS if column in curves}
 
     def colour(self, method: str) -> str:
         """A method's colour on the page."""

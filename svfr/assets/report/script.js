@@ -66,7 +66,7 @@ onFirstOpening("details[data-slider]", (details) => {
   const time = add(bar, "input", { type: "range", min: 0, max: indices.length - 1, value: 0, ariaLabel: "frame" });
   const label = add(bar, "span");
   const stage = add(details, "div", { className: "slider" });
-  const images = [right, left].map(() => add(stage, "img", { alt: "" }));  // the left one lies on top
+  const images = [right, left].map(() => add(stage, "img", { alt: "", decoding: "sync" }));  // the left one lies on top
   const line = add(stage, "div", { className: "slider-line" });
   let latest = 0;
   async function show() {
@@ -74,8 +74,9 @@ onFirstOpening("details[data-slider]", (details) => {
     const index = indices[time.value];
     const loaded = await Promise.all([right, left].map(async (select) => {
       const image = new Image();
+      const done = new Promise((resolve) => { image.onload = image.onerror = resolve; });
       image.src = methods[select.selectedIndex].frames[index];
-      await image.decode().catch(() => {});
+      await done;
       return image.src;
     }));
     if (turn !== latest) return;  // another frame was asked for meanwhile
@@ -100,12 +101,17 @@ onFirstOpening("details[data-slider]", (details) => {
 // Curves over frames: one small plot a column, one line a method.
 onFirstOpening("details[data-curves]", (details) => {
   const { last, curves, colours } = data(details);
+  function stroke(method) { return `stroke="${colours[method]}" stroke-dasharray="${dashes[method]}" stroke-width="1.5"`; }
   const legend = add(details, "p", { className: "legend" });
+  const dashes = {};  // tell rows of the same gray apart
   for (const [method, colour] of Object.entries(colours)) {
-    add(legend, "span", { textContent: method }).style.setProperty("--colour", colour);
+    const same = Object.keys(dashes).filter((other) => colours[other] === colour).length;
+    dashes[method] = ["", "6 3", "2 3", "8 3 2 3"][same % 4];
+    const mark = `<svg width="26" height="6"><line x2="26" y1="3" y2="3" ${stroke(method)}/></svg> `;
+    add(legend, "span", { textContent: method }).insertAdjacentHTML("afterbegin", mark);
   }
   const plots = add(details, "div", { className: "plots" });
-  const [width, height, left, bottom] = [340, 120, 40, 16];
+  const [width, height, left, bottom] = [340, 120, 48, 16];
   for (const [column, lines] of Object.entries(curves)) {
     const values = Object.values(lines).flat().filter((value) => value !== null);
     const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -121,8 +127,7 @@ onFirstOpening("details[data-curves]", (details) => {
     for (const [method, points] of Object.entries(lines)) {
       const x = (at) => left + (width - left - 4) * at / Math.max(1, points.length - 1);
       const path = points.map((value, at) => (value === null ? "" : `${x(at).toFixed(1)},${y(value).toFixed(1)}`));
-      const colour = colours[method];
-      svg += `<polyline points="${path.filter(Boolean).join(" ")}" fill="none" stroke="${colour}" stroke-width="1.5"/>`;
+      svg += `<polyline points="${path.filter(Boolean).join(" ")}" fill="none" ${stroke(method)}/>`;
     }
     svg += `<text x="${left}" y="${height - 2}">0</text>`;
     svg += `<text x="${width - 4}" y="${height - 2}" text-anchor="end">${last}</text>`;
