@@ -27,7 +27,7 @@ from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
 from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Pair, Problem, match, match_alone, parse_restored
+from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
 from svfr.evaluation.publication import comparison_markdown, table_csv, table_tex
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
@@ -37,7 +37,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.statistics import on_common_videos
 from svfr.evaluation.tables import paper_table, table_markdown
 from svfr.files import replacing, write_json
-from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE, build_metrics
+from svfr.metrics import METRICS, build_metrics
 from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
 
@@ -128,10 +128,8 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace, state: PartialState) -> int:
     """Evaluate everything; returns the exit code."""
-    settings = config.load(EvalConfig, options.config, options.settings)
-    settings.no_reference = settings.no_reference or options.no_reference
-    if settings.no_reference and settings.metrics == list(DEFAULT_METRICS):
-        settings.metrics = [name for name in NO_REFERENCE if name != "photo" or settings.photo]
+    words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
+    settings = config.load(EvalConfig, options.config, words)
     if (options.ground_truth is None) != settings.no_reference:
         raise ValueError("give --ground-truth DIR, or --no-reference where there is none")
     if not (options.restored or options.collect or options.run):
@@ -152,18 +150,11 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
     restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
     methods.update(restored)
-    if settings.no_reference:
-        matches = match_alone(methods, degraded, output=output, task=settings.task)
-        matches.problems.extend(failed)
-    else:
-        baselines = settings.baselines
-        matches = match(
-            truth, methods, degraded, masks, output=output, task=settings.task, baselines=baselines, failed=failed
-        )
+    matches = match(
+        truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
+    )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
-        raise ValueError(
-            f"{truth or output}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)"
-        )
+        raise ValueError(f"{truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)")
     evaluator, missing = prepare(options, settings, device)
     if state.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once

@@ -155,19 +155,11 @@ def _kind(path: Path) -> str:
     """ "000001_COMP.png" -> "*_COMP.png"; a folder's own name."""
     if path.is_dir():
         return f"{path.name}/"
-    _, underscore, end = path.stem.rpartition("_") if path.suffix.lower() in IMAGE_SUFFIXES else ("", "", "")
-    return f"*{underscore}{end if underscore else ''}{path.suffix}"
+    end = re.search(r"_[^_]*$", path.stem) if path.suffix.lower() in IMAGE_SUFFIXES else None
+    return f"*{end[0] if end else ''}{path.suffix}"
 
 
 def _describe(found: dict[Path, Path], left_out: Counter[str]) -> str:
-    tasks: dict[str, list[Path]] = {}
-    for place in found:
-        tasks.setdefault(place.parts[0], []).append(place)
-    parts = []
-    for task, places in sorted(tasks.items()):
-        clips, lossy = len({place.parts[1] for place in places}), sum(place.suffix != ".png" for place in places)
-        files = f"{len(places)} file{'s'[: len(places) > 1]}{f', {lossy} of them lossy' * bool(lossy)}"
-        parts.append(f"{task}: {clips} clip{'s'[: clips > 1]}, {files}")
-    if left_out:
-        parts.append("left out: " + ", ".join(f"{kind} ({count})" for kind, count in sorted(left_out.items())))
-    return "; ".join(parts)
+    taken = Counter(f"{place.parts[0]}: {place.suffix} files" for place in found)
+    counts = (", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items())) for kinds in (taken, left_out))
+    return "; left out: ".join(filter(None, counts))

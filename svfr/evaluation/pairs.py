@@ -1,7 +1,7 @@
 """Which restored video belongs to which ground truth, by relative name; what does not fit is named, never dropped."""
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Container, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def canonical_task(name: str) -> str | None:
 
 
 def match(
-    truth: Path,
+    truth: Path | None,
     methods: dict[str, Path],
     degraded: Path | None,
     masks: Path | None,
@@ -94,7 +94,7 @@ def match(
     """Match folders of results with the ground truth.
 
     Args:
-        truth: folder of videos, frame folders or images; or one of these itself.
+        truth: folder of videos, frame folders or images; or one of these itself. None: each result is its own.
         methods: folder of results by name of method, with a subfolder for each task or without.
         degraded: folder of degraded inputs, laid out like the results.
         masks: folder of masks, laid out like the ground truth, or one mask.
@@ -107,89 +107,69 @@ def match(
         ValueError: no ground truth.
     """
     problems = list(failed)
-    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
+    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems) if truth else []
     truths = {item_name(item): item for item in items}
     lone = item_name(items[0]) if len(items) == 1 and items[0].source == truth else None
-    mask_by_name = _find_masks(truths, truth, masks)
+    mask_by_name = _find_masks(truths, truth, masks) if truth else {}
     not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
-    computed = [baseline for baseline in baselines if baseline != "degraded"]
+    computed = [baseline for baseline in baselines if baseline != "degraded" and truth]
     pairs = [Pair(baseline, "", name, item.source, None) for baseline in computed for name, item in truths.items()]
     folders = {**({"degraded": degraded} if degraded and "degraded" in baselines else {}), **methods}
-    for method, task_name, task_folder, found in _search(folders, output, task, problems):
-        if lone is not None and len(found) == 1:  # one video against one video, whatever their names
-            results = {lone: found[0].source}
-        else:
-            found = _without_strays(found, method, task_name, problems)
-            found, doubles = _without_doubles(found, task_folder, truths)
-            problems += [Problem(method, task_name, name, reason) for name, reason in doubles.items()]
-            not_restored |= {(method, task_name, name) for name in doubles}
-            results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
-        if results and results.keys().isdisjoint(truths):
-            reason = (
-                f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
-                f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
-            )
-            problems.append(Problem(method, task_name, "", reason))
-            continue
-        for name in results.keys() - truths.keys():
-            problems.append(Problem(method, task_name, name, "no ground truth of this name"))
-        for name, item in truths.items():
-            if (method, task_name, name) in not_restored:
+    tasks: set[str] = set()
+    for method, folder in folders.items():
+        folders_by_task, ignored = task_folders(folder, task)
+        tasks.update(folders_by_task)
+        for name in ignored:
+            place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
+            problems.append(Problem(method, "", name, f"{place}, not looked at"))
+        for task_name, task_folder in folders_by_task.items():
+            try:
+                found = find_items(task_folder, output, "png")
+            except VideoError as error:
+                problems.append(Problem(method, task_name, "", str(error)))
                 continue
-            if name not in results:
-                problems.append(Problem(method, task_name, name, "no result of this name"))
+            if truth is None:
+                for item in _without_strays(found, method, task_name, problems):
+                    truths.setdefault(item_name(item), item)
+                    pairs.append(Pair(method, task_name, item_name(item), item.source, item.source))
                 continue
-            mask = mask_by_name.get(name) if "inpainting" in task_name else None
-            if masks is not None and mask is None and "inpainting" in task_name:
-                reason = f"{masks}: no mask of this name; the columns of holes are left out"
-                problems.append(Problem(method, task_name, name, reason))
-            pairs.append(Pair(method, task_name, name, item.source, results[name], mask))
+            if lone is not None and len(found) == 1:  # one video against one video, whatever their names
+                results = {lone: found[0].source}
+            else:
+                found = _without_strays(found, method, task_name, problems)
+                found, doubles = _without_doubles(found, task_folder, truths)
+                problems += [Problem(method, task_name, name, reason) for name, reason in doubles.items()]
+                not_restored |= {(method, task_name, name) for name in doubles}
+                results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
+            if results and results.keys().isdisjoint(truths):
+                reason = (
+                    f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
+                    f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
+                )
+                problems.append(Problem(method, task_name, "", reason))
+                continue
+            for name in results.keys() - truths.keys():
+                problems.append(Problem(method, task_name, name, "no ground truth of this name"))
+            for name, item in truths.items():
+                if (method, task_name, name) in not_restored:
+                    continue
+                if name not in results:
+                    problems.append(Problem(method, task_name, name, "no result of this name"))
+                    continue
+                mask = mask_by_name.get(name) if "inpainting" in task_name else None
+                if masks is not None and mask is None and "inpainting" in task_name:
+                    reason = f"{masks}: no mask of this name; the columns of holes are left out"
+                    problems.append(Problem(method, task_name, name, reason))
+                pairs.append(Pair(method, task_name, name, item.source, results[name], mask))
     order = [*BASELINES, *methods]
     places = {name: place for place, name in enumerate(truths)}
     return Matches(
         pairs=sorted(pairs, key=lambda pair: (places[pair.name], order.index(pair.method))),
         problems=sorted(problems, key=lambda problem: (problem.method, problem.task, problem.name)),
         names=list(truths),
-        tasks=_tasks_of(folders, task),
+        tasks=sorted(tasks, key=lambda name: (name.count("+"), [TASKS.index(part) for part in name.split("+")])),
         methods=sorted({*computed, *folders}, key=order.index),
     )
-
-
-def match_alone(methods: dict[str, Path], degraded: Path | None, *, output: Path, task: str) -> Matches:
-    """Each video as its own ground truth: for footage that has none; arguments as of `match`."""
-    problems: list[Problem] = []
-    folders = {**({"degraded": degraded} if degraded else {}), **methods}
-    pairs = [
-        Pair(method, task_name, item_name(item), item.source, item.source)
-        for method, task_name, _, items in _search(folders, output, task, problems)
-        for item in _without_strays(items, method, task_name, problems)
-    ]
-    pairs.sort(key=lambda pair: pair.name)  # those of a name stay in the order of the methods
-    return Matches(pairs, problems, list(dict.fromkeys(p.name for p in pairs)), _tasks_of(folders, task), [*folders])
-
-
-def _search(
-    folders: dict[str, Path], output: Path, task: str, problems: list[Problem]
-) -> Iterator[tuple[str, str, Path, list[Item]]]:
-    """What is in folders of results: method, task, its folder, and the videos in it; what is not looked at is named."""
-    for method, folder in folders.items():
-        folders_by_task, ignored = task_folders(folder, task)
-        for name in ignored:
-            place = "another folder of the same task" if canonical_task(name) else "beside the task folders"
-            problems.append(Problem(method, "", name, f"{place}, not looked at"))
-        for task_name, task_folder in folders_by_task.items():
-            try:
-                items = find_items(task_folder, output, "png")
-            except VideoError as error:
-                problems.append(Problem(method, task_name, "", str(error)))
-                continue
-            yield method, task_name, task_folder, items
-
-
-def _tasks_of(folders: dict[str, Path], task: str) -> list[str]:
-    """The tasks of all folders in canonical order."""
-    tasks = {name for folder in folders.values() for name in task_folders(folder, task)[0]}
-    return sorted(tasks, key=lambda name: (name.count("+"), [TASKS.index(part) for part in name.split("+")]))
 
 
 def item_name(item: Item) -> str:

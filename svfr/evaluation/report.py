@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from svfr.evaluation import paper, publication, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
-from svfr.evaluation.plots import Axis, colour_of
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.evaluation.statistics import by_video, half_width
@@ -25,10 +24,12 @@ from svfr.evaluation.tables import main_columns, show_number
 from svfr.files import replacing
 from svfr.metrics import COLUMNS
 
+# Okabe and Ito's colours, which people with colour blindness tell apart.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
+GRAY = "#8a97a6"
 FILES = "report_files"  # folder beside the page
 CURVE_POINTS = 300  # of a curve over frames; of longer videos every 2nd frame, every 3rd, ...
 WORST_FRAMES = 12  # in the gallery
-Series = dict[str, dict[str, float]]  # a column's values by method and video
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
 
 
@@ -56,6 +57,7 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
         common=page if common is results else Page(common, records, evaluator.output),
         results=results,
         tables=tables,
+        columns=COLUMNS,
         publication=publication,
         paper=paper,
         limit=evaluator.settings.report_videos,
@@ -84,6 +86,7 @@ class Page:
         self.results, self.records, self.output = results, records, output
         self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
         self.restoring = [method for method in self.methods if not is_baseline(method)]
+        self.of_videos = {column for row in results.rows for column in row.metrics}
         self.files: dict[str, Path] = {}  # what `file` was asked for, by its place in `FILES`
         self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
 
@@ -127,25 +130,6 @@ class Page:
                 if any(figure is not None for figure in figures.values()):
                     rows.append((f"{row.method} ({source}, quoted)", figures))
         return rows
-
-    def plots(self, task: str) -> tuple[dict[str, Series], dict[str, Series]]:
-        """By column: those of the paper and of holes, and the others."""
-        first, others = dict[str, Series](), dict[str, Series]()
-        for column in ordered_columns(self.results):
-            series: Series = {method: {} for method in self.methods}
-            for row in self.results.rows:
-                value = row.metrics.get(column)
-                is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
-                if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
-                    series[row.method][row.name] = value
-            if any(series.values()):
-                group = first if column in main_columns(self.results) or COLUMNS[column].needs_holes else others
-                group[column] = {method: points for method, points in series.items() if points}
-        return first, others
-
-    def axis(self, series: Series) -> Axis:
-        """The axis of a plot."""
-        return Axis([value for points in series.values() for value in points.values()])
 
     def worst_frames(self) -> list[tuple[str, str]]:
         """Labels and pictures, lowest PSNR first."""
@@ -218,8 +202,8 @@ class Page:
         return {tables.title(column): curves[column] for column in COLUMNS if column in curves}
 
     def colour(self, method: str) -> str:
-        """A method's colour on the page."""
-        return colour_of(method, self.methods)
+        """The same colour for a method wherever it is shown; gray for baselines."""
+        return GRAY if is_baseline(method) else PALETTE[self.restoring.index(method) % len(PALETTE)]
 
 
 def data_url(file: Path) -> str:

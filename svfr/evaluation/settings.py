@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
-from svfr.metrics import DEFAULT_METRICS, METRICS
+from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
 from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
@@ -64,7 +64,7 @@ class EvalConfig:
     no_reference: bool = False
     """Each video by itself, without ground truth (`--no-reference`)."""
     photo: str | None = None
-    """Photo of the person, for the metric `photo`."""
+    """Photo of the person, with which the metric `photo` is computed too."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
     """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""
     bicubic_factor: int = 4
@@ -104,6 +104,10 @@ class EvalConfig:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
+        if self.no_reference and self.metrics == list(DEFAULT_METRICS):
+            self.metrics = [name for name in NO_REFERENCE if name != "photo"]
+        if self.photo and "photo" not in self.metrics:
+            self.metrics = [*self.metrics, "photo"]
         if not self.metrics:
             raise ConfigError(f"metrics: name at least one of {', '.join(METRICS)}")
         try:

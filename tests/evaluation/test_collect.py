@@ -59,7 +59,7 @@ def test_gpen(run: Run, tmp_path: Path) -> None:
         "colorization/a/000001.jpg": "Colorization/a/000001_GPEN.jpg",
     }
     assert line == (
-        "--collect GPEN-512: bfr: 2 clips, 4 files; colorization: 1 clip, 2 files, 2 of them lossy; "
+        "--collect GPEN-512: bfr: .png files (4), colorization: .jpg files (2); "
         "left out: *_COMP.jpg (1), *_COMP.png (4), *_face00.png (4)"
     )
 
@@ -73,7 +73,7 @@ def test_keep_and_dicface_on_whole_frames(run: Run, tmp_path: Path, method: str)
     place.write_bytes(b"-")
     found, line = run(method)
     assert found == {f"bfr/a/{i:08d}.png": f"a/restored_faces/{i:08d}.png" for i in range(2)}
-    assert line.endswith("bfr: 1 clip, 2 files; left out: *.mp4 (1), cropped_faces/ (1), final_results/ (1)")
+    assert line.endswith("bfr: .png files (2); left out: *.mp4 (1), cropped_faces/ (1), final_results/ (1)")
 
 
 def test_dicface_colorization(run: Run, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_pgtformer(run: Run, tmp_path: Path) -> None:
         (tmp_path / "r" / name).write_bytes(b"-")
     found, line = run("PGTFormer")
     assert found == {"bfr/a.mp4": "a.mp4", "bfr/b.mp4": "b.mp4"}
-    assert line == "--collect PGTFormer: bfr: 2 clips, 2 files, 2 of them lossy; left out: *.txt (1)"
+    assert line == "--collect PGTFormer: bfr: .mp4 files (2); left out: *.txt (1)"
 
 
 def test_what_is_collected_matches_the_ground_truth_and_is_renewed(run: Run, tmp_path: Path) -> None:

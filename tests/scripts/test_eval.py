@@ -423,7 +423,7 @@ def test_results_in_another_methods_layout(evaluate: Eval, tmp_path: Path) -> No
         for inner in ("restored_faces", "cropped_faces"):
             shutil.copytree(tmp_path / "r" / name, tmp_path / "k" / name / inner)
     evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"x={tmp_path / 'r'}")
-    assert "--collect KEEP: bfr: 3 clips, 21 files; left out: cropped_faces/ (3)" in evaluate.err.splitlines()
+    assert "--collect KEEP: bfr: .png files (21); left out: cropped_faces/ (3)" in evaluate.err.splitlines()
     assert evaluate.aggregate("KEEP")["metrics"] == evaluate.aggregate("x")["metrics"]
     evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"KEEP={tmp_path / 'r'}", code=2)
     assert "is there twice" in evaluate.err
@@ -550,7 +550,7 @@ def test_footage_without_ground_truth(evaluate: Eval, tmp_path: Path) -> None:
         png(tmp_path / "still" / "bfr" / name, still)
     words = ["--no-reference", "--restored", f"x={tmp_path / 'r'}", "--restored", f"still={tmp_path / 'still'}"]
     evaluate(*words, "--degraded", str(tmp_path / "lq"), "photo=me.png", truth=Path())
-    assert asked == [(["colour", "colour_drift", "arniqa", "sharpness", "photo", "ids", "warping"], Path("me.png"))]
+    assert asked == [(["colour", "colour_drift", "arniqa", "sharpness", "ids", "warping", "photo"], Path("me.png"))]
     assert [a["method"] for a in evaluate.results["aggregates"]] == ["degraded", "x", "still"]
     assert evaluate.aggregate("still")["metrics"]["warping_error"] == 0
     means = {method: evaluate.aggregate(method)["metrics"] for method in ("degraded", "x")}

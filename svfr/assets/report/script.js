@@ -46,6 +46,66 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   }));
 }
 
+// Distributions of the same figures: one dot a video, one line a method.
+for (const section of document.querySelectorAll("[data-distributions]")) {
+  const table = section.querySelector("table");
+  const [main, others] = section.querySelectorAll(".plots");
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const methods = new Map();
+    for (const row of column < 2 ? [] : table.tBodies[0].rows) {
+      const method = row.cells[1].textContent;
+      const value = row.cells[column].dataset.value;
+      if (value === undefined || (method === "ground truth" && !("alone" in head.dataset))) continue;  // perfect
+      if (!methods.has(method)) methods.set(method, { colour: row.dataset.colour, points: [] });
+      methods.get(method).points.push({ video: row.cells[0].textContent, value: Number(value) });
+    }
+    if (methods.size) plotDistribution("main" in head.dataset ? main : others, head.textContent, methods);
+  });
+  if (!others.children.length) others.closest("details").remove();
+}
+
+function plotDistribution(parent, title, methods) {
+  const values = [...methods.values()].flatMap(({ points }) => points.map(({ value }) => value));
+  let [low, high] = [Math.min(...values), Math.max(...values)];
+  if (low === high) { const room = (Math.abs(low) || 1) * 0.05; [low, high] = [low - room, high + room]; }
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const [first, last] = [Math.floor(low / step), Math.ceil(high / step)];
+  const x = (value) => (104 + 224 * (value / step - first) / (last - first)).toFixed(1);
+  const bottom = 22 * methods.size;
+  let svg = "";
+  for (let tick = first; tick <= last; tick++) {
+    const at = x(tick * step);
+    svg += `<line x1="${at}" y1="2" x2="${at}" y2="${bottom}" stroke="#e3e8ee"/>`;
+    svg += `<text x="${at}" y="${bottom + 15}" text-anchor="middle" fill="#8a97a6">${Number((tick * step).toPrecision(6))}</text>`;
+  }
+  const figure = add(parent, "figure");
+  add(figure, "figcaption", { textContent: title });
+  figure.insertAdjacentHTML("beforeend", `<svg viewBox="0 0 340 ${bottom + 20}" role="img" font-size="11">${svg}</svg>`);
+  let y = 11;
+  for (const [method, { colour, points }] of methods) {
+    const draw = (name, text, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      element.textContent = text;
+      figure.lastChild.append(element);
+      return element;
+    };
+    const label = method.length > 16 ? `${method.slice(0, 15)}…` : method;
+    draw("text", label, { x: 0, y: y + 4, fill: colour });
+    points.forEach(({ video, value }, at) => {  // spread in a fixed pattern, so that equal values do not hide each other
+      const dot = { cx: x(value), cy: y + ((at * 5) % 9 - 4) * 0.9, r: 3, fill: colour, "fill-opacity": 0.45 };
+      const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+      title.textContent = `${video}: ${Number(value.toPrecision(5))}`;
+      draw("circle", "", dot).append(title);
+    });
+    const mean = x(points.reduce((sum, { value }) => sum + value, 0) / points.length);
+    draw("line", "", { x1: mean, y1: y - 8, x2: mean, y2: y + 8, stroke: colour, "stroke-width": 2 });
+    y += 22;
+  }
+}
+
 // Two methods on one frame, each at its own pixels; the line between them follows the pointer.
 onFirstOpening("details[data-slider]", (details) => {
   const methods = data(details).filter((method) => Object.keys(method.frames).length);
