@@ -94,8 +94,9 @@ def tests_table(results: Results, task: str) -> list[list[str]]:
             values = [by_video(results, task, name, column, judged=True) for name in (method, best)]
             test = paired_p(values[0], values[1]) if method != best else None
             cells.append("best" if method == best else f"p = {test[0]:.2g}, n = {test[1]}" if test else UNDEFINED)
-        rows.append([name_of(method), *cells])
-    return rows if columns and len(rows) > 2 else []
+        if set(cells) != {UNDEFINED}:
+            rows.append([name_of(method), *cells])
+    return rows if columns else []
 
 
 def comparison_markdown(results: Results, common: Results) -> str:

@@ -1,6 +1,4 @@
-"""`report.html`: it opens from disk, with all tables, distributions and small pictures inside; `report_files` beside it
-holds the pictures of full size.
-"""
+"""`report.html`: it opens from disk, with figures and small pictures inside; clips and whole frames lie beside it."""
 
 import base64
 import json
@@ -30,11 +28,10 @@ GRAY = "#8a97a6"
 FILES = "report_files"  # folder beside the page
 CURVE_POINTS = 300  # of a curve over frames; of longer videos every 2nd frame, every 3rd, ...
 WORST_FRAMES = 12  # in the gallery
-MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
 
 
 def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
-    """The whole page; the pictures of full size that it shows are copied from the records into `FILES`.
+    """The whole page; what it shows of the records beside itself is copied into `FILES`.
 
     Args:
         results: of all videos.
@@ -170,19 +167,17 @@ class Page:
         return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
 
     def picture(self, pair: Pair, name: str) -> str:
-        """The URL of a picture or clip."""
+        """The URL of a small picture."""
         return data_url(record_folder(self.output, pair) / PICTURES / name)
 
     def file(self, pair: Pair, name: str) -> str:
-        """The URL of a picture of full size, beside the page; empty if it is not there."""
-        source, place = (
-            record_folder(self.output, pair) / PICTURES / name,
-            Path(pair.method, pair.task or "all", pair.name),
-        )
+        """The URL of a clip or a picture of full size, beside the page; empty if it is not there."""
+        source = record_folder(self.output, pair) / PICTURES / name
         if not source.is_file():
             return ""
-        self.files[(place / name).as_posix()] = source
-        return quote(f"{FILES}/{(place / name).as_posix()}")
+        place = f"{pair.method}/{pair.task or 'all'}/{pair.name}/{name}"
+        self.files[place] = source
+        return quote(f"{FILES}/{place}")
 
     def frames(self, pair: Pair) -> dict[str, str]:
         """The URLs of a video's frames of full size, by index."""
@@ -207,8 +202,8 @@ class Page:
 
 
 def data_url(file: Path) -> str:
-    """A picture or a clip as a URL that holds it; empty if it is not there."""
+    """A JPEG file as a URL that holds it; empty if it is not there."""
     try:
-        return f"data:{MIME[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+        return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
     except OSError:
         return ""

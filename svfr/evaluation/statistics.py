@@ -78,15 +78,16 @@ def on_common_videos(
         results: of all of them.
         gather: puts records together, see `svfr.evaluation.results.gather`.
     """
-    parts = []
+    parts, all_alike = [], True
     for task in dict.fromkeys(aggregate.task for aggregate in results.aggregates):
         done = {pair: r for pair, r in records.items() if pair.task in (task, "") and r.status == "done"}
-        names = [{pair.name for pair in done if pair.method == m} for m in matches.methods if not is_baseline(m)]
-        common = set.intersection(*filter(None, names)) if any(names) else set()
-        kept = {pair: record for pair, record in done.items() if pair.name in common}
-        parts.append(gather(replace(matches, tasks=[task]), kept))
-    aggregates = [aggregate for part in parts for aggregate in part.aggregates]
-    counts = {(a.method, a.task): a.num_videos for a in aggregates}
-    if all(counts.get((a.method, a.task)) == a.num_videos for a in results.aggregates if not is_baseline(a.method)):
+        methods = [method for method in matches.methods if not is_baseline(method)]
+        sets = [names for m in methods if (names := {pair.name for pair in done if pair.method == m})]
+        common = set.intersection(*sets) if sets else set()
+        all_alike = all_alike and all(names == common for names in sets)
+        parts.append((task, {pair: record for pair, record in done.items() if pair.name in common}))
+    if all_alike:
         return results
-    return replace(results, aggregates=aggregates, rows=[row for part in parts for row in part.rows])
+    gathered = [gather(replace(matches, tasks=[task]), kept) for task, kept in parts]
+    rows = [row for part in gathered for row in part.rows]
+    return replace(results, rows=rows, aggregates=[a for part in gathered for a in part.aggregates])
