@@ -70,7 +70,7 @@ def on_common_videos(
     results: Results,
     gather: Callable[[Matches, dict[Pair, Record]], Results],
 ) -> Results:
-    """The results of those videos of each task that all methods have; `results` itself where these are all.
+    """The results of those videos of each task that all methods have, baselines too; `results` itself if all have all.
 
     Args:
         matches: what was compared.
@@ -81,8 +81,7 @@ def on_common_videos(
     parts, all_alike = [], True
     for task in dict.fromkeys(aggregate.task for aggregate in results.aggregates):
         done = {pair: r for pair, r in records.items() if pair.task in (task, "") and r.status == "done"}
-        methods = [method for method in matches.methods if not is_baseline(method)]
-        sets = [names for m in methods if (names := {pair.name for pair in done if pair.method == m})]
+        sets = [names for m in matches.methods if (names := {pair.name for pair in done if pair.method == m})]
         common = set.intersection(*sets) if sets else set()
         all_alike = all_alike and all(names == common for names in sets)
         parts.append((task, {pair: record for pair, record in done.items() if pair.name in common}))

@@ -110,7 +110,8 @@ function plotDistribution(parent, title, methods) {
 onFirstOpening("details[data-slider]", (details) => {
   const methods = data(details).filter((method) => Object.keys(method.frames).length);
   if (!methods.length) { add(details, "p", { textContent: "No frames were kept." }); return; }
-  const indices = Object.keys(methods[0].frames).map(Number).sort((a, b) => a - b);
+  const indices = (method) => Object.keys(method.frames).map(Number).sort((a, b) => a - b);
+  const indexAt = (method) => indices(method)[Math.min(time.value, indices(method).length - 1)];
   const bar = add(details, "div", { className: "slider-bar" });
   const choose = (index, label) => {
     const select = add(bar, "select", { ariaLabel: label });
@@ -123,7 +124,7 @@ onFirstOpening("details[data-slider]", (details) => {
   const ours = methods.findIndex((method) => !method.baseline);
   const left = choose(Math.max(0, named("degraded input") < 0 ? named("bicubic") : named("degraded input")), "left");
   const right = choose(ours < 0 ? methods.length - 1 : ours, "right");
-  const time = add(bar, "input", { type: "range", min: 0, max: indices.length - 1, value: 0, ariaLabel: "frame" });
+  const time = add(bar, "input", { type: "range", min: 0, max: indices(methods[0]).length - 1, value: 0, ariaLabel: "frame" });
   const label = add(bar, "span");
   const stage = add(details, "div", { className: "slider" });
   const images = [right, left].map(() => add(stage, "img", { alt: "", decoding: "sync" }));  // the left one lies on top
@@ -131,17 +132,17 @@ onFirstOpening("details[data-slider]", (details) => {
   let latest = 0;
   async function show() {
     const turn = ++latest;
-    const index = indices[time.value];
     const loaded = await Promise.all([right, left].map(async (select) => {
       const image = new Image();
       const done = new Promise((resolve) => { image.onload = image.onerror = resolve; });
-      image.src = methods[select.selectedIndex].frames[index];
+      const method = methods[select.selectedIndex];
+      image.src = method.frames[indexAt(method)];
       await done;
       return image.src;
     }));
     if (turn !== latest) return;  // another frame was asked for meanwhile
     images.forEach((image, at) => { image.src = loaded[at]; });
-    label.textContent = `frame ${index}`;
+    label.textContent = `frame ${indexAt(methods[left.selectedIndex])}`;
   }
   function split(share) {
     images[1].style.clipPath = `inset(0 ${100 - 100 * share}% 0 0)`;
