@@ -3,9 +3,11 @@
 
     python scripts/eval.py --restored [NAME=]DIR ... --ground-truth DIR [--degraded DIR] --output DIR [key=value ...]
     python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR --output DIR
+    python scripts/eval.py --no-reference --restored [NAME=]DIR ... --output DIR [photo=FILE] [key=value ...]
 
 A restored folder holds results by the names of the ground truth, with or without a subfolder for each task (bfr,
-colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md and report.html.
+colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md, table.tex, table.csv and
+report.html with the folder report_files.
 `accelerate launch scripts/eval.py ...` splits the videos over processes. Run again, it does what is left.
 Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself was wrong.
 """
@@ -23,13 +25,16 @@ from tqdm import tqdm
 from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
+from svfr.evaluation.collect import collect
 from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Problem, match, parse_restored
+from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
+from svfr.evaluation.publication import comparison_markdown, table_csv, table_tex
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
+from svfr.evaluation.statistics import on_common_videos
 from svfr.evaluation.tables import paper_table, table_markdown
 from svfr.files import replacing, write_json
 from svfr.metrics import METRICS, build_metrics
@@ -43,7 +48,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
-    parser.add_argument("--ground-truth", type=Path, required=True, help="videos, frame folders or images")
+    others = "results as GPEN, KEEP, CodeFormer, PGTFormer or DicFace leave them; NAME begins with the method's"
+    parser.add_argument("--collect", action="append", default=[], metavar="NAME=DIR", help=others)
+    parser.add_argument("--ground-truth", type=Path, help="videos, frame folders or images")
+    parser.add_argument("--no-reference", action="store_true", help="score each video by itself, without ground truth")
     parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
@@ -71,6 +79,7 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
         recognizer=settings.recognizer,
         landmarker=settings.landmarker,
         download=settings.download,
+        photo=Path(settings.photo) if settings.photo else None,
     )
     return Evaluator(built, detector, settings, options.output), {**missing, **built.missing}
 
@@ -93,17 +102,24 @@ def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) ->
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
-    """Read the records of all processes and write the three files."""
-    records = {}
+    """Read the records of all processes and write all files of the output."""
+    records: dict[Pair, Record] = {}
     for pair in matches.pairs:
         key = evaluator.cache_key(pair)
         kept = read_record(evaluator.output, pair, key)
         records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
-    results = gather(matches, records, evaluator, missing, evaluator.settings.task)
+
+    def gather_all(matches: Matches, records: dict[Pair, Record]) -> Results:
+        return gather(matches, records, evaluator, missing, evaluator.settings.task)
+
+    results = gather_all(matches, records)
+    common = on_common_videos(matches, records, results, gather_all)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
-        ("table.md", table_markdown(results)),
-        ("report.html", report_html(results, records, evaluator)),
+        ("table.md", table_markdown(results) + comparison_markdown(results, common)),
+        ("table.tex", table_tex(common)),
+        ("table.csv", table_csv(common)),
+        ("report.html", report_html(results, common, records, evaluator)),
     ):
         with replacing(evaluator.output / name) as partial:
             partial.write_text(text)
@@ -112,9 +128,12 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace, state: PartialState) -> int:
     """Evaluate everything; returns the exit code."""
-    settings = config.load(EvalConfig, options.config, options.settings)
-    if not options.restored and not options.run:
-        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
+    words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
+    settings = config.load(EvalConfig, options.config, words)
+    if (options.ground_truth is None) != settings.no_reference:
+        raise ValueError("give --ground-truth DIR, or --no-reference where there is none")
+    if not (options.restored or options.collect or options.run):
+        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, --collect NAME=DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
     truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
@@ -127,6 +146,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
+    methods |= collect(options.collect, methods, output, settings.task, state)
     weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
     restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
     methods.update(restored)

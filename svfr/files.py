@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,26 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def walk(root: Path, enter: Callable[[Path], bool] = lambda folder: True) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and those below it for which `enter` says so, with what is in each, without what a leading dot hides.
+
+    Links to folders are followed. Each folder is entered once, under its own name if it lies below `root`, so that
+    links may form circles. Any depth is fine. The order is fixed.
+    """
+    folders, links, seen = [root], list[Path](), set[tuple[int, int]]()
+    while folders or links:
+        folder = (folders or links).pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        children = sorted(child for child in folder.iterdir() if child.name[0] != ".")
+        yield folder, children
+        for child in children:
+            if child.is_dir() and enter(child):
+                (links if child.is_symlink() else folders).append(child)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from svfr.files import replace, replacing
+from svfr.files import replace, replacing, walk
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -34,3 +34,13 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace(tmp_path / "old", tmp_path / "nowhere")
     assert contents(tmp_path) == {"old/a.txt": "one"}
+
+
+def test_walk_skips_what_is_hidden_or_not_to_be_entered(tmp_path: Path) -> None:
+    for name in ("a/b/x", "a/.hidden/x", "c/x", "x", ".x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    found = {folder.name: [child.name for child in children] for folder, children in walk(tmp_path)}
+    assert found == {tmp_path.name: ["a", "c", "link", "x"], "a": ["b"], "b": ["x"], "c": ["x"]}
+    assert {folder.name for folder, _ in walk(tmp_path, lambda folder: folder.name != "a")} == {tmp_path.name, "c"}

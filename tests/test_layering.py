@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
     "data": (
         {"tasks", "files", "networks", "synthetic"},
-        ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime"},
+        ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
     ),
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torchvision"}),
     "inference": (
@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     ),
     "evaluation": (
         {"__init__", "config", "tasks", "files", "networks", "models", "data", "metrics", "inference"},
-        ARRAYS | {"jinja2", "tqdm"},
+        ARRAYS | {"jinja2", "scipy", "tqdm"},
     ),
 }
 # Files that may import less, or packages that only some files may import.

@@ -1,7 +1,7 @@
 """Videos, images and folders of images as streams of frames: probe, read, write. The room's public names."""
 
 from svfr.data.video_reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame, VideoError, VideoInfo, probe, read_frames
-from svfr.data.video_writer import VideoWriter
+from svfr.data.video_writer import VideoWriter, write_lossless
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -12,4 +12,5 @@ __all__ = [
     "VideoWriter",
     "probe",
     "read_frames",
+    "write_lossless",
 ]

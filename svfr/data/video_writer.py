@@ -4,7 +4,7 @@ What is written grows under a hidden name beside the final one, which it takes w
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from PIL import Image
 
 from svfr.data.h264 import CONTAINERS, H264File, container_for
 from svfr.data.video_reader import VideoError, VideoInfo, image_files, one_line_errors
-from svfr.files import partial_path, remove, replace
+from svfr.files import partial_path, remove, replace, replacing
 
 
 class VideoWriter:
@@ -129,6 +129,24 @@ class VideoWriter:
             with suppress(OSError, av.FFmpegError):
                 self._sink.close()
             remove(self._partial)
+
+
+def write_lossless(path: Path, frames: Iterable[np.ndarray], fps: Fraction) -> None:
+    """Write (h, w, 3) uint8 RGB frames of one size to an MP4 file of H.264 in RGB, QP 0: every decoder gives them back.
+
+    Raises:
+        VideoError: it cannot be written.
+    """
+    with one_line_errors(path), replacing(path) as partial, av.open(f"file:{partial}", "w", format="mp4") as output:
+        stream: av.VideoStream | None = None
+        for image in frames:
+            if stream is None:
+                height, width = image.shape[:2]
+                stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
+                stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        if stream is not None:
+            output.mux(stream.encode())
 
 
 def _check_replaceable(path: Path, is_folder: bool) -> None:

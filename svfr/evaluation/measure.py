@@ -24,7 +24,8 @@ from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
 from svfr.metrics import BuiltMetrics, Chunk, Column
 
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "strip_frames", "picture_size")  # settings that a record depends on
+# Settings that a record depends on.
+MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "strip_frames", "picture_size")
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
@@ -91,8 +92,8 @@ class Evaluator:
         gray_restored = gray_truth = True
         has_hole = False
         pairs = self._frame_pairs(pair, info)
-        is_truth = pair.method == "ground_truth"
-        with Pictures(folder / PICTURES, info, settings.picture_size, settings.strip_frames, is_truth) as pictures:
+        is_truth = pair.method == "ground_truth" or settings.no_reference
+        with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
             while frames := list(islice(pairs, settings.chunk_size)):
                 chunk = _to_chunk(frames, None if points is None else points[record.num_frames :])
                 for metric in metrics:
@@ -110,6 +111,8 @@ class Evaluator:
         for video_metric in self.built.video:
             row = video_metric.compute()
             for column in video_metric.columns:
+                if settings.no_reference and not column.no_reference:
+                    continue  # it was compared with itself
                 value = row[column.name]
                 record.metrics[column.name] = _finite(value)
                 if _finite(value) is None:
@@ -117,14 +120,23 @@ class Evaluator:
                     record.why_none[column.name] = why
         for index, set_metric in enumerate(self.built.sets):
             records.save_features(folder, index, set_metric.features(pair.name))
-        arrays = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
+        arrays = {
+            name: np.array(values, dtype=np.float64)  # NaN for None
+            for name, values in frame_values.items()
+            if not settings.no_reference or name in record.metrics
+        }
         records.save_arrays(folder / FRAMES, **arrays)
         if gray_restored and not gray_truth and pair.method not in ("degraded", "ground_truth"):
-            record.problems.append("no colour in any frame, though the ground truth has some")
+            grey = record.notes if "colorization" in pair.task else record.problems  # there, a result like others
+            grey.append("no colour in any frame, though the ground truth has some")
+        if lag := pictures.lag():
+            late = f"{abs(lag)} frame{'s'[: abs(lag) > 1]} {'late' if lag > 0 else 'early'}"
+            record.problems.append(f"fits the ground truth best if taken to be {late}: are frames missing or twice?")
         if record.num_frames == 1 and info.kind != "image":
             record.problems.append("one frame only: what compares neighbouring frames is not defined")
         if points is not None and (unseen := int(np.isnan(points[:, 0, 0]).sum())):
-            record.notes.append(f"no face in {unseen} of {record.num_frames} frames of the ground truth")
+            where = "" if settings.no_reference else " of the ground truth"
+            record.notes.append(f"no face in {unseen} of {record.num_frames} frames{where}")
 
     def _compare_infos(self, pair: Pair, truth: VideoInfo, record: Record) -> None:
         """Compare sizes and rates before any frame is decoded.

@@ -1,16 +1,18 @@
 """Settings of `scripts/make_testset.py` and `scripts/eval.py`: together the whole protocol of an evaluation."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
-from svfr.metrics import METRICS
+from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
 from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+TASK_SEPARATORS = re.compile(r"[+,&]")
 
 
 @dataclass
@@ -57,8 +59,12 @@ class EvalConfig:
 
     name: str = ""
     """Name of the protocol, the title of the report."""
-    metrics: list[str] = field(default_factory=lambda: list(METRICS))
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
     """Names of `svfr.metrics.METRICS`; each gives one or more columns."""
+    no_reference: bool = False
+    """Each video by itself, without ground truth (`--no-reference`)."""
+    photo: str | None = None
+    """Photo of the person, with which the metric `photo` is computed too."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
     """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""
     bicubic_factor: int = 4
@@ -87,6 +93,8 @@ class EvalConfig:
     """Frames of a video in its strip of pictures."""
     picture_size: int = 160
     """Height of the report's pictures and clips [px]."""
+    slice_column: float = 0.5
+    """Where the temporal slices are cut, as a share of the width."""
     testset: TestsetConfig = field(default_factory=TestsetConfig)
     """How the test set is made (`scripts/make_testset.py`)."""
     restore: InferConfig = field(default_factory=lambda: InferConfig(face="aligned", format="png"))
@@ -96,11 +104,19 @@ class EvalConfig:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
+        if self.no_reference and self.metrics == list(DEFAULT_METRICS):
+            self.metrics = [name for name in NO_REFERENCE if name != "photo"]
+        if self.photo and "photo" not in self.metrics:
+            self.metrics = [*self.metrics, "photo"]
+        if not self.metrics:
+            raise ConfigError(f"metrics: name at least one of {', '.join(METRICS)}")
         try:
-            parse_tasks(self.task.replace("+", ","))
+            self.task = "+".join(parse_tasks(TASK_SEPARATORS.sub(",", self.task.lower())))
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
             check_at_least(key, getattr(self, key), least)
+        if not 0 <= self.slice_column <= 1:
+            raise ConfigError(f"slice_column={self.slice_column}: it has to be in 0..1")
         check_at_least("strip_frames", self.strip_frames, 1)
         check_at_least("picture_size", self.picture_size, 16)

@@ -1,5 +1,6 @@
 """`table.md`: results in the layout of the paper's tables, with the paper's own figures beside them."""
 
+import re
 from collections.abc import Sequence
 
 from svfr.evaluation import paper
@@ -61,8 +62,25 @@ def methods_of(results: Results) -> list[str]:
 
 
 def notes_of(results: Results) -> list[str]:
-    """What a reader should know of the figures, each line once."""
-    return list(dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes))
+    """What a reader should know of the figures, each line once, of single videos with their number."""
+    notes: dict[str, None] = dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes)
+    rows = {(row.method, "" if is_baseline(row.method) else row.task, row.name): row for row in results.rows}
+    alike: dict[str, list[str]] = {}  # those that differ in numbers alone are one line
+    for (method, task, _), row in rows.items():
+        place = f"{name_of(method)}{', ' * bool(task)}{task and task_title(task)}"
+        for note in row.notes:
+            alike.setdefault(re.sub(r"\d+", "…", f"{place}: {note}"), []).append(f"{place}: {note}")
+    for pattern, found in alike.items():
+        text = found[0] if len(set(found)) == 1 else pattern
+        notes[f"{text} ({len(found)} video{'s'[: len(found) > 1]})"] = None
+    return list(notes)
+
+
+def main_columns(results: Results) -> list[str]:
+    """The columns of the paper; of footage without ground truth, all that have a figure."""
+    if not results.protocol["settings"]["no_reference"]:
+        return list(paper.COLUMNS)
+    return [c for c in ordered_columns(results) if any(a.metrics.get(c) is not None for a in results.aggregates)]
 
 
 def count_of(aggregate: Aggregate | None, total: int) -> str:
@@ -110,11 +128,12 @@ def paper_table(results: Results) -> str:
     """Our rows in the paper's columns; a cell has a figure for each task, as the paper's has."""
     tasks = tasks_of(results)
     by_place = {(aggregate.method, aggregate.task): aggregate for aggregate in results.aggregates}
-    rows = [["Methods", *(title(column) for column in paper.COLUMNS), "videos"]]
+    columns = main_columns(results)
+    rows = [["Methods", *(title(column) for column in columns), "videos"]]
     for method in methods_of(results):
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
-        for column in paper.COLUMNS:
+        for column in columns:
             cells = [show_cell(aggregate, column, is_missing(results, column)) for aggregate in aggregates]
             row.append(NOT_COMPUTED if NOT_COMPUTED in cells else " / ".join(cells))
         rows.append([*row, " / ".join(count_of(aggregate, len(results.names)) for aggregate in aggregates)])

@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.files import write_json
+from svfr.files import walk, write_json
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -225,22 +226,27 @@ def _is_frame_folder(path: Path) -> bool:
 
 
 def _holds_media(folder: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES for file in folder.rglob("[!.]*"))
+    return any(_is_media(child) for _, children in walk(folder) for child in children)
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _search(folder: Path, output: Path) -> list[Path]:
-    found: list[Path] = []
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or child.resolve() == output:
-            continue
-        if child.is_dir():
-            try:
-                found += [child] if _is_frame_folder(child) else _search(child, output)
-            except PermissionError:
-                found.append(child)  # fails by itself, with its reason
-        elif child.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-            found.append(child)
-    return found
+    found, there = list[Path](), output.exists()
+
+    def enter(child: Path) -> bool:
+        if there and child.samefile(output):
+            return False
+        with suppress(PermissionError):  # it fails by itself, with its reason
+            if not _is_frame_folder(child):
+                return True
+        found.append(child)
+        return False
+
+    files = [c for _, children in walk(folder, enter) for c in children if _is_media(c) and not c.is_dir()]
+    return sorted(found + files)
 
 
 def _target_name(path: Path, format: str) -> str:

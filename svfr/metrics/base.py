@@ -77,6 +77,7 @@ class NetworkOptions(NamedTuple):
     recognizer: str
     landmarker: str
     download: bool
+    photo: Path | None = None
 
 
 class Metric(ABC):

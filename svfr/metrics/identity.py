@@ -56,6 +56,7 @@ class Identity(VideoMetric):
             Column(f"vidd{name}{end}", f"VIDD{title}{more}", "lower", needs_faces=True, no_reference=True)
             for (name, title), (end, more) in product(DISTANCES.items(), STRIDES.values())
         ),
+        Column("id_drift", "Identity drift", "truth", needs_faces=True, no_reference=True),
     )
 
     @classmethod
@@ -71,6 +72,7 @@ class Identity(VideoMetric):
             "ids": "cosine, mean over frames",
             "vidd": "L2 of normalized embeddings of consecutive frames; raw: not normalized; cosine: 1 - cos; "
             "stride5: frames 0, 5, 10, ...; mean over pairs of the restored video",
+            "id_drift": "1 - cos of the embeddings of each frame and of the first with a face, restored video, mean",
         }
 
     def reset(self) -> None:
@@ -78,6 +80,7 @@ class Identity(VideoMetric):
         super().reset()
         self._num_frames = 0
         self._last: dict[int, np.ndarray | None] = dict.fromkeys(STRIDES)
+        self._first: np.ndarray | None = None
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
@@ -85,6 +88,9 @@ class Identity(VideoMetric):
             ours = None if pair is None else pair[0]
             if pair is not None:
                 rows["ids"][at] = float(ids(*pair))
+            if ours is not None:
+                rows["id_drift"][at] = None if self._first is None else 1 - float(ids(self._first, ours))
+                self._first = ours if self._first is None else self._first
             for stride, (end, _) in STRIDES.items():
                 if (self._num_frames + at) % stride:
                     continue

@@ -87,9 +87,9 @@ class WarpingError(VideoMetric):
         return {"warping_error": values}
 
 
-def temporal_slice(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """The middle column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
+def temporal_slice(frames: Iterable[np.ndarray], column: float = 0.5) -> np.ndarray:
+    """One column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
 
-    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right.
+    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right; `column` is a share of width.
     """
-    return np.stack([frame[:, round(0.5 * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)
+    return np.stack([frame[:, round(column * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)

@@ -317,3 +317,37 @@ def test_a_locked_folder_is_an_input_that_fails(tmp_path: Path, monkeypatch: pyt
     assert targets(tmp_path, tmp_path / "out") == {"a.mp4": "a.mp4", "locked": "locked.mp4", "open/c.mp4": "open/c.mp4"}
     with pytest.raises(VideoError, match=r"locked: Permission denied"):
         probe(tmp_path / "locked")
+
+
+def test_links_that_form_circles_are_followed_once(tmp_path: Path) -> None:
+    """Each folder under its own name; a link alone leads to what lies elsewhere."""
+    source, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (source / "a", source / "b", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"-")
+    (source / "a" / "to_b").symlink_to(source / "b")
+    (source / "b" / "to_a").symlink_to(source / "a")
+    (source / "b" / "up").symlink_to(source)
+    (source / "a" / "self").symlink_to(source / "a" / "self")
+    (source / "away").symlink_to(elsewhere)
+    found = [str(item.source.relative_to(source)) for item in find_items(source, tmp_path / "out", "png")]
+    assert found == ["a/clip.mp4", "away/deep/clip.mp4", "b/clip.mp4"]
+
+
+def test_deeply_nested_folders_are_searched(tmp_path: Path) -> None:
+    folders = [tmp_path / "in"]
+    for _ in range(1050):
+        folders.append(folders[-1] / "d")
+    try:
+        for folder in folders:
+            folder.mkdir()
+        touch(folders[-1], "clip.mp4")
+        [item] = find_items(tmp_path / "in", tmp_path / "out", "png")
+        assert item.source.name == "clip.mp4"
+        touch(tmp_path / "in", "sheet.png")  # is the folder beside it a clip's?
+        assert len(find_items(tmp_path / "in", tmp_path / "out", "png")) == 2
+    finally:  # pytest's own way is recursive
+        (folders[-1] / "clip.mp4").unlink(missing_ok=True)
+        (tmp_path / "in" / "sheet.png").unlink(missing_ok=True)
+        for folder in reversed(folders):
+            folder.rmdir()

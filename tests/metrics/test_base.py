@@ -61,6 +61,7 @@ def test_every_column_has_one_owner_known_without_its_network() -> None:
     assert {name for name, metric in METRICS.items() if any(column.needs_faces for column in metric.columns)} == {
         "ids",
         "landmarks",
+        "photo",
     }
 
 
@@ -106,6 +107,7 @@ def test_what_cannot_be_computed_is_said_in_one_line_and_the_rest_runs(home: Pat
         "ciede2000",
         "colourfulness",
         "chroma_psnr",
+        "colour_drift",
         "warping_error",
     ]
     for metric in built.video:

@@ -81,7 +81,7 @@ def test_a_still_video_has_no_identity_distance(recognizer: Any) -> None:
     still = chunk.restored.expand(11, -1, -1, -1)
     row = measure(Identity(recognizer), [Chunk(still, still, None, template(11))])[0]
     assert row["ids"] == pytest.approx(1, abs=1e-12)
-    assert [row[c] for c in row if c != "ids"] == pytest.approx([0] * 6, abs=1e-6)
+    assert [row[c] for c in row if c != "ids"] == pytest.approx([0] * 7, abs=1e-6)
 
 
 def test_against_plain_loops(recognizer: Any) -> None:

@@ -20,6 +20,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.inference import folder
 from svfr.metrics import METRICS, BuiltMetrics
 from svfr.metrics.fvd import FVD
+from svfr.metrics.no_reference import Sharpness
 from svfr.metrics.temporal import WarpingError
 from svfr.networks import NetworkMissing
 from tests import tiny
@@ -70,7 +71,8 @@ class Eval:
 
     def __call__(self, *more: str, output: Path | None = None, truth: Path | None = None, code: int = 0) -> "Eval":
         before = signal.getsignal(signal.SIGTERM)
-        words = [*more, "--ground-truth", str(truth or self.folder / "gt"), "--output", str(output or self.output)]
+        words = [*more, "--output", str(output or self.output)]
+        words += ["--ground-truth", str(truth or self.folder / "gt")] if truth != Path() else []
         try:
             result = self.script.main([*words, "picture_size=32"])
         finally:
@@ -117,7 +119,7 @@ def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Eval:
 
 
 def test_defaults_name_every_metric() -> None:
-    assert EvalConfig().metrics == list(METRICS)
+    assert set(METRICS) - set(EvalConfig().metrics) == {"arniqa", "sharpness", "photo"}  # for footage without a truth
 
 
 def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
@@ -166,9 +168,21 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert "| Inpaint      | 9.907" in table
 
     page = (evaluate.output / "report.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing is loaded
+    assert not re.search(r"(src|href)=\"(?!data:|#|report_files/)", page)  # nothing is loaded
+    files = {path.relative_to(evaluate.output).as_posix() for path in (evaluate.output / "report_files").rglob("*.*")}
+    assert len(files) == 3 * 4 * (2 + 6)  # clips, slices, and six frames of each video and row
+    assert set(re.findall(r"report_files/[^\"]*?\.\w+", page)) == files
+    kept = np.asarray(Image.open(evaluate.output / "report_files" / "restored" / "bfr" / "a" / "frame_000006.png"))
+    assert np.array_equal(kept, np.asarray(Image.open(tmp_path / "r" / "a" / "000006.png")))
+    [curves, *_] = [json.loads(text) for text in re.findall(r"<script[^>]*>(\{.*?\})</script>", page)]
+    assert curves["last"] == FRAMES - 1
+    assert set(curves["curves"]["PSNR [dB] ↑"]) == {"degraded input", "bicubic", "restored"}  # the truth's is infinite
+    assert len(curves["curves"]["PSNR [dB] ↑"]["restored"]) == FRAMES
+    assert page.count("data-value=") == 3 * 3 + 3 * 4  # PSNR but for the truth, VIDD
+    assert f"{means['restored']:.3f}" in (evaluate.output / "table.tex").read_text()
+    assert (evaluate.output / "table.csv").read_text().count("\n") == 1 + 4
     assert page.count('class="strip"') == page.count("<video ") == 3 * 4
-    assert "data:video/mp4;base64," in page
+    assert len(re.findall(r"src=\"report_files/[^\"]*/clip.mp4\"", page)) == 3 * 4
     assert "network &#39;lpips_vgg&#39; is missing" in page
 
 
@@ -200,6 +214,16 @@ def test_a_method_that_misses_videos_is_not_the_best(evaluate: Eval, tmp_path: P
     assert f'<td class="best">{psnr["x"]:.3f}' in page
     assert f"<td>{psnr['y']:.3f}" in page
     assert page.count("<li>y: no result of this name</li>") == 1  # in the card of video c
+    common = {method: np.mean([evaluate.rows(method)[name]["metrics"]["psnr"] for name in "ab"]) for method in "xyz"}
+    assert "Of the videos that all methods have" in page
+    assert f'<td class="best">{common["y"]:.3f}' in page
+    tex = (evaluate.output / "table.tex").read_text()
+    assert f"\\textbf{{{common['y']:.3f}}}" in tex
+    assert f"\\underline{{{common['x']:.3f}}}" in tex
+    rows = [
+        line.split("|")[1:3] for line in (evaluate.output / "table.md").read_text().splitlines() if "2 of 3" in line
+    ]
+    assert [row[1].strip() for row in rows if row[0].strip() == "x"] == [f"{common['x']:.3f}"]
     assert evaluate.out.rstrip().endswith(f"14 rows, 1 problem: {evaluate.output / 'report.html'}")
 
 
@@ -212,7 +236,7 @@ def test_networks_are_those_of_the_settings(evaluate: Eval, tmp_path: Path) -> N
 
     evaluate.script.build_metrics = build  # type: ignore[attr-defined]
     evaluate("--restored", str(tmp_path / "r"), "recognizer=a.onnx", "landmarker=onnx", "download=false")
-    assert asked == {"recognizer": "a.onnx", "landmarker": "onnx", "download": False}
+    assert asked == {"recognizer": "a.onnx", "landmarker": "onnx", "download": False, "photo": None}
 
 
 def numbers(results: dict[str, Any]) -> list[float | None]:
@@ -386,6 +410,46 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     assert evaluate.rows()["slow"]["notes"][0].startswith("says 24 frames/s, the ground truth 30")
 
 
+@pytest.mark.parametrize(("task", "expected"), [("BFR+", "bfr"), ("colorization&bfr", "bfr+colorization")])
+def test_the_task_of_folders_without_one_in_any_spelling(
+    evaluate: Eval, tmp_path: Path, task: str, expected: str
+) -> None:
+    evaluate("--restored", str(tmp_path / "r"), f"task={task}")
+    assert {row["task"] for row in evaluate.results["videos"]} == {expected}
+
+
+def test_results_in_another_methods_layout(evaluate: Eval, tmp_path: Path) -> None:
+    for name in "abc":
+        for inner in ("restored_faces", "cropped_faces"):
+            shutil.copytree(tmp_path / "r" / name, tmp_path / "k" / name / inner)
+    evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"x={tmp_path / 'r'}")
+    assert "--collect KEEP: bfr: .png files (21); left out: cropped_faces/ (3)" in evaluate.err.splitlines()
+    assert evaluate.aggregate("KEEP")["metrics"] == evaluate.aggregate("x")["metrics"]
+    evaluate("--collect", f"KEEP={tmp_path / 'k'}", "--restored", f"KEEP={tmp_path / 'r'}", code=2)
+    assert "is there twice" in evaluate.err
+
+
+def test_gray_colorization_is_a_result(evaluate: Eval, tmp_path: Path) -> None:
+    """For other tasks it is a fault of the input, see the test above."""
+    for seed, name in enumerate("abc"):
+        png(tmp_path / "c" / "Colorization" / name, [image[..., :1].repeat(3, 2) for image in clip(seed)])
+    evaluate("--restored", str(tmp_path / "c"))
+    notes = "no colour in any frame, though the ground truth has some"
+    assert evaluate.rows(task="colorization")["a"]["notes"] == [notes]
+    assert f"restored, Colorization: {notes} (3 videos)" in (evaluate.output / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("lag", "words"), [(1, "1 frame late"), (-2, "2 frames early")])
+def test_results_shifted_in_time_are_named(evaluate: Eval, tmp_path: Path, lag: int, words: str) -> None:
+    truth = clip(0, 24)
+    png(tmp_path / "gt" / "d", truth)
+    png(tmp_path / "r" / "d", noisy([truth[min(max(i - lag, 0), 23)] for i in range(24)], 5))
+    evaluate("--restored", str(tmp_path / "r"), code=1)
+    assert evaluate.problems["d"].startswith(f"fits the ground truth best if taken to be {words}:")
+    assert len(evaluate.problems) == 1
+    assert evaluate.rows()["d"]["metrics"]["psnr"] > 10
+
+
 def test_a_broken_ground_truth_fails_alone(evaluate: Eval, tmp_path: Path) -> None:
     (tmp_path / "gt" / "b" / "000003.png").write_bytes(b"broken")
     evaluate("--restored", str(tmp_path / "r"), code=1)
@@ -471,6 +535,40 @@ def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
     assert "<b>&x" not in page
 
 
+def test_footage_without_ground_truth(evaluate: Eval, tmp_path: Path) -> None:
+    """The metrics are real ones; each video's flow is its own."""
+    metrics = BuiltMetrics([WarpingError(), Sharpness(), Psnr()], [], {"arniqa": "network 'arniqa' is missing"})
+    asked: list[Any] = []
+
+    def build(names: list[str], *_: Any, **more: Any) -> BuiltMetrics:
+        asked.append((names, more["photo"]))
+        return metrics
+
+    evaluate.script.build_metrics = build  # type: ignore[attr-defined]
+    for name in "abc":
+        still = [np.asarray(Image.open(tmp_path / "gt" / name / "000000.png"))] * FRAMES
+        png(tmp_path / "still" / "bfr" / name, still)
+    words = ["--no-reference", "--restored", f"x={tmp_path / 'r'}", "--restored", f"still={tmp_path / 'still'}"]
+    evaluate(*words, "--degraded", str(tmp_path / "lq"), "photo=me.png", truth=Path())
+    assert asked == [(["colour", "colour_drift", "arniqa", "sharpness", "ids", "warping", "photo"], Path("me.png"))]
+    assert [a["method"] for a in evaluate.results["aggregates"]] == ["degraded", "x", "still"]
+    assert evaluate.aggregate("still")["metrics"]["warping_error"] == 0
+    means = {method: evaluate.aggregate(method)["metrics"] for method in ("degraded", "x")}
+    assert means["degraded"]["warping_error"] > means["x"]["warping_error"] > 0
+    assert means["degraded"]["sharpness"] > means["x"]["sharpness"]  # noise
+    assert means["x"]["psnr"] is None
+    assert evaluate.results["problems"] == []
+    assert "| Methods" in evaluate.out
+    assert "Warping error" in evaluate.out
+    assert "PSNR" not in evaluate.out
+    page = (evaluate.output / "report.html").read_text()
+    assert "Videos without ground truth" in page
+    assert "(Table 2, quoted)" not in page
+    assert "Warping error" in (evaluate.output / "table.tex").read_text()
+    evaluate("--no-reference", "--restored", str(tmp_path / "r"), code=2)
+    assert "give --ground-truth DIR, or --no-reference" in evaluate.err
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -480,6 +578,9 @@ def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
         (["--restored", "{r}", "--masks", "{r}/none"], "no such file or folder"),
         (["--restored", "{r}", "metrix=[psnr]"], "'metrix' is no setting. Did you mean: 'metrics'?"),
         (["--restored", "{r}", "chunk_size=0"], "chunk_size=0"),
+        (["--restored", "{r}", "metrics=[]"], "metrics: name at least one of psnr"),
+        (["--restored", "{r}", "task=foo"], "task=foo: unknown task 'foo'"),
+        (["--restored", "{r}", "task=bfr+foo"], "task=bfr+foo: unknown task 'foo'"),
         (["--restored", "{r}", "num_videos=50"], "3 videos, the protocol has 50"),
         (["--restored", "{r}", "--weights", "demo"], "--weights is for --run"),
         (["--run"], "give --degraded"),
