@@ -82,7 +82,7 @@ class Page:
         best = tables.best_value(self.results, aggregate.task, column)
         is_best = value == best and not is_baseline(aggregate.method)
         spread = f"± {show_number(column, std)}" if std is not None else ""
-        ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
+        ends = [aggregate.metrics.get(f"{column}_spread_{end}") for end in ("low", "high")]
         if None not in ends:
             spread = " to ".join(show_number(column, end) for end in ends)
         return Cell(text, "best" if is_best else "", spread)

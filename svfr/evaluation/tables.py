@@ -7,7 +7,7 @@ from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.metrics import COLUMNS, METRICS
 
-ARROWS = {"higher": "↑", "lower": "↓", "truth": ""}
+ARROWS = {"higher": "↑", "lower": "↓", "truth": "", "none": ""}
 NOT_COMPUTED, UNDEFINED = "not computed", "-"
 HEADS = {"bfr": "BFR", "colorization": "Colorization", "inpainting": "Inpainting"}
 NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic": "bicubic"}

@@ -261,7 +261,7 @@ def test_numbers_do_not_depend_on_names_or_the_order_of_files(
     rows = {method: evaluate.rows(method) for method in methods}
     sets = {method: evaluate.aggregate(method)["metrics"] for method in methods}
     assert sets["x"]["fvd_clips"] == 9
-    assert sets["x"]["fvd_low"] < sets["x"]["fvd"] < sets["x"]["fvd_high"]
+    assert sets["x"]["fvd_spread_low"] < sets["x"]["fvd"] < sets["x"]["fvd_spread_high"]
 
     renamed = {"a": "z", "b": "m/k", "c": "m/a", "d": "0", "e": "c"}
     for kind in ("gt", "r", "lq"):
