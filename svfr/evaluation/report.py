@@ -76,7 +76,8 @@ class Page:
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with its spread over videos or the ends of its interval."""
         value, std = aggregate.metrics.get(column), aggregate.std.get(column)
-        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column))
+        own = tables.truth_value(self.results, aggregate.task, column)
+        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
         best = tables.best_value(self.results, aggregate.task, column)
