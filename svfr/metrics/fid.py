@@ -13,8 +13,6 @@ from svfr.metrics.frechet import fit, frechet_distance
 from svfr.models.weights import read_state
 from svfr.networks import describe, find
 
-FEATURES = "2048"  # torch-fidelity's name of Inception's last average pooling, the features of FID
-
 
 class InceptionFeatures:
     """Features of the Inception-2015 network of FID's authors, as torch-fidelity rebuilt it after TensorFlow's.
@@ -32,7 +30,7 @@ class InceptionFeatures:
         torch.save(read_state(path), buffer := io.BytesIO())
         buffer.seek(0)
         try:
-            self._network: nn.Module = FeatureExtractorInceptionV3("fid", [FEATURES], buffer).to(device)
+            self._network: nn.Module = FeatureExtractorInceptionV3("fid", ["2048"], buffer).to(device)
         except RuntimeError as error:
             raise ValueError(f"{path}: not the Inception network of FID") from error
         self._device = device

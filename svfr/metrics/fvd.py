@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from svfr.files import sha256_of
 from svfr.metrics.base import Chunk, Column, FeatureNetwork, FrameRows, NetworkOptions, Row, SetFeatures, SetMetric
-from svfr.metrics.frechet import drawn_distances, fit, frechet_distance
+from svfr.metrics.frechet import fit, frechet_distance
 from svfr.networks import find
 
 SIDE = 224  # [px]
@@ -131,13 +131,13 @@ class FVD(SetMetric):
         restored, truth = ([getattr(video, name) for video in videos] for name in ("restored", "truth"))
         row["fvd"] = value = frechet_distance(fit(restored), fit(truth))
         rng = np.random.default_rng(self._seed)
-        counts = []  # how often each clip is drawn
+        draws = []
         for _ in range(BOOTSTRAPS if len(videos) > 1 else 0):
-            drawn = np.bincount(rng.integers(len(videos), size=len(videos)), minlength=len(videos))
-            if drawn @ lengths > 1:
-                counts.append(np.repeat(drawn, lengths))
-        if counts:
-            draws = drawn_distances(np.concatenate(restored), np.concatenate(truth), counts)
+            drawn = rng.integers(len(videos), size=len(videos))
+            if sum(lengths[index] for index in drawn) > 1:
+                both = (fit([side[index] for index in drawn]) for side in (restored, truth))
+                draws.append(frechet_distance(*both))
+        if draws:
             low, high = np.quantile(draws, [TAIL, 1 - TAIL]) - np.mean(draws)
             row["fvd_spread_low"], row["fvd_spread_high"] = max(0.0, value + float(low)), value + float(high)
         return row

@@ -149,7 +149,7 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert clips == [{"video": name, "starts": list(range(FRAMES))} for name in "abc"]
     assert evaluate.aggregate()["notes"] == []
     assert results["not_computed"] == {"lpips": "network 'lpips_vgg' is missing"}
-    assert results["protocol"]["settings"]["chunk_size"] == 16
+    assert results["protocol"]["settings"]["chunk_size"] == 4
 
     vidd = {method: evaluate.aggregate(method)["metrics"]["vidd"] for method in ("restored", "ground_truth")}
     table = (evaluate.output / "table.md").read_text()
