@@ -135,7 +135,7 @@ class SSIM(VideoMetric):
             "window": f"Gaussian, {SSIM_WINDOW} x {SSIM_WINDOW} px, sigma {SSIM_SIGMA}, valid area",
             "data_range": PEAK,
             "rgb": "mean over channels",
-            "y": "ITU-R 601, full range, rounded",
+            "y": "ITU-R 601, full range, rounded, halves to even",
             "video": "mean over frames",
         }
 
