@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,22 +25,14 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
 from svfr.metrics import BuiltMetrics, Chunk, Column
+from svfr.metrics.base import to_images
 from svfr.metrics.image import PSNR_CEILING
 
 MEASURED_BY = ("bicubic_factor", "ignore_fps", "strip_frames", "picture_size")  # settings that a record depends on
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
-class TrueFrames(NamedTuple):
-    """Consecutive frames of a ground truth."""
-
-    images: list[np.ndarray]  # (h, w, 3) uint8 each
-    frames: torch.Tensor  # (n, 3, h, w) uint8, the same
-    landmarks: torch.Tensor | None  # (n, 5, 2) [px], NaN without a face; None if nobody asks for them
-    shared: dict[str, Any]  # what metrics have computed of them
-
-
-Measuring = Generator[None, TrueFrames | None, None]  # takes the frames of the truth, None at its end
+Measuring = Generator[None, Chunk | None, None]  # takes the truth's frames beside themselves, None at its end
 
 
 @dataclass
@@ -69,14 +62,7 @@ class Evaluator:
         """Measure the pairs of one ground truth in one pass over its frames, or take the records that are there.
 
         What is computed of the truth alone serves all of them. A pair that fails stops no other; interrupted, the pairs
-        of this one ground truth are begun anew.
-
-        Args:
-            pairs: of one ground truth.
-            on_frames: called with the number of frames done, of each pair.
-
-        Returns:
-            Their records, in the same order.
+        of this one ground truth are begun anew. `on_frames` is called with the number of frames done, of each pair.
         """
         found: dict[Pair, Record] = {}
         running: dict[Pair, Measuring] = {}
@@ -110,7 +96,7 @@ class Evaluator:
                 measuring.close()
         return [found[pair] for pair in pairs]
 
-    def _true_frames(self, pair: Pair) -> Iterator[TrueFrames | Exception | None]:
+    def _true_frames(self, pair: Pair) -> Iterator[Chunk | Exception | None]:
         """None to begin with, the frames of a ground truth, and None at its end or the error that ended it."""
         yield None
         try:
@@ -121,7 +107,8 @@ class Evaluator:
             images, start = (frame.image for frame in read_frames(pair.truth)), 0
             while some := list(islice(images, self.settings.chunk_size)):
                 landmarks = None if points is None else torch.from_numpy(points[start : start + len(some)])
-                yield TrueFrames(some, _to_frames(some), landmarks, {})
+                frames = _to_frames(some)
+                yield Chunk(frames, frames, None, landmarks)
                 start += len(some)
             yield None if start else VideoError(f"{pair.truth}: no frames")
         except Exception as error:
@@ -146,16 +133,15 @@ class Evaluator:
         is_truth = pair.method == "ground_truth"
         with Pictures(folder / PICTURES, info, settings.picture_size, settings.strip_frames, is_truth) as pictures:
             while (truth := (yield)) is not None:
-                num_truth += len(truth.images)
-                images = truth.images
+                num_truth += len(truth)
+                images = true_images = list(truth.of_truth("pictures", partial(to_images, truth.truth)))
                 if pair.restored is not None:
-                    images = list(islice(restored, len(truth.images)))
+                    images = list(islice(restored, len(truth)))
                 elif not is_truth:
                     images = [shrink_and_enlarge(image, settings.bicubic_factor) for image in images]
                 record.num_frames += len(images)
                 if record.num_frames < num_truth:
                     continue  # it has ended; by how much too early is known at the truth's end
-                frames = truth.frames if is_truth else _to_frames(images)
                 mask = None
                 if holes is not None:
                     some = list(islice(holes, len(images)))
@@ -163,11 +149,12 @@ class Evaluator:
                         ends = f"the mask ends after {num_truth - len(images) + len(some)} frames"
                         raise VideoError(f"{pair.mask}: {ends}, the ground truth goes on")
                     mask = torch.from_numpy(np.stack(some))
-                chunk = Chunk(frames, truth.frames, mask, truth.landmarks, shared=truth.shared)
+                frames = truth.truth if is_truth else _to_frames(images)
+                chunk = Chunk(frames, truth.truth, mask, truth.landmarks, shared=truth.shared)
                 for metric in (*videos, *sets):
                     for name, values in metric.update(chunk).items():
                         frame_values.setdefault(name, []).extend(map(_finite, values))
-                for image, true_image in zip(images, truth.images, strict=True):
+                for image, true_image in zip(images, true_images, strict=True):
                     pictures.add(image, true_image)
                 has_hole = has_hole or (mask is not None and bool(mask.any()))
                 grays = chunk.both("gray", _is_gray)

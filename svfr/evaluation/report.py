@@ -74,7 +74,7 @@ class Page:
         return first, others
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
-        """A method's figure, with its spread over videos or the ends of its interval."""
+        """A method's figure, with its spread over videos or FVD's spread of the sample."""
         value, std = aggregate.metrics.get(column), aggregate.std.get(column)
         own = tables.truth_value(self.results, aggregate.task, column)
         text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)

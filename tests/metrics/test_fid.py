@@ -1,4 +1,5 @@
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def test_other_files_are_refused_and_none_is_unpickled(inception: tuple[Path, nn
     torch.save({"fc.weight": torch.zeros(2, 2)}, other)
     with pytest.raises(ValueError, match=r"other.pth: not the Inception network of FID"):
         InceptionFeatures(other)
+
+
+def test_without_the_package_it_is_not_computed(
+    inception: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = inception
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(NETWORKS, "inception", replace(NETWORKS["inception"], sha256=digest))
+    for name in [name for name in sys.modules if name.split(".")[0] == "torch_fidelity"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    built = build_metrics(["fid", "psnr"], path.parent, download=False)
+    assert built.missing == {"fid": "torch-fidelity is not installed: pip install 'svfr[eval]'"}
+    assert len(built.video) == 1
 
 
 def test_is_built_of_the_known_file_alone(
