@@ -16,6 +16,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from svfr.files import sha256_of
+from svfr.metrics import build_metrics
 from svfr.metrics.base import Chunk
 from svfr.metrics.colour import ChromaPSNR, Colour, chroma_psnr, ciede2000, colourfulness, to_lab
 from svfr.metrics.gradients import GMSD, GradientEnergy
@@ -294,6 +295,16 @@ def test_chroma_psnr_by_hand_and_of_gray_noise() -> None:
 def test_cutting_the_video_does_not_matter(metric: Any) -> None:
     row = check_streaming(metric, video())
     assert None not in row.values()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("name", ["psnr", "ssim", "colour", "chroma_psnr", "gmsd", "gradient_energy"])
+def test_an_accelerator_gives_the_same_numbers(name: str) -> None:
+    device = str(torch.accelerator.current_accelerator())
+    [ours], [theirs] = (build_metrics([name], device=place).video for place in (device, "cpu"))
+    assert ours.device == device or device == "mps"
+    assert measure(ours, [video()])[0] == pytest.approx(measure(theirs, [video()])[0], rel=1e-12)
 
 
 def test_equal_videos_are_perfect_and_noise_costs() -> None:
