@@ -85,20 +85,19 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
 
 
 def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) -> None:
-    """Measure this process's share: all pairs of a ground truth, so that its faces are searched once."""
+    """Measure this process's share: all pairs of a ground truth, so that what is computed of it serves them all."""
     names = matches.names[state.process_index :: state.num_processes]
-    mine = [pair for name in names for pair in matches.pairs if pair.name == name]
-    num_frames = {}
-    for path in {pair.truth for pair in mine}:
+    groups = [pairs for name in names if (pairs := [pair for pair in matches.pairs if pair.name == name])]
+    total = 0
+    for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
-            num_frames[path] = probe(path).num_frames
-    total = sum(num_frames.get(pair.truth, 0) for pair in mine)
+            total += len(pairs) * probe(pairs[0].truth).num_frames
     with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
-        for pair in mine:
-            bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
-            record = evaluator.evaluate(pair, bar.update)
-            for line in [record.reason] if record.reason else record.problems:
-                bar.write(str(Problem(pair.method, pair.task, pair.name, line)), sys.stderr)
+        for pairs in groups:
+            bar.set_postfix_str(pairs[0].name[-40:])
+            for record in evaluator.evaluate(pairs, bar.update):
+                for line in [record.reason] if record.reason else record.problems:
+                    bar.write(str(Problem(record.method, record.task, record.name, line)), sys.stderr)
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:

@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
         {"tasks", "files", "networks", "synthetic"},
         ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
     ),
-    "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torchvision"}),
+    "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torch_fidelity", "torchvision"}),
     "inference": (
         {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
         ARRAYS | {"diffusers", "tqdm"},

@@ -100,16 +100,17 @@ class Page:
         return first, others
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
-        """A method's figure, with half of the 95% interval of the mean or with the ends of its own interval."""
+        """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
         value = aggregate.metrics.get(column)
-        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column))
+        own = tables.truth_value(self.results, aggregate.task, column)
+        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
         best = tables.best_value(self.results, aggregate.task, column)
         is_best = value == best and not is_baseline(aggregate.method)
         half = half_width(list(by_video(self.results, aggregate.task, aggregate.method, column).values()))
         spread = f"± {show_number(column, half)}" if half is not None else ""
-        ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
+        ends = [aggregate.metrics.get(f"{column}_spread_{end}") for end in ("low", "high")]
         if None not in ends:
             spread = " to ".join(show_number(column, end) for end in ends)
         return Cell(text, "best" if is_best else "", spread)

@@ -9,9 +9,10 @@ from typing import Any
 from svfr import __version__
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem
-from svfr.evaluation.records import Record, load_features, record_folder
+from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
 from svfr.metrics import COLUMNS, METRICS, SetFeatures, SetMetric
+from svfr.metrics.base import Row
 from svfr.networks import describe
 
 RESULTS = "results.json"
@@ -99,24 +100,28 @@ def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: E
             reasons = [record.why_none[column] for record in done if column in record.why_none]
             result.why_none[column] = reasons[0] if reasons else "no video"
     for index, metric in enumerate(evaluator.built.sets):
-        loaded = [load_features(record_folder(evaluator.output, pair), index, pair.name) for pair in pairs]
-        _add_set_metric(result, metric, [features for features in loaded if features is not None])
+        loaded = [load_features(evaluator.output, pair, index) for pair in pairs]
+        videos = [features for features in loaded if features is not None]
+        row = compute_set(evaluator.output, metric, [video for video in videos if video.starts])
+        _add_set_metric(result, metric, row, videos)
+    if method != "ground_truth" and (capped := sum(record.num_capped for record in done)):
+        result.notes.append(f"{method}: {describe_capped(capped, sum(record.num_frames for record in done))}")
     return result
 
 
-def _add_set_metric(result: Aggregate, metric: SetMetric, videos: list[SetFeatures]) -> None:
+def _add_set_metric(result: Aggregate, metric: SetMetric, row: Row, videos: list[SetFeatures]) -> None:
     features = [video for video in videos if video.starts]
-    row = metric.compute(features)
     result.metrics.update(row)
     result.why_none.update({column: "no video is long enough" for column, value in row.items() if value is None})
-    result.clips.extend({"video": video.video, "starts": list(video.starts)} for video in videos)
+    if metric.samples == "clips":
+        result.clips.extend({"video": video.video, "starts": list(video.starts)} for video in videos)
     title = metric.columns[0].title
     num_clips = sum(len(video.starts) for video in features)
     dimensions = features[0].truth.shape[1] if features else 0
     if 0 < num_clips < dimensions:
         result.notes.append(
-            f"{title} of {num_clips} clips in {dimensions} dimensions: its bias dominates, compare it only with that "
-            "of as many clips"
+            f"{title} of {num_clips} {metric.samples} in {dimensions} dimensions: its bias dominates, compare it only "
+            f"with that of as many {metric.samples}"
         )
     if features and (short := len(videos) - len(features)):
         result.notes.append(f"{title} leaves out {short} of {len(videos)} videos, which are shorter than its clips")

@@ -81,7 +81,7 @@ class EvalConfig:
     """Network of the landmark error: auto | face_alignment | onnx."""
     download: bool = True
     """Download missing networks of metrics; else they are reported as not computed."""
-    chunk_size: int = 16
+    chunk_size: int = 4
     """Frames that are held at once; results do not depend on it."""
     device: str = "auto"
     """auto, or a torch device, for metrics that are networks."""

@@ -8,24 +8,27 @@ from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.metrics import COLUMNS, METRICS
 
-ARROWS = {"higher": "↑", "lower": "↓", "truth": ""}
+ARROWS = {"higher": "↑", "lower": "↓", "truth": "", "none": ""}
 NOT_COMPUTED, UNDEFINED = "not computed", "-"
 HEADS = {"bfr": "BFR", "colorization": "Colorization", "inpainting": "Inpainting"}
 NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic": "bicubic"}
 
 
-def show_number(column: str, value: float | None) -> str:
-    """A figure as tables print it."""
-    return UNDEFINED if value is None else f"{value:.{COLUMNS[column].digits}f}"
+def show_number(column: str, value: float | None, sign: str = "") -> str:
+    """A figure as tables print it, never as a negative zero; with "+" as `sign`, its sign comes first."""
+    digits = COLUMNS[column].digits
+    return UNDEFINED if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def show_cell(aggregate: Aggregate | None, column: str, missing: bool) -> str:
-    """A method's figure on one task; says where there is none."""
+def show_cell(aggregate: Aggregate | None, column: str, missing: bool, own: float | None = None) -> str:
+    """A method's figure on one task, with its difference to the truth's `own`; says where there is none."""
     value = aggregate.metrics.get(column) if aggregate else None
     if aggregate and value is None:
         if aggregate.why_none.get(column, "").startswith("infinite"):
             return "∞"
         return NOT_COMPUTED if missing else UNDEFINED
+    if aggregate and value is not None and own is not None and aggregate.method != "ground_truth":
+        return f"{show_number(column, value)} ({show_number(column, value - own, '+')})"
     return show_number(column, value)
 
 
@@ -90,15 +93,23 @@ def count_of(aggregate: Aggregate | None, total: int) -> str:
     return str(aggregate.num_videos) if aggregate.num_videos == total else f"{aggregate.num_videos} of {total}"
 
 
+def truth_value(results: Results, task: str, column: str) -> float | None:
+    """The ground truth's own figure in a column where what is nearest to it is best; None in others."""
+    own = [a.metrics.get(column) for a in results.aggregates if (a.method, a.task) == ("ground_truth", task)]
+    return own[0] if own and COLUMNS[column].better == "truth" else None
+
+
 def best_value(results: Results, task: str, column: str) -> float | None:
     """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
     restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
     most = max((aggregate.num_videos for aggregate in restoring), default=0)
     found = [aggregate.metrics.get(column) for aggregate in restoring if aggregate.num_videos == most]
     values = [value for value in found if value is not None]
-    better = COLUMNS[column].better
-    if len(values) < 2 or better == "truth":
+    better, own = COLUMNS[column].better, truth_value(results, task, column)
+    if len(values) < 2 or better == "none" or (better == "truth" and own is None):
         return None
+    if own is not None:
+        return min(values, key=lambda value: abs(value - own))
     return max(values) if better == "higher" else min(values)
 
 
@@ -115,7 +126,7 @@ def table_markdown(results: Results) -> str:
         parts += [f"Problems ({len(results.problems)}):", _bullets([str(problem) for problem in results.problems])]
     for task in tasks_of(results):
         parts += [f"## All columns: {task_title(task)}", _all_columns(results, task)]
-    parts += ["## Quoted from the paper", f"Not measured here: {paper.SOURCE}. Its protocol is not published."]
+    parts += ["## Quoted from the paper", f"Not measured here: {paper.SOURCE}. {paper.NOTE}"]
     parts += ["### Table 2, VFHQ-test: BFR / Colorization / Inpainting", _quoted_table(paper.TABLE_2)]
     parts += ["### Table 3, ablation: BFR / Colorization / Inpainting", _quoted_table(paper.TABLE_3)]
     header = ["GVFR subtask", "FID without prior ↓", "FID with prior ↓"]
@@ -134,7 +145,9 @@ def paper_table(results: Results) -> str:
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
         for column in columns:
-            cells = [show_cell(aggregate, column, is_missing(results, column)) for aggregate in aggregates]
+            owns = [truth_value(results, task, column) for task in tasks]
+            missing = is_missing(results, column)
+            cells = [show_cell(a, column, missing, own) for a, own in zip(aggregates, owns, strict=True)]
             row.append(NOT_COMPUTED if NOT_COMPUTED in cells else " / ".join(cells))
         rows.append([*row, " / ".join(count_of(aggregate, len(results.names)) for aggregate in aggregates)])
     return markdown_table(rows)
@@ -146,7 +159,8 @@ def _all_columns(results: Results, task: str) -> str:
     rows = [["", *(name_of(aggregate.method) for aggregate in aggregates)]]
     for column in ordered_columns(results):
         if any(aggregate.metrics.get(column) is not None for aggregate in aggregates):
-            rows.append([title(column), *(show_cell(aggregate, column, False) for aggregate in aggregates)])
+            own = truth_value(results, task, column)
+            rows.append([title(column), *(show_cell(aggregate, column, False, own) for aggregate in aggregates)])
     return markdown_table([*rows, ["videos", *(count_of(a, len(results.names)) for a in aggregates)]])
 
 

@@ -29,6 +29,7 @@ METRICS: dict[str, type[Metric]] = {
         "landmarks": "landmarks:LandmarkError",
         "warping": "temporal:WarpingError",
         "fvd": "fvd:FVD",
+        "fid": "fid:FID",
     }.items()
 }
 """Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""

@@ -120,7 +120,7 @@ def test_frames_without_a_face_do_not_count(recognizer: Any) -> None:
     assert chunk.landmarks is not None
     whole = measure(Identity(recognizer), [chunk])[1]
     chunk.landmarks[2, 3] = torch.nan
-    by_frame = measure(Identity(recognizer), [chunk])[1]
+    by_frame = measure(Identity(recognizer), [Chunk(chunk.restored, chunk.truth, None, chunk.landmarks)])[1]
     assert [at for at, value in enumerate(by_frame["ids"]) if value is None] == [2]
     assert [at for at, value in enumerate(by_frame["vidd"]) if value is None] == [0, 2, 3]
     assert by_frame["vidd"][4] == pytest.approx(whole["vidd"][4], rel=1e-6)

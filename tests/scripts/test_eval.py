@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +19,15 @@ from svfr.data.detectors import FaceDetector
 from svfr.evaluation import records
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference import folder
-from svfr.metrics import METRICS, BuiltMetrics
+from svfr.metrics import METRICS, BuiltMetrics, SetFeatures
 from svfr.metrics.fvd import FVD
+from svfr.metrics.image import PSNR
 from svfr.metrics.no_reference import Sharpness
 from svfr.metrics.temporal import WarpingError
 from svfr.networks import NetworkMissing
 from tests import tiny
 from tests.clips import MarkDetector, scene, truncated, video
-from tests.evaluation.stand_in import Psnr, built
+from tests.evaluation.stand_in import MeanColour, Motion, Psnr, built
 from tests.metrics.test_fvd import SmallNetwork
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "eval.py"
@@ -149,8 +151,9 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
     assert clips == [{"video": name, "starts": list(range(FRAMES))} for name in "abc"]
     assert evaluate.aggregate()["notes"] == []
     assert results["not_computed"] == {"lpips": "network 'lpips_vgg' is missing"}
-    assert results["protocol"]["settings"]["chunk_size"] == 16
+    assert results["protocol"]["settings"]["chunk_size"] == 4
 
+    vidd = {method: evaluate.aggregate(method)["metrics"]["vidd"] for method in ("restored", "ground_truth")}
     table = (evaluate.output / "table.md").read_text()
     ours = next(line for line in table.splitlines() if line.startswith("| restored"))
     assert [cell.strip() for cell in ours.split("|")[1:-1]] == [
@@ -159,7 +162,7 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
         "-",
         "not computed",
         "-",
-        f"{evaluate.aggregate()['metrics']['vidd']:.3f}",
+        f"{vidd['restored']:.3f} ({vidd['restored'] - vidd['ground_truth']:+.3f})",
         f"{evaluate.aggregate()['metrics']['fvd']:.2f}",
         "3",
     ]
@@ -227,6 +230,71 @@ def test_a_method_that_misses_videos_is_not_the_best(evaluate: Eval, tmp_path: P
     assert evaluate.out.rstrip().endswith(f"14 rows, 1 problem: {evaluate.output / 'report.html'}")
 
 
+def test_a_flat_video_is_not_the_most_stable(evaluate: Eval, tmp_path: Path) -> None:
+    for name in "abc":
+        png(tmp_path / "flat" / name, [np.full((64, 64, 3), (0, 0, 40), np.uint8)] * FRAMES)
+    metrics = BuiltMetrics([Psnr(), Motion(), WarpingError()], [], {})
+    evaluate.script.build_metrics = lambda *_, **__: metrics  # type: ignore[attr-defined]
+    words = ["--restored", f"flat={tmp_path / 'flat'}", "--restored", f"x={tmp_path / 'r'}"]
+    evaluate(*words, "--restored", f"y={tmp_path / 'lq'}")
+    table = (evaluate.output / "table.md").read_text()
+    page = (evaluate.output / "report.html").read_text()
+    for column in ("vidd", "warping_error"):
+        own, flat, best, other = (
+            evaluate.aggregate(method)["metrics"][column] for method in ("ground_truth", "flat", "x", "y")
+        )
+        assert flat == 0 < own < best < other, "by size alone, the flat one were the best"
+        assert f'<td class="best">{best:.3f} ({best - own:+.3f})' in page
+        assert f"<td>{flat:.3f} ({-own:+.3f})" in page
+        assert f"{best:.3f} ({best - own:+.3f})" in table
+        assert f"| {own:.3f} " in table
+    evaluate.output = tmp_path / "without"
+    evaluate(*words, "baselines=[]")  # nothing to be near to
+    assert 'class="best">0.000' not in (evaluate.output / "report.html").read_text()
+
+
+def test_the_papers_vidd_is_marked_as_of_an_unknown_variant(evaluate: Eval, tmp_path: Path) -> None:
+    evaluate("--restored", str(tmp_path / "r"))
+    for file in ("table.md", "report.html"):
+        text = (evaluate.output / file).read_text()
+        assert "does not say which variant of VIDD" in text, file
+
+
+def test_frames_at_the_cap_are_in_the_tables(evaluate: Eval, tmp_path: Path) -> None:
+    metrics = BuiltMetrics([PSNR()], [], {})
+    evaluate.script.build_metrics = lambda *_, **__: metrics  # type: ignore[attr-defined]
+    Image.fromarray(clip(0)[2]).save(tmp_path / "r" / "a" / "000002.png")
+    evaluate("--restored", str(tmp_path / "r"))
+    line = "1 of 21 frames equal the truth (PSNR capped at 100 dB)"
+    assert evaluate.aggregate()["notes"] == [f"restored: {line}"]
+    assert {name: row["num_capped"] for name, row in evaluate.rows().items()} == {"a": 1, "b": 0, "c": 0}
+    assert line in (evaluate.output / "table.md").read_text()
+    assert line in (evaluate.output / "report.html").read_text()
+    assert evaluate.aggregate("ground_truth")["notes"] == []
+
+
+def test_a_set_metric_is_computed_again_only_for_other_features(evaluate: Eval, tmp_path: Path) -> None:
+    computed: list[int] = []
+
+    class Counted(MeanColour):
+        def compute(self, features: Sequence[SetFeatures]) -> dict[str, float | None]:
+            computed.append(len(features))
+            return super().compute(features)
+
+    metrics = BuiltMetrics([Psnr()], [Counted()], {})
+    evaluate.script.build_metrics = lambda *_, **__: metrics  # type: ignore[attr-defined]
+    evaluate("--restored", str(tmp_path / "r"))
+    assert computed == [3, 3, 3]
+    first = evaluate.aggregate()["metrics"]["fvd"]
+    evaluate("--restored", str(tmp_path / "r"), "--restored", f"y={tmp_path / 'lq'}")
+    assert computed == [3] * 4, "y alone is new"
+    shutil.rmtree(tmp_path / "r" / "b")
+    png(tmp_path / "r" / "b", noisy(clip(1), 60))
+    evaluate("--restored", f"restored={tmp_path / 'r'}")
+    assert computed == [3] * 5
+    assert evaluate.aggregate()["metrics"]["fvd"] != first
+
+
 def test_networks_are_those_of_the_settings(evaluate: Eval, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
 
@@ -285,7 +353,7 @@ def test_numbers_do_not_depend_on_names_or_the_order_of_files(
     rows = {method: evaluate.rows(method) for method in methods}
     sets = {method: evaluate.aggregate(method)["metrics"] for method in methods}
     assert sets["x"]["fvd_clips"] == 9
-    assert sets["x"]["fvd_low"] < sets["x"]["fvd"] < sets["x"]["fvd_high"]
+    assert sets["x"]["fvd_spread_low"] < sets["x"]["fvd"] < sets["x"]["fvd_spread_high"]
 
     renamed = {"a": "z", "b": "m/k", "c": "m/a", "d": "0", "e": "c"}
     for kind in ("gt", "r", "lq"):
