@@ -1,8 +1,9 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from svfr.files import replace, replacing
+from svfr.files import replace, replacing, sha256_of_all
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -34,3 +35,13 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace(tmp_path / "old", tmp_path / "nowhere")
     assert contents(tmp_path) == {"old/a.txt": "one"}
+
+
+def test_the_sha256_of_a_folder_is_that_of_the_lines_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name, text in (("b/a.txt", "one"), ("b.txt", "two"), ("a.txt", "")):
+        (tmp_path / name).write_text(text)
+    files = {name: tmp_path / name for name in ("b/a.txt", "a.txt", "b.txt")}
+    script = "sha256sum a.txt b.txt b/a.txt | sha256sum"
+    printed = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert sha256_of_all(files) == printed.split()[0]

@@ -78,7 +78,8 @@ class Evaluator:
     def _measure(self, pair: Pair, record: Record, folder: Path, on_frames: Callable[[int], None]) -> None:
         """Fill in the record, and write what belongs to it into its folder."""
         settings, info = self.settings, probe(pair.truth)
-        record.width, record.height, record.fps = info.width, info.height, float(info.fps)
+        record.width, record.height = info.width, info.height
+        record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
         points = None
         if self.detector is not None:

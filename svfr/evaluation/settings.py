@@ -32,8 +32,8 @@ class TestsetConfig:
     ffhq_frames (one a frame, as DicFace's set is meant)."""
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces for the alignment."""
+    detector: str = "auto"
+    """Finds the faces for the alignment, as `svfr.data.detectors.load_detector` takes it."""
     landmarks: str | None = None
     """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
@@ -67,14 +67,18 @@ class EvalConfig:
     """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces of the ground truth, which align both videos."""
+    detector: str = "auto"
+    """Finds the faces of the ground truth, which align both videos: auto | insightface | insightface/PACK | yunet."""
     recognizer: str = "auto"
-    """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
+    """Face recognition network of IDS and VIDD: auto | insightface | insightface/PACK | edgeface | an ONNX file."""
     landmarker: str = "auto"
     """Network of the landmark error: auto | face_alignment | onnx."""
     download: bool = True
-    """Download missing networks of metrics; else they are reported as not computed."""
+    """Download missing networks of metrics."""
+    missing: Literal["note", "fail"] = "note"
+    """What of a metric whose network is not to be had: note (its columns are "not computed") | fail (stop at once)."""
+    workers: int = 1
+    """Processes that measure, of each that a launcher started; no number depends on it."""
     chunk_size: int = 16
     """Frames that are held at once; results do not depend on it."""
     device: str = "auto"
@@ -102,5 +106,6 @@ class EvalConfig:
             raise ConfigError(f"task={self.task}: {error}") from error
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
             check_at_least(key, getattr(self, key), least)
-        check_at_least("strip_frames", self.strip_frames, 1)
+        for key in ("strip_frames", "workers"):
+            check_at_least(key, getattr(self, key), 1)
         check_at_least("picture_size", self.picture_size, 16)
