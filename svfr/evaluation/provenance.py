@@ -10,7 +10,8 @@ from svfr.evaluation.testset import GROUND_TRUTH, MANIFEST, SETTINGS, read_manif
 from svfr.files import sha256_of
 from svfr.inference.batch import REPORT
 
-KEPT = ("svfr", "weights", "weights_sha256", "untrained", "detector", "settings", "packages")  # of a report.json
+# Of a report.json.
+KEPT = ("svfr", "weights", "weights_sha256", "untrained", "detector", "settings", "dtype", "packages")
 GIB = 2**30  # [bytes]
 
 

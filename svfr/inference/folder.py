@@ -139,7 +139,7 @@ def restore_folder(
     }
     depends_on = digest({**about, "weights_files": [fingerprint(file) for _, file in sorted(files.items())]})
     if share.is_main_process:
-        about |= {"weights_sha256": sha256_of_all(files), "packages": versions(*PACKAGES)}
+        about |= {"weights_sha256": sha256_of_all(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
     if about["untrained"] and share.is_main_process:
         bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
