@@ -91,12 +91,11 @@ def evaluate_all(
 ) -> None:
     """Measure this process's share: all pairs of a ground truth, so that its faces are searched once."""
     names = matches.names[share.process_index :: share.num_processes]
-    groups = [[pair for pair in matches.pairs if pair.name == name] for name in names]
-    num_frames = {}
-    for path in {pair.truth for group in groups for pair in group}:
+    groups = [pairs for name in names if (pairs := [pair for pair in matches.pairs if pair.name == name])]
+    total = 0
+    for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
-            num_frames[path] = probe(path).num_frames
-    total = sum(num_frames.get(pair.truth, 0) for group in groups for pair in group)
+            total += len(pairs) * probe(pairs[0].truth).num_frames
     with tqdm(total=total, unit="frame", desc="evaluate", disable=not share.is_main_process) as bar:
 
         def show(record: Record) -> None:

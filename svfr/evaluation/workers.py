@@ -6,7 +6,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from itertools import chain
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -32,43 +31,52 @@ def measure_in_workers(
         evaluator: of this process, which knows the keys of records.
         make: as `Make`.
         count: of processes.
-        groups: pairs, those of a ground truth together.
+        groups: pairs of a ground truth each.
 
     Yields:
         The record of each pair, soon after it is done or has failed. Closing it ends the processes.
     """
-    share = max(1, len(groups) // (ROUNDS * count))
-    waiting = deque(list(chain.from_iterable(groups[at : at + share])) for at in range(0, len(groups), share))
-    running: dict[BaseProcess, deque[Pair]] = {}
+    keys = {pair: evaluator.cache_key(pair) for group in groups for pair in group}
+
+    def read(pair: Pair) -> Record | None:
+        return read_record(evaluator.output, pair, keys[pair])
+
+    done = {pair: record for pair in keys if (record := read(pair)) and record.status == "done"}
+    yield from done.values()
+    for pair in keys.keys() - done:  # what failed before would count as this call's
+        shutil.rmtree(record_folder(evaluator.output, pair), ignore_errors=True)
+    todo = [pairs for group in groups if (pairs := [pair for pair in group if pair not in done])]
+    share = max(1, len(todo) // (ROUNDS * count))
+    waiting = deque(todo[at : at + share] for at in range(0, len(todo), share))
+    running: dict[BaseProcess, list[list[Pair]]] = {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # slow imports, once for all
     try:
         while waiting or running:
             while waiting and len(running) < count:
-                pairs = waiting.popleft()
-                for pair in pairs:
-                    if (record := _read(evaluator, pair)) and record.status != "done":  # an earlier call's
-                        shutil.rmtree(record_folder(evaluator.output, pair), ignore_errors=True)
-                started: BaseProcess = context.Process(target=_measure, args=(make, pairs, count), daemon=True)
-                started.start()
-                running[started] = deque(pairs)
+                process: BaseProcess = context.Process(target=_measure, args=(make, waiting[0], count), daemon=True)
+                process.start()
+                running[process] = waiting.popleft()
             wait([process.sentinel for process in running], POLL)
-            for process, left in list(running.items()):
+            for process, given in list(running.items()):
                 code = process.exitcode  # before the records are read
-                while left and (record := _read(evaluator, left[0])):
-                    left.popleft()
-                    yield record
-                if code is not None:
-                    del running[process]
-                if code is not None and left:
-                    pair = left.popleft()
+                found = {pair: record for group in given for pair in group if (record := read(pair))}
+                yield from found.values()
+                left = [pairs for group in given if (pairs := [pair for pair in group if pair not in found])]
+                running[process] = left
+                if code is None:
+                    continue
+                del running[process]
+                if left and len(left[0]) > 1:  # each alone, to know which one ended it
+                    waiting.extend([[pair]] for pair in left.pop(0))
+                elif left:
+                    (pair,) = left.pop(0)
                     why = "killed, most likely for want of memory" if code == -signal.SIGKILL else f"exit code {code}"
                     reason = f"ended its process ({why}): lower workers or chunk_size"
-                    key = evaluator.cache_key(pair)
-                    record = Record(pair.method, pair.task, pair.name, "failed", key, reason=reason)
-                    write_record(evaluator.output, pair, record)
-                    yield record
-                    waiting.extendleft([list(left)] if left else [])
+                    failed = Record(pair.method, pair.task, pair.name, "failed", keys[pair], reason=reason)
+                    write_record(evaluator.output, pair, failed)
+                    yield failed
+                waiting.extend([left] if left else [])
     finally:
         for process in running:
             process.terminate()
@@ -78,11 +86,7 @@ def measure_in_workers(
             process.join()
 
 
-def _read(evaluator: Evaluator, pair: Pair) -> Record | None:
-    return read_record(evaluator.output, pair, evaluator.cache_key(pair))
-
-
-def _measure(make: Make, pairs: list[Pair], count: int) -> None:
+def _measure(make: Make, groups: list[list[Pair]], count: int) -> None:
     """The life of a worker; whatever ends it but SIGKILL leaves its files whole."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -91,5 +95,5 @@ def _measure(make: Make, pairs: list[Pair], count: int) -> None:
     cv2.setNumThreads(threads)
     parent = multiprocessing.parent_process()
     evaluator, _ = make()
-    for pair in pairs:
+    for pair in (pair for group in groups for pair in group):
         evaluator.evaluate(pair, lambda _: None if parent and parent.is_alive() else sys.exit(1))
