@@ -59,15 +59,15 @@ def cost_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         `unet_runs` and `seconds` a frame, `peak_gib` (the highest) and its `memory` (see `svfr.inference.cost`), and
         `device`; empty without reports, or with ones of an older version.
     """
-    if not facts or any("unet_frames" not in entry for entry in facts):
+    costs = [entry["cost"] for entry in facts if "cost" in entry]
+    if not costs or len(costs) < len(facts):
         return {}
     num_frames = sum(entry["num_frames"] for entry in facts)
     return {
-        "unet_runs": sum(entry["unet_frames"] for entry in facts) / num_frames,
+        "unet_runs": sum(cost["unet_frames"] for cost in costs) / num_frames,
         "seconds": sum(entry["seconds"] for entry in facts) / num_frames,
-        "peak_gib": max(entry["peak_memory"] for entry in facts) / GIB,
-        "memory": ", ".join(sorted({entry["memory"] for entry in facts})),
-        "device": ", ".join(sorted({entry["device"] for entry in facts})),
+        "peak_gib": max(cost["peak_memory"] for cost in costs) / GIB,
+        **{key: ", ".join(sorted({cost[key] for cost in costs})) for key in ("memory", "device")},
     }
 
 

@@ -19,7 +19,7 @@ from svfr.networks import describe
 RESULTS = "results.json"
 # What numbers may depend on.
 PACKAGES = (
-    *("torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "opencv-python-headless", "av"),
+    *("torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "av"),
     *("lpips", "onnxruntime", "insightface", "face-alignment"),
 )
 # Settings of other steps, whose own files say what they were, or that no number depends on.

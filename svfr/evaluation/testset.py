@@ -99,7 +99,7 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: the output has to be another folder than the ground truth")
     output.mkdir(parents=True, exist_ok=True)
-    packages = versions("numpy", "opencv-python", "opencv-python-headless", "av", "pillow")
+    packages = versions("numpy", "opencv-python", "av", "pillow")
     about = {"svfr": __version__, "settings": asdict(settings), "packages": packages}
     if maker.detector is not None:
         about["detector"] = {"name": maker.detector.name, **describe(Path(maker.detector.source))}
@@ -388,9 +388,6 @@ def other_pixels(manifest: Path, expected: Path) -> list[str]:
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """The fields of `ClipEntry` by the name of the clip; a ValueError if it is no manifest of a test set."""
     try:
-        return {
-            entry["name"]: {**entry, "sha256": entry["sha256"]}
-            for entry in map(json.loads, path.read_text().splitlines())
-        }
+        return {entry["name"]: entry for entry in map(json.loads, path.read_text().splitlines()) if entry["sha256"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no manifest of a test set") from error

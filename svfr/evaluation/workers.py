@@ -50,7 +50,7 @@ def measure_in_workers(
     waiting = deque(todo[at : at + share] for at in range(0, len(todo), share))
     running: dict[BaseProcess, list[list[Pair]]] = {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # slow imports, once for all
+    context.set_forkserver_preload([__name__, "svfr.evaluation.restoring"])  # slow imports of the script, once for all
     try:
         while waiting or running:
             while waiting and len(running) < count:

@@ -4,7 +4,8 @@ import platform
 import re
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,28 @@ import torch
 from torch import nn
 
 
-class Cost:
-    """Measures during a `with` block.
+@contextmanager
+def measuring_cost(unet: nn.Module, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Measure what a block takes.
 
-    Attributes:
-        unet_frames: frames of all passes through the UNet; each step counts, and each guidance branch.
-        peak_memory, memory: see `peak_memory`; of the block alone on accelerators and on Linux.
+    Yields:
+        What at its end has `unet_frames` (frames of all passes through the UNet: each step counts, and each guidance
+        branch), `peak_memory` and `memory` (see `peak_memory`; on accelerators and on Linux of the block alone) and
+        `device`, its name.
     """
+    cost = {"unet_frames": 0, "device": device_name(device)}
 
-    def __init__(self, unet: nn.Module, device: torch.device) -> None:
-        self._unet, self._device = unet, device
-        self.unet_frames = self.peak_memory = 0
-        self.memory = ""
-
-    def __enter__(self) -> "Cost":
-        self._hook = self._unet.register_forward_pre_hook(self._count, with_kwargs=True)
-        if reset := getattr(torch.get_device_module(self._device), "reset_peak_memory_stats", None):
-            reset(self._device)
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is what there is now
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._hook.remove()
-        self.peak_memory, self.memory = peak_memory(self._device)
-
-    def _count(self, unet: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def count(unet: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         batch, frames = (arguments[0] if arguments else named["sample"]).shape[:2]
-        self.unet_frames += batch * frames
+        cost["unet_frames"] += batch * frames
+
+    if reset := getattr(torch.get_device_module(device), "reset_peak_memory_stats", None):
+        reset(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is what there is now
+    with unet.register_forward_pre_hook(count, with_kwargs=True):
+        yield cost
+    cost["peak_memory"], cost["memory"] = peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> tuple[int, str]:

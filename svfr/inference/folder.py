@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,7 @@ from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
 
-# What pixels may depend on.
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-    "av",
-    "onnxruntime",
-    "insightface",
-)
+PACKAGES = ("torch", "diffusers", "numpy", "opencv-python", "av", "onnxruntime", "insightface")  # that pixels depend on
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
@@ -128,7 +119,8 @@ def restore_folder(
     photo = next(read_frames(reference)).image if reference else None
     if photo is not None and resolved.size is not None:
         pipe.references.from_photo(photo, resolved.size, or_whole=settings.face == "aligned")
-    detector, files = pipe.detector, weights_files(weights)
+    detector = pipe.detector
+    files = tuple((name, file, str(fingerprint(file))) for name, file in sorted(weights_files(weights).items()))
     about: dict[str, Any] = {
         "svfr": __version__,
         "weights": weights,
@@ -137,9 +129,9 @@ def restore_folder(
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "settings": asdict(resolved),
     }
-    depends_on = digest({**about, "weights_files": [fingerprint(file) for _, file in sorted(files.items())]})
+    depends_on = digest({**about, "weights_files": files})
     if share.is_main_process:
-        about |= {"weights_sha256": sha256_of_all(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
+        about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
     if about["untrained"] and share.is_main_process:
         bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
@@ -172,6 +164,12 @@ def restore_folder(
         if share.is_main_process:
             write_json(output / REPORT, report)
     return report
+
+
+@lru_cache(maxsize=1)
+def _sha256_once(files: tuple[tuple[str, Path, str], ...]) -> str:
+    """`sha256_of_all` of names and files; with their fingerprints, since gigabytes should not be read for each task."""
+    return sha256_of_all({name: file for name, file, _ in files})
 
 
 class _FramesBar:
