@@ -69,7 +69,7 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
     detector, missing = None, {}
     try:
         detector = load_detector(settings.detector, options.networks) if faces else None
-    except NetworkMissing as error:
+    except (NetworkMissing, ValueError) as error:  # its name is a known one
         missing = dict.fromkeys(faces, str(error))
     built = build_metrics(
         [name for name in settings.metrics if name not in missing],

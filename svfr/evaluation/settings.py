@@ -7,10 +7,12 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
 from svfr.metrics import METRICS
+from svfr.networks import PACKS
 from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+DETECTORS = ("auto", "insightface", *PACKS, "yunet")
 
 
 @dataclass
@@ -33,7 +35,7 @@ class TestsetConfig:
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
     detector: str = "auto"
-    """Finds the faces for the alignment, as `svfr.data.detectors.load_detector` takes it."""
+    """Finds the faces for the alignment: one of `DETECTORS`, see `svfr.data.detectors.load_detector`."""
     landmarks: str | None = None
     """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
@@ -44,6 +46,8 @@ class TestsetConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ConfigError(f"preset={self.preset}: choose from {', '.join(PRESETS)}")
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"testset.detector={self.detector}: choose from {', '.join(DETECTORS)}")
         check_at_least("seed", self.seed, 0)
         for key in ("size", "num_videos", "max_frames"):
             check_at_least(key, getattr(self, key), 1)
@@ -68,7 +72,7 @@ class EvalConfig:
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
     detector: str = "auto"
-    """Finds the faces of the ground truth, which align both videos: auto | insightface | insightface/PACK | yunet."""
+    """Finds the faces of the ground truth, which align both videos: one of `DETECTORS`."""
     recognizer: str = "auto"
     """Face recognition network of IDS and VIDD: auto | insightface | insightface/PACK | edgeface | an ONNX file."""
     landmarker: str = "auto"
@@ -97,6 +101,8 @@ class EvalConfig:
     """How `--run` restores it."""
 
     def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"detector={self.detector}: choose from {', '.join(DETECTORS)}")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")

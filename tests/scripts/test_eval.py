@@ -463,6 +463,8 @@ def test_names_are_shown_as_text(evaluate: Eval, tmp_path: Path) -> None:
         (["--restored", "{r}", "--masks", "{r}/none"], "no such file or folder"),
         (["--restored", "{r}", "metrix=[psnr]"], "'metrix' is no setting. Did you mean: 'metrics'?"),
         (["--restored", "{r}", "chunk_size=0"], "chunk_size=0"),
+        (["--restored", "{r}", "workers=0"], "workers=0"),
+        (["--restored", "{r}", "detector=insightface/buffalo"], "choose from auto, insightface, insightface/buffalo_l"),
         (["--restored", "{r}", "num_videos=50"], "3 videos, the protocol has 50"),
         (["--restored", "{r}", "--weights", "demo"], "--weights is for --run"),
         (["--run"], "give --degraded"),

@@ -228,6 +228,19 @@ def test_a_network_that_is_missing_stops_a_protocol_before_it_restores(
     evaluate(*run, "missing=note", code=1)
     assert evaluate.results["not_computed"] == {"lpips": reason}
 
+    def not_installed(name: str, networks: Path | None) -> None:
+        raise ValueError(f"the detector '{name}' is not installed")
+
+    evaluate.script.load_detector = not_installed  # type: ignore[attr-defined]
+    evaluate(*run, "missing=fail", "detector=insightface/buffalo_l", code=2)
+    reason = "the detector 'insightface/buffalo_l' is not installed"
+    assert evaluate.err.startswith(
+        "eval.py: ids, landmarks, lpips cannot be computed, missing=note goes on without; ids: "
+    )
+    assert evaluate.err.endswith(f"{reason}\n")
+    evaluate(*run, "missing=note", "detector=insightface/buffalo_l", code=1)
+    assert evaluate.results["not_computed"]["ids"] == reason
+
 
 def test_the_title_names_the_network(evaluate: Eval, tmp_path: Path) -> None:
     class Recognized(Motion):
