@@ -13,9 +13,6 @@ Exit code: 0 measured, 1 a measurement died, 2 the call itself was wrong.
 import argparse
 import multiprocessing
 import os
-import platform
-import re
-import resource
 import sys
 import tempfile
 import time
@@ -44,6 +41,7 @@ from svfr.data.alignment import five_points
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.evaluation.settings import EvalConfig
+from svfr.inference.cost import device_name, peak_memory
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics import METRICS, Chunk, build_metrics
 from svfr.models.components import Components, ModelSettings
@@ -99,7 +97,12 @@ def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
     pipe(frames, **sampling)
     seconds = clock(device) - start
     branch_frames, unet_seconds = sum(int(call[0]) for call in calls), sum(end - start for _, start, end in calls)
-    return {"branch-frames": branch_frames, "UNet s": unet_seconds, "all s": seconds, "peak GiB": peak_memory(device)}
+    return {
+        "branch-frames": branch_frames,
+        "UNet s": unet_seconds,
+        "all s": seconds,
+        "peak GiB": peak_memory(device)[0] / 2**30,
+    }
 
 
 def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
@@ -165,7 +168,7 @@ def train(settings: TrainConfig) -> Row:
         times.append((start, forward, backward, clock(device)))
     parts = np.diff(times)[1:].mean(axis=0).tolist()
     names = ("encoding and forward s", "backward s", "optimizer and EMA s")
-    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)}
+    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)[0] / 2**30}
 
 
 def bench_eval(options: argparse.Namespace) -> Iterator[Row]:
@@ -204,7 +207,7 @@ def evaluate(options: argparse.Namespace, name: str) -> Row:
                 row.update(Chunk(*parts, shared=shared))
         seconds = clock(device) - start
     rate = options.rows * len(truth) / seconds
-    return {"metric": name, "frames/s": rate, HOURS: "", "peak GiB": peak_memory(device)}
+    return {"metric": name, "frames/s": rate, HOURS: "", "peak GiB": peak_memory(device)[0] / 2**30}
 
 
 def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
@@ -250,21 +253,10 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak_memory(device: torch.device) -> float:
-    """Peak memory of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
-    if device.type != "cpu":
-        return torch.accelerator.max_memory_allocated(device) / 2**30
-    if sys.platform == "linux":  # where `ru_maxrss` begins with what the parent process had
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-
-
 def describe_machine(device: torch.device) -> str:
     """The device, the processor and PyTorch's version."""
-    info = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    cpu = [*re.findall(r"model name\s*: (.*)", info), platform.machine()][0]
-    card = "" if device.type == "cpu" else f"{torch.get_device_module(device).get_device_name(device)}; "
-    return f"{card}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
+    names = dict.fromkeys(map(device_name, (device, torch.device("cpu"))))
+    return f"{'; '.join(names)}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
 
 
 def print_table(rows: Iterator[Row]) -> None:

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_all(files: Mapping[str, Path]) -> str:
+    """The sha256 of many files by name: that of the lines "SHA256  NAME" in the order of names, as sha256sum prints."""
+    lines = [f"{sha256_of(files[name])}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def fingerprint(path: Path | None) -> list[str] | None:
     """Path, size and time of a file, or of all in a folder; None if there is none. Changes with what is there."""
     if path is None or not path.exists():
@@ -125,3 +132,12 @@ def fingerprint(path: Path | None) -> list[str] | None:
 def digest(facts: Any) -> str:
     """SHA-256 of JSON-like facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

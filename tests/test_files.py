@@ -1,8 +1,9 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from svfr.files import replace, replacing, walk
+from svfr.files import replace, replacing, sha256_of_all, walk
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -44,3 +45,13 @@ def test_walk_skips_what_is_hidden_or_not_to_be_entered(tmp_path: Path) -> None:
     found = {folder.name: [child.name for child in children] for folder, children in walk(tmp_path)}
     assert found == {tmp_path.name: ["a", "c", "link", "x"], "a": ["b"], "b": ["x"], "c": ["x"]}
     assert {folder.name for folder, _ in walk(tmp_path, lambda folder: folder.name != "a")} == {tmp_path.name, "c"}
+
+
+def test_the_sha256_of_a_folder_is_that_of_the_lines_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name, text in (("b/a.txt", "one"), ("b.txt", "two"), ("a.txt", "")):
+        (tmp_path / name).write_text(text)
+    files = {name: tmp_path / name for name in ("b/a.txt", "a.txt", "b.txt")}
+    script = "sha256sum a.txt b.txt b/a.txt | sha256sum"
+    printed = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert sha256_of_all(files) == printed.split()[0]

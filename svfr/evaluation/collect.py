@@ -19,7 +19,7 @@ from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import DEGRADED, MANIFEST
 from svfr.files import replacing
 from svfr.inference.batch import find_items
-from svfr.inference.folder import Share
+from svfr.inference.processes import Processes
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces
@@ -51,7 +51,9 @@ LAYOUTS = {
 }
 
 
-def collect(arguments: Sequence[str], taken: Container[str], output: Path, task: str, share: Share) -> dict[str, Path]:
+def collect(
+    arguments: Sequence[str], taken: Container[str], output: Path, task: str, share: Processes
+) -> dict[str, Path]:
     """Gather results of other methods as `svfr.evaluation.pairs.match` takes them, by links, and say what was left out.
 
     Args:

@@ -119,7 +119,8 @@ class Evaluator:
         """Fill in the record, and write what belongs to it into its folder."""
         folder, settings = records.start_record(self.output, pair), self.settings
         info = probe(pair.truth)
-        record.width, record.height, record.fps = info.width, info.height, float(info.fps)
+        record.width, record.height = info.width, info.height
+        record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
         # Copies: each pair has its own sums, and all have the same networks.
         videos, sets = [copy(metric) for metric in self.built.video], [copy(metric) for metric in self.built.sets]

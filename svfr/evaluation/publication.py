@@ -40,7 +40,7 @@ def table_tex(results: Results) -> str:
         "% Needs \\usepackage{booktabs}. Means over videos; the best is bold, the second underlined.",
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
         "\\toprule",
-        " & ".join(["Method", *(latex(title(column)) for column in columns)]) + r" \\",
+        " & ".join(["Method", *(latex(title(column, results)) for column in columns)]) + r" \\",
     ]
     for task in tasks_of(results):
         aggregates = [aggregate for aggregate in results.aggregates if aggregate.task == task]
@@ -85,7 +85,7 @@ def table_csv(results: Results) -> str:
 def tests_table(results: Results, task: str) -> list[list[str]]:
     """The paired tests of each method against the best of each column: heads, and a row a method; [] without any."""
     columns = [column for column in main_columns(results) if places(results, task, column)]
-    rows = [["against the best", *(title(column) for column in columns)]]
+    rows = [["against the best", *(title(column, results) for column in columns)]]
     for method in [method for method in methods_of(results) if not is_baseline(method)]:
         cells = []
         for column in columns:

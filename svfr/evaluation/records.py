@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -37,11 +38,12 @@ class Record:
     num_capped: int = 0  # of these, whose PSNR is at its ceiling: equal to the truth, or as good as
     width: int = 0  # [px]
     height: int = 0  # [px]
-    fps: float = 0.0  # [1/s] of the ground truth
+    fps: float | None = None  # [1/s] of the ground truth, where it is known
     metrics: dict[str, float | None] = field(default_factory=dict)  # by column; None where it is not defined
     why_none: dict[str, str] = field(default_factory=dict)  # by column
     problems: list[str] = field(default_factory=list)  # with the input, though it was measured; one line each
     notes: list[str] = field(default_factory=list)  # what a reader should know, one line each
+    cost: dict[str, Any] = field(default_factory=dict)  # of restoring it, where it is known; see `provenance.cost_of`
 
 
 def record_folder(output: Path, pair: Pair) -> Path:

@@ -195,7 +195,7 @@ class Page:
                 if not is_perfect and any(map(math.isfinite, thin)):
                     points = [float(f"{value:.4g}") if math.isfinite(value) else None for value in thin]
                     curves.setdefault(column, {})[tables.name_of(pair.method)] = points
-        return {tables.title(column): curves[column] for column in COLUMNS if column in curves}
+        return {tables.title(column, self.results): curves[column] for column in COLUMNS if column in curves}
 
     def colour(self, method: str) -> str:
         """The same colour for a method wherever it is shown; gray for baselines."""

@@ -9,13 +9,22 @@ from typing import Any
 from svfr import __version__
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem
+from svfr.evaluation.provenance import Provenance, cost_of
 from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
+from svfr.files import versions
 from svfr.metrics import COLUMNS, METRICS, SetFeatures, SetMetric
 from svfr.metrics.base import Row
 from svfr.networks import describe
 
 RESULTS = "results.json"
+# What numbers may depend on.
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "av"),
+    *("lpips", "onnxruntime", "insightface", "face-alignment"),
+)
+# Settings of other steps, whose own files say what they were, or that no number depends on.
+NOT_MEASURING = ("testset", "restore", "workers")
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Aggregate:
     why_none: dict[str, str] = field(default_factory=dict)  # by column
     clips: list[dict[str, Any]] = field(default_factory=list)  # of a set metric: `video` and `starts`, first frames
     notes: list[str] = field(default_factory=list)  # what a reader should know, one line each
+    cost: dict[str, Any] = field(default_factory=dict)  # of restoring, where it is known; see `cost_of`
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Results:
     aggregates: list[Aggregate]  # one a method and task
     problems: list[Problem]  # what could not be compared, or not wholly
     missing: dict[str, str]  # name of a metric -> why it was not computed
+    networks: dict[str, str]  # by column: name of its network, where there is a choice
 
     def as_json(self) -> dict[str, Any]:
         """For `results.json`."""
@@ -59,7 +70,12 @@ class Results:
 
 
 def gather(
-    matches: Matches, records: dict[Pair, Record], evaluator: Evaluator, missing: dict[str, str], task: str
+    matches: Matches,
+    records: dict[Pair, Record],
+    evaluator: Evaluator,
+    missing: dict[str, str],
+    task: str,
+    provenance: Provenance,
 ) -> Results:
     """Put the records of all pairs together, whoever made them.
 
@@ -69,14 +85,19 @@ def gather(
         evaluator: with the metrics that were computed.
         missing: name of a metric that was not -> reason.
         task: of the rows of baselines where no method names one.
+        provenance: of what was compared.
     """
     rows: list[Record] = []
     aggregates: list[Aggregate] = []
+    facts = {pair: provenance.facts[pair.restored] for pair in records if pair.restored in provenance.facts}
+    for pair, known in facts.items():
+        records[pair].cost = cost_of([known])
     for row_task, method in product(matches.tasks or [task], matches.methods):
         found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
         if found:
             rows += [replace(record, task=row_task) for record in found.values()]
             aggregates.append(_aggregate(method, row_task, found, evaluator))
+            aggregates[-1].cost.update(cost_of([facts[pair] for pair in found if pair in facts]))
     for name, reason in missing.items():
         for aggregate, column in product(aggregates, METRICS[name].columns):
             aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
@@ -84,7 +105,14 @@ def gather(
     for pair, record in records.items():
         reasons = [record.reason] if record.reason else record.problems
         problems += [Problem(pair.method, pair.task, pair.name, reason) for reason in reasons]
-    return Results(describe_protocol(evaluator), matches.names, rows, aggregates, problems, missing)
+    protocol = describe_protocol(evaluator, provenance)
+    networks = {
+        column: metric["network"]["name"]
+        for metric in protocol["metrics"]
+        for column in metric["columns"]
+        if "name" in metric.get("network", {})
+    }
+    return Results(protocol, matches.names, rows, aggregates, problems, missing, networks)
 
 
 def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: Evaluator) -> Aggregate:
@@ -127,17 +155,18 @@ def _add_set_metric(result: Aggregate, metric: SetMetric, row: Row, videos: list
         result.notes.append(f"{title} leaves out {short} of {len(videos)} videos, which are shorter than its clips")
 
 
-def describe_protocol(evaluator: Evaluator) -> dict[str, Any]:
+def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str, Any]:
     """All that a reader has to know to get the same numbers."""
     settings, detector = evaluator.settings, evaluator.detector
     metrics = (*evaluator.built.video, *evaluator.built.sets)
-    source = Path(detector.source) if detector else Path()
-    network = describe(source) if source.is_file() else {"file": source.name}
+    known = {"test_set": provenance.test_set, "restored": provenance.restored}
     return {
         "svfr": __version__,
+        "packages": versions(*PACKAGES),
         "name": settings.name,
+        **{key: value for key, value in known.items() if value},
         "metrics": [{"columns": [column.name for column in m.columns], **m.protocol} for m in metrics],
-        "face_detector": detector and {"name": detector.name, **network},
+        "face_detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "means": "of frames within a video, then of videos; set metrics as they say",
         "frames": "decoded to uint8 RGB, compared one by one, nothing cut or resized but smaller degraded inputs",
         "baselines": {
@@ -145,7 +174,7 @@ def describe_protocol(evaluator: Evaluator) -> dict[str, Any]:
             "degraded": "the degraded input, enlarged by bicubic interpolation where it is smaller",
             "bicubic": f"the ground truth, bicubic down- and upsampled by {settings.bicubic_factor}",
         },
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key not in NOT_MEASURING},
     }
 
 

@@ -8,11 +8,13 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
 from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
+from svfr.networks import PACKS
 from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
 TASK_SEPARATORS = re.compile(r"[+,&]")
+DETECTORS = ("auto", "insightface", *PACKS, "yunet")
 
 
 @dataclass
@@ -34,8 +36,8 @@ class TestsetConfig:
     ffhq_frames (one a frame, as DicFace's set is meant)."""
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces for the alignment."""
+    detector: str = "auto"
+    """Finds the faces for the alignment: one of `DETECTORS`, see `svfr.data.detectors.load_detector`."""
     landmarks: str | None = None
     """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
@@ -46,6 +48,8 @@ class TestsetConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ConfigError(f"preset={self.preset}: choose from {', '.join(PRESETS)}")
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"testset.detector={self.detector}: choose from {', '.join(DETECTORS)}")
         check_at_least("seed", self.seed, 0)
         for key in ("size", "num_videos", "max_frames"):
             check_at_least(key, getattr(self, key), 1)
@@ -73,14 +77,18 @@ class EvalConfig:
     """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces of the ground truth, which align both videos."""
+    detector: str = "auto"
+    """Finds the faces of the ground truth, which align both videos: one of `DETECTORS`."""
     recognizer: str = "auto"
-    """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
+    """Face recognition network of IDS and VIDD: auto | insightface | insightface/PACK | edgeface | an ONNX file."""
     landmarker: str = "auto"
     """Network of the landmark error: auto | face_alignment | onnx."""
     download: bool = True
-    """Download missing networks of metrics; else they are reported as not computed."""
+    """Download missing networks of metrics."""
+    missing: Literal["note", "fail"] = "note"
+    """What of a metric whose network is not to be had: note (its columns are "not computed") | fail (stop at once)."""
+    workers: int = 1
+    """Processes that measure, of each that a launcher started; no number depends on it."""
     chunk_size: int = 4
     """Frames that are held at once; results do not depend on it."""
     device: str = "auto"
@@ -101,6 +109,8 @@ class EvalConfig:
     """How `--run` restores it."""
 
     def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"detector={self.detector}: choose from {', '.join(DETECTORS)}")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
@@ -118,5 +128,6 @@ class EvalConfig:
             check_at_least(key, getattr(self, key), least)
         if not 0 <= self.slice_column <= 1:
             raise ConfigError(f"slice_column={self.slice_column}: it has to be in 0..1")
-        check_at_least("strip_frames", self.strip_frames, 1)
+        for key in ("strip_frames", "workers"):
+            check_at_least(key, getattr(self, key), 1)
         check_at_least("picture_size", self.picture_size, 16)

@@ -32,11 +32,12 @@ def show_cell(aggregate: Aggregate | None, column: str, missing: bool, own: floa
     return show_number(column, value)
 
 
-def title(column: str) -> str:
-    """A column's head: its name, an arrow to the better side, its unit."""
+def title(column: str, results: Results | None = None) -> str:
+    """A column's head: its name, its network where there is a choice, its unit, an arrow to the better side."""
     about = COLUMNS[column]
     unit = f" [{about.unit}]" if about.unit else ""
-    return f"{about.title}{unit} {ARROWS[about.better]}".strip()
+    network = f", {results.networks[column]}" if results and column in results.networks else ""
+    return f"{about.title}{network}{unit} {ARROWS[about.better]}".strip()
 
 
 def task_title(task: str) -> str:
@@ -118,6 +119,7 @@ def table_markdown(results: Results) -> str:
     heads = " / ".join(task_title(task) for task in tasks_of(results))
     parts = [f"# {results.protocol['name'] or 'Evaluation'}"]
     parts += [f"## In the columns of the paper: {heads}", paper_table(results)]
+    parts += cost_table(results)
     if notes := notes_of(results):
         parts.append(_bullets(notes))
     if results.missing:
@@ -140,7 +142,7 @@ def paper_table(results: Results) -> str:
     tasks = tasks_of(results)
     by_place = {(aggregate.method, aggregate.task): aggregate for aggregate in results.aggregates}
     columns = main_columns(results)
-    rows = [["Methods", *(title(column) for column in columns), "videos"]]
+    rows = [["Methods", *(title(column, results) for column in columns), "videos"]]
     for method in methods_of(results):
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
@@ -153,6 +155,22 @@ def paper_table(results: Results) -> str:
     return markdown_table(rows)
 
 
+def cost_rows(results: Results) -> list[list[str]]:
+    """What restoring took, where it is known: the heads, and a row for each method and task."""
+    rows = [["Methods", "task", "UNet runs / frame", "s / frame", "peak memory [GiB]", "device"]]
+    for aggregate in results.aggregates:
+        if cost := aggregate.cost:
+            figures = f"{cost['unet_runs']:.2f}", f"{cost['seconds']:.3g}", f"{cost['peak_gib']:.2f} {cost['memory']}"
+            rows.append([name_of(aggregate.method), task_title(aggregate.task), *figures, cost["device"]])
+    return rows
+
+
+def cost_table(results: Results) -> list[str]:
+    """`cost_rows` as Markdown; nothing if nothing is known."""
+    rows = cost_rows(results)
+    return [markdown_table(rows)] if len(rows) > 1 else []
+
+
 def _all_columns(results: Results, task: str) -> str:
     """A row a column, a column a method, for all that have a figure."""
     aggregates = [aggregate for aggregate in results.aggregates if aggregate.task == task]
@@ -160,7 +178,8 @@ def _all_columns(results: Results, task: str) -> str:
     for column in ordered_columns(results):
         if any(aggregate.metrics.get(column) is not None for aggregate in aggregates):
             own = truth_value(results, task, column)
-            rows.append([title(column), *(show_cell(aggregate, column, False, own) for aggregate in aggregates)])
+            cells = (show_cell(aggregate, column, False, own) for aggregate in aggregates)
+            rows.append([title(column, results), *cells])
     return markdown_table([*rows, ["videos", *(count_of(a, len(results.names)) for a in aggregates)]])
 
 

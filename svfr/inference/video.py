@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,7 @@ from svfr.data.faces import crop, feather, fit, region
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.tracks import FaceTrack, track_largest_face
 from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.inference.cost import measuring_cost
 from svfr.inference.keep import KeepRules
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
@@ -38,6 +39,7 @@ class VideoReport:
     height: int
     fps: float
     seconds: float
+    cost: dict[str, Any]  # of `measuring_cost`
     detector: str | None
     notes: list[str] = field(default_factory=list)
 
@@ -104,7 +106,8 @@ def restore_file(
 
     pairs = _with_masks(source, mask, info)
     position = restored_frames = 0
-    with VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
+    measured = measuring_cost(components.model.unet, components.device)
+    with measured as cost, VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
         if writer.path.resolve() == source.resolve():
             raise VideoError(f"{source}: the result would replace it; choose another output")
         for segment in (*segments, _Segment(TO_THE_END, TO_THE_END, ())):
@@ -135,6 +138,7 @@ def restore_file(
         height=info.height,
         fps=float(info.fps),
         seconds=time.perf_counter() - started,
+        cost=cost,
         detector=detector.name if detector else None,
         notes=notes,
     )

@@ -30,7 +30,7 @@ def made(figures: dict[str, dict[str, list[float | None]]], task: str = "bfr") -
         means = {column: sum(values) / len(values) if values else None for column, values in known.items()}
         aggregates.append(Aggregate(method, task, count, 0, metrics=means))
     names = sorted({row.name for row in rows})
-    return Results({"name": "", "settings": asdict(EvalConfig())}, names, rows, aggregates, [], {})
+    return Results({"name": "", "settings": asdict(EvalConfig())}, names, rows, aggregates, [], {}, {})
 
 
 FIGURES: dict[str, dict[str, list[float | None]]] = {

@@ -46,7 +46,7 @@ class Batch:
             raise self.faults[item.source.name]
         target = self.output / item.target
         target.write_bytes(item.source.read_bytes())
-        return VideoReport(target, 1, 0, 0, 8, 8, 25.0, 0.1, None, ["no face found"])
+        return VideoReport(target, 1, 0, 0, 8, 8, 25.0, 0.1, {}, None, ["no face found"])
 
     def run(self) -> dict[str, Any]:
         self.restored.clear()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -43,7 +44,8 @@ def invert(
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
     own = ("networks", "detector", "tasks", "mask", "on_progress")
     settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
-    networks: Any = None  # `invert` stands for them
+    # `invert` stands for them
+    networks: Any = SimpleNamespace(model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"))
     references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
         return restore_file(

@@ -137,7 +137,7 @@ def test_numbers_rows_and_files(evaluate: Eval, tmp_path: Path) -> None:
         )
         expected = np.mean(10 * np.log10(255**2 / ((truth - restored) ** 2).mean((1, 2, 3))))
         assert row["metrics"]["psnr"] == pytest.approx(expected, abs=1e-9)
-        assert (row["num_frames"], row["width"], row["height"], row["fps"]) == (FRAMES, 64, 64, 25.0)
+        assert (row["num_frames"], row["width"], row["height"], row["fps"]) == (FRAMES, 64, 64, None)
     means = {method: evaluate.aggregate(method)["metrics"]["psnr"] for method in ("restored", "degraded", "bicubic")}
     assert means["restored"] == pytest.approx(np.mean([r["metrics"]["psnr"] for r in evaluate.rows().values()]))
     assert means["restored"] > means["degraded"] + 5
@@ -312,30 +312,13 @@ def numbers(results: dict[str, Any]) -> list[float | None]:
     return [value for row in rows for _, value in sorted(row["metrics"].items())]
 
 
-class Split:
-    """One process of several."""
-
-    device = "cpu"
-
-    def __init__(self, process_index: int, num_processes: int) -> None:
-        self.process_index, self.num_processes = process_index, num_processes
-        self.is_main_process = process_index == 0
-
-    def wait_for_everyone(self) -> None: ...
-
-
-def test_numbers_do_not_depend_on_chunks_processes_or_containers(evaluate: Eval, tmp_path: Path) -> None:
+def test_numbers_do_not_depend_on_chunks(evaluate: Eval, tmp_path: Path) -> None:
     evaluate("--restored", str(tmp_path / "r"))
     first = numbers(evaluate.results)
     for chunk_size in (1, 3):
         evaluate.output = tmp_path / f"chunk{chunk_size}"
         evaluate("--restored", str(tmp_path / "r"), f"chunk_size={chunk_size}")
         assert numbers(evaluate.results) == pytest.approx(first, abs=1e-6)
-    evaluate.output = tmp_path / "split"
-    for process in (2, 1, 0):
-        evaluate.script.PartialState = lambda process=process, **_: Split(process, 3)  # type: ignore[attr-defined]
-        evaluate("--restored", str(tmp_path / "r"))
-    assert numbers(evaluate.results) == pytest.approx(first, abs=1e-6)
 
 
 def test_numbers_do_not_depend_on_names_or_the_order_of_files(
@@ -649,6 +632,8 @@ def test_footage_without_ground_truth(evaluate: Eval, tmp_path: Path) -> None:
         (["--restored", "{r}", "metrics=[]"], "metrics: name at least one of psnr"),
         (["--restored", "{r}", "task=foo"], "task=foo: unknown task 'foo'"),
         (["--restored", "{r}", "task=bfr+foo"], "task=bfr+foo: unknown task 'foo'"),
+        (["--restored", "{r}", "workers=0"], "workers=0"),
+        (["--restored", "{r}", "detector=insightface/buffalo"], "choose from auto, insightface, insightface/buffalo_l"),
         (["--restored", "{r}", "num_videos=50"], "3 videos, the protocol has 50"),
         (["--restored", "{r}", "--weights", "demo"], "--weights is for --run"),
         (["--run"], "give --degraded"),
@@ -664,7 +649,7 @@ def test_wrong_calls_are_one_line(evaluate: Eval, tmp_path: Path, words: list[st
 def test_a_report_that_cannot_be_written_is_one_line(evaluate: Eval, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     evaluate("--restored", str(tmp_path / "r"), output=tmp_path / "file", code=2)
-    assert evaluate.err == f"eval.py: {tmp_path / 'file'}: no folder for the report can be made here (File exists)\n"
+    assert evaluate.err == f"eval.py: {tmp_path / 'file'}: no folder for the results can be made here (File exists)\n"
 
 
 def test_no_ground_truth_is_one_line(evaluate: Eval, tmp_path: Path) -> None:
