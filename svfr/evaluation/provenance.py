@@ -24,11 +24,11 @@ class Provenance(NamedTuple):
     facts: dict[Path, dict[str, Any]]  # `VideoReport`, by the path of a result
 
 
-def find_provenance(truth: Path, methods: Mapping[str, Path], task: str) -> Provenance:
+def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) -> Provenance:
     """Look beside the ground truth, a folder or one of its videos, and the results.
 
     Args:
-        truth: as `match` takes it.
+        truth: as `match` takes it; None where there is none.
         methods: folder of results by name of method.
         task: of folders without task subfolders.
 
@@ -36,9 +36,9 @@ def find_provenance(truth: Path, methods: Mapping[str, Path], task: str) -> Prov
         ValueError: a manifest that is none.
     """
     found = Provenance({}, {}, {}, {})
-    path = truth.resolve()
-    folder = next((each for each in (path, *path.parents) if each.name == GROUND_TRUTH), path)
-    if folder.name == GROUND_TRUTH and (manifest := folder.parent / MANIFEST).is_file():
+    places = [truth.resolve(), *truth.resolve().parents] if truth else []
+    folder = next((place for place in places if place.name == GROUND_TRUTH), None)
+    if folder is not None and (manifest := folder.parent / MANIFEST).is_file():
         found.test_set.update(_read(folder.parent / SETTINGS), manifest_sha256=sha256_of(manifest))
         rates = {folder / name: entry.get("fps") for name, entry in read_manifest(manifest).items()}
         found.rates.update({path: rate for path, rate in rates.items() if rate is not None})

@@ -66,6 +66,7 @@ def test_two_ranks_and_two_workers_give_the_results_of_one(evaluate: Eval, tmp_p
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.stdout.count("8 rows, 1 problem: ") == 1, done.stderr  # the main process alone speaks
+    assert "another call" not in done.stderr  # as if each took itself for the only one
     assert done.stderr.count("restored/bfr/b: ") == 1
     one, workers, ranks = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "workers", "ranks")

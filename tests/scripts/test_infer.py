@@ -615,6 +615,7 @@ def test_processes_share_the_work(infer: Infer, wrapper: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * START_LIMIT)
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("4 done, 1 failed") == 1, done.stderr  # the main process alone speaks
+    assert "another call" not in done.stderr  # as if each took itself for the only one
     assert infer.files() == alone
     assert infer.reasons == about
 
