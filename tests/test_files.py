@@ -1,8 +1,9 @@
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from svfr.files import replace, replacing
+from svfr.files import partial_path, replace, replacing, sweep
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -34,3 +35,43 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace(tmp_path / "old", tmp_path / "nowhere")
     assert contents(tmp_path) == {"old/a.txt": "one"}
+
+
+def test_at_no_moment_of_replacing_a_folder_nothing_is_there(tmp_path: Path) -> None:
+    place, seen, stop = tmp_path / "folder", set[str](), list[bool]()
+    (place).mkdir()
+    (place / "0").touch()
+
+    def look() -> None:
+        while not stop:
+            seen.add("there" if place.is_dir() else "gone")
+
+    watcher = Thread(target=look)
+    watcher.start()
+    for number in range(1, 300):
+        new = partial_path(place)
+        new.mkdir()
+        (new / str(number)).touch()
+        replace(place, new)
+        assert [file.name for file in place.iterdir()] == [str(number)]
+    stop.append(True)
+    watcher.join()
+    assert seen == {"there"}
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "whole.mp4").touch()
+    partial_path(tmp_path / "sub" / "whole.mp4").touch()
+    partial_path(tmp_path / "folder").mkdir()
+    sweep(tmp_path)
+    assert [file.name for file in tmp_path.rglob("*")] == ["sub", "whole.mp4"]
+
+
+def test_two_partial_paths_of_one_name_differ_and_fit(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".mp4")
+    one, other = partial_path(path), partial_path(path)
+    assert one != other
+    assert one.suffix == ".mp4"
+    one.touch()

@@ -2,15 +2,17 @@
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.files import write_json
+from svfr.files import is_machine_error, short_name, write_json
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -96,12 +98,12 @@ def run_items(
     for item in items:
         key = _key_of(item, cache_key)
         if _is_done(output, item, key):
-            show(f"{item.source}: done before, skipped")
+            show(printable(f"{item.source}: done before, skipped"))
         else:
             record = _process_one(item, output, key, process)
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
-                show(f"{item.source}: {line}")
+                show(printable(f"{item.source}: {line}"))
         on_done(item)
 
 
@@ -110,6 +112,10 @@ def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], R
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         report = process(item)
     except Exception as error:  # a fault of ours must not stop the batch either
+        if is_machine_error(error):
+            raise OSError(
+                f"{output}: {' '.join(str(error).split())}; make room, and run the same command again"
+            ) from error
         cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
         reason, trace = describe_failure(error, cure)
         # The file's name once: the caller puts it in front.
@@ -142,6 +148,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or cannot show, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[str, Any]:
     """Put the records of all inputs together, whichever process made them.
 
@@ -165,7 +176,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
 
 def record_path(output: Path, item: Item) -> Path:
     """Where the record of an input lies."""
-    return output / RECORDS / item.target.with_name(item.target.name + ".json")
+    return output / RECORDS / item.target.with_name(short_name(item.target.name) + ".json")
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
@@ -251,13 +262,16 @@ def _target_name(path: Path, format: str) -> str:
 
 
 def _without_collisions(items: list[Item]) -> list[Item]:
-    """Inputs that differ in their suffix alone keep it in the name of their result."""
-    taken: dict[Path, int] = {}
+    """Inputs whose results would have one name get a longer one: with their suffix, or else a number."""
+    wanted = Counter(item.target for item in items)
+    taken = {Path(REPORT), *(target for target, count in wanted.items() if count == 1)}
+    unique = []
     for item in items:
-        taken[item.target] = taken.get(item.target, 0) + 1
-    return [
-        item
-        if taken[item.target] == 1
-        else Item(item.source, item.target.with_name(f"{item.source.name}{item.target.suffix}"))
-        for item in items
-    ]
+        source, target = item
+        if wanted[target] > 1 or target == Path(REPORT):
+            names = chain([source.name], (f"{source.name}-{number}" for number in count(2)))
+            candidates = (target.with_name(name + target.suffix) for name in names)
+            target = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(target)
+        unique.append(Item(source, target))
+    return unique
