@@ -2,7 +2,17 @@
 
 from svfr.data.errors import VideoError
 from svfr.data.images import IMAGE_SUFFIXES
-from svfr.data.video_reader import DEEP, VIDEO_SUFFIXES, Frame, ReadOptions, VideoInfo, kind_of, probe, read_frames
+from svfr.data.video_reader import (
+    DEEP,
+    VIDEO_SUFFIXES,
+    Frame,
+    ReadOptions,
+    VideoInfo,
+    image_files,
+    kind_of,
+    probe,
+    read_frames,
+)
 from svfr.data.video_writer import VideoWriter
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "VideoError",
     "VideoInfo",
     "VideoWriter",
+    "image_files",
     "kind_of",
     "probe",
     "read_frames",

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
-from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
+from svfr.data.images import are_frames
+from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, kind_of
 from svfr.files import is_machine_error, short_name, write_json
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
@@ -221,7 +222,7 @@ def _is_done(output: Path, item: Item, key: str) -> bool:
 
 
 def _is_frame_folder(path: Path) -> bool:
-    """Whether a folder is one video: images alone, or more of them than folders that hold clips.
+    """Whether a folder is one video: images alone, or more of them than folders that hold clips, that look like frames.
 
     One or two images beside many clips are a thumbnail or a contact sheet.
     """
@@ -232,7 +233,8 @@ def _is_frame_folder(path: Path) -> bool:
     images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if not images or not VIDEO_SUFFIXES.isdisjoint(suffixes):
         return False
-    return images > sum(_holds_media(child) for child in children if child.is_dir())
+    folders_with_clips = sum(_holds_media(child) for child in children if child.is_dir())
+    return images > folders_with_clips and are_frames(image_files(path))
 
 
 def _holds_media(folder: Path) -> bool:
@@ -255,10 +257,17 @@ def _search(folder: Path, output: Path) -> list[Path]:
 
 
 def _target_name(path: Path, format: str) -> str:
-    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+    if not path.is_dir() and _is_still(path):
         return f"{path.stem}.png"
     name = path.name if path.is_dir() else path.stem
     return name if format == "png" else f"{name}.mp4"
+
+
+def _is_still(path: Path) -> bool:
+    try:
+        return kind_of(path) == "image"
+    except (VideoError, OSError):  # of a broken file: by its name
+        return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _without_collisions(items: list[Item]) -> list[Item]:
