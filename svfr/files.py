@@ -1,8 +1,11 @@
 """Files written completely or not at all, and digests that show whether something has changed."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20  # [bytes] that are read at once
+PARTIAL = ".partial-"  # in the names of what is still being written
+LONGEST_NAME, ROOM = 255, 40  # [bytes] of a file's name on Linux; of these, for what is added to it
+AT_FDCWD, EXCHANGE = -100, 2  # of Linux's renameat2: paths as the process sees them; RENAME_EXCHANGE
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk is full, the quota used up, mounted for reading
 
 
 @contextmanager
@@ -43,27 +50,58 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """A hidden path beside `path`, of the same suffix, for what is still being written."""
-    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    """A hidden path beside `path`, of the same suffix, for what is still being written; another one at each call."""
+    return path.with_name(f".{short_name(path.stem)}{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+
+
+def short_name(name: str) -> str:
+    """A name that leaves room for what is added to it: a long one is cut, with a digest of the whole at its end."""
+    room = LONGEST_NAME - ROOM
+    if len(os.fsencode(name)) <= room:
+        return name
+    return f"{os.fsencode(name)[: room - 17].decode(errors='ignore')}-{digest(name)[:16]}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written below a folder in which nobody else writes."""
+    for rest in [*folder.rglob(f".*{PARTIAL}*")]:
+        remove(rest)
 
 
 def replace(path: Path, new: Path) -> None:
-    """Move a file or a folder to `path`, in the place of what is there.
+    """Move a file or a folder to `path`, in the place of what is there: at no moment nothing stands there.
 
     Raises:
         OSError: the system does not allow it.
     """
     if not path.is_dir():
         os.replace(new, path)
-        return
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")  # os.replace takes the place of an empty folder only
-    os.replace(path, old)
-    try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    remove(old)
+    elif _exchange(path, new):
+        remove(new)
+    else:
+        old = partial_path(path)  # os.replace takes the place of an empty folder only
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths at once, where the system can (Linux's renameat2)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), EXCHANGE) == 0
+
+
+def is_machine_error(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that nothing can be written, which no other input can mend."""
+    while error is not None:
+        if getattr(error, "errno", None) in NOT_WRITABLE:  # FFmpeg's errors have one, too
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def remove(path: Path) -> None:

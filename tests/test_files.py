@@ -1,9 +1,10 @@
 import subprocess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from svfr.files import replace, replacing, sha256_of_all, walk
+from svfr.files import partial_path, replace, replacing, sha256_of_all, sweep, walk
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -55,3 +56,43 @@ def test_the_sha256_of_a_folder_is_that_of_the_lines_of_sha256sum(tmp_path: Path
     script = "sha256sum a.txt b.txt b/a.txt | sha256sum"
     printed = subprocess.run(script, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert sha256_of_all(files) == printed.split()[0]
+
+
+def test_at_no_moment_of_replacing_a_folder_nothing_is_there(tmp_path: Path) -> None:
+    place, seen, stop = tmp_path / "folder", set[str](), list[bool]()
+    (place).mkdir()
+    (place / "0").touch()
+
+    def look() -> None:
+        while not stop:
+            seen.add("there" if place.is_dir() else "gone")
+
+    watcher = Thread(target=look)
+    watcher.start()
+    for number in range(1, 300):
+        new = partial_path(place)
+        new.mkdir()
+        (new / str(number)).touch()
+        replace(place, new)
+        assert [file.name for file in place.iterdir()] == [str(number)]
+    stop.append(True)
+    watcher.join()
+    assert seen == {"there"}
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "whole.mp4").touch()
+    partial_path(tmp_path / "sub" / "whole.mp4").touch()
+    partial_path(tmp_path / "folder").mkdir()
+    sweep(tmp_path)
+    assert [file.name for file in tmp_path.rglob("*")] == ["sub", "whole.mp4"]
+
+
+def test_two_partial_paths_of_one_name_differ_and_fit(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".mp4")
+    one, other = partial_path(path), partial_path(path)
+    assert one != other
+    assert one.suffix == ".mp4"
+    one.touch()

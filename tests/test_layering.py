@@ -42,7 +42,16 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
 NARROWER = {"training/losses.py": (set[str](), PURE)}
 ONLY_IN = {
     "accelerate": {"inference/processes.py", "training/loop.py", "training/processes.py"},
-    "av": {"data/compression.py", "data/h264.py", "data/video_reader.py", "data/video_writer.py"},
+    "av": {
+        "data/compression.py",
+        "data/deinterlacing.py",
+        "data/demuxing.py",
+        "data/errors.py",
+        "data/h264.py",
+        "data/other_streams.py",
+        "data/video_reader.py",
+        "data/video_writer.py",
+    },
     "omegaconf": {"config.py"},
     "argparse": set[str](),
 }

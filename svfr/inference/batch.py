@@ -2,16 +2,19 @@
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
-from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.files import walk, write_json
+from svfr.data.images import are_frames
+from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
+from svfr.files import is_machine_error, short_name, walk, write_json
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -69,11 +72,17 @@ def find_items(source: Path, output: Path, format: str) -> list[Item]:
     if not source.is_dir() or _is_frame_folder(source):
         items = [Item(source, Path(_target_name(source, format)))]
     else:
-        found = _search(source, output.resolve())
+        found, _ = _search(source, output.resolve())
         if not found:
             raise VideoError(f"{source}: no videos, images or frame folders in it")
         items = [Item(path, path.relative_to(source).with_name(_target_name(path, format))) for path in found]
     return _without_collisions(items)
+
+
+def find_skipped(source: Path, output: Path) -> list[Path]:
+    """The files of a folder that are no inputs, by name and by content; arguments as `find_items`."""
+    is_one = not source.is_dir() or _is_frame_folder(source)
+    return [] if is_one else _search(source, output.resolve())[1]
 
 
 def run_items(
@@ -97,12 +106,12 @@ def run_items(
     for item in items:
         key = _key_of(item, cache_key)
         if _is_done(output, item, key):
-            show(f"{item.source}: done before, skipped")
+            show(printable(f"{item.source}: done before, skipped"))
         else:
             record = _process_one(item, output, key, process)
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
-                show(f"{item.source}: {line}")
+                show(printable(f"{item.source}: {line}"))
         on_done(item)
 
 
@@ -111,6 +120,10 @@ def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], R
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         report = process(item)
     except Exception as error:  # a fault of ours must not stop the batch either
+        if is_machine_error(error):
+            raise OSError(
+                f"{output}: {' '.join(str(error).split())}; make room, and run the same command again"
+            ) from error
         cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
         reason, trace = describe_failure(error, cure)
         # The file's name once: the caller puts it in front.
@@ -143,6 +156,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or cannot show, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[str, Any]:
     """Put the records of all inputs together, whichever process made them.
 
@@ -166,7 +184,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
 
 def record_path(output: Path, item: Item) -> Path:
     """Where the record of an input lies."""
-    return output / RECORDS / item.target.with_name(item.target.name + ".json")
+    return output / RECORDS / item.target.with_name(short_name(item.target.name) + ".json")
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
@@ -211,7 +229,7 @@ def _is_done(output: Path, item: Item, key: str) -> bool:
 
 
 def _is_frame_folder(path: Path) -> bool:
-    """Whether a folder is one video: images alone, or more of them than folders that hold clips.
+    """Whether a folder is one video: images alone, or more of them than folders that hold clips, that look like frames.
 
     One or two images beside many clips are a thumbnail or a contact sheet.
     """
@@ -222,18 +240,16 @@ def _is_frame_folder(path: Path) -> bool:
     images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if not images or not VIDEO_SUFFIXES.isdisjoint(suffixes):
         return False
-    return images > sum(_holds_media(child) for child in children if child.is_dir())
+    folders_with_clips = sum(_holds_media(child) for child in children if child.is_dir())
+    return images > folders_with_clips and are_frames(image_files(path))
 
 
 def _holds_media(folder: Path) -> bool:
-    return any(_is_media(child) for _, children in walk(folder) for child in children)
+    return any(is_media(child) for _, children in walk(folder) for child in children)
 
 
-def _is_media(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-
-
-def _search(folder: Path, output: Path) -> list[Path]:
+def _search(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
+    """The inputs below a folder, and the files that are none."""
     found, there = list[Path](), output.exists()
 
     def enter(child: Path) -> bool:
@@ -245,25 +261,36 @@ def _search(folder: Path, output: Path) -> list[Path]:
         found.append(child)
         return False
 
-    files = [c for _, children in walk(folder, enter) for c in children if _is_media(c) and not c.is_dir()]
-    return sorted(found + files)
+    files = [child for _, children in walk(folder, enter) for child in children if not child.is_dir()]
+    media = [file for file in files if is_media(file)]
+    return sorted(found + media), sorted(set(files) - set(media))
 
 
 def _target_name(path: Path, format: str) -> str:
-    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+    if not path.is_dir() and _is_still(path):
         return f"{path.stem}.png"
     name = path.name if path.is_dir() else path.stem
     return name if format == "png" else f"{name}.mp4"
 
 
+def _is_still(path: Path) -> bool:
+    try:
+        return kind_of(path) == "image"
+    except (VideoError, OSError):  # of a broken file: by its name
+        return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _without_collisions(items: list[Item]) -> list[Item]:
-    """Inputs that differ in their suffix alone keep it in the name of their result."""
-    taken: dict[Path, int] = {}
+    """Inputs whose results would have one name get a longer one: with their suffix, or else a number."""
+    wanted = Counter(item.target for item in items)
+    taken = {Path(REPORT), *(target for target, count in wanted.items() if count == 1)}
+    unique = []
     for item in items:
-        taken[item.target] = taken.get(item.target, 0) + 1
-    return [
-        item
-        if taken[item.target] == 1
-        else Item(item.source, item.target.with_name(f"{item.source.name}{item.target.suffix}"))
-        for item in items
-    ]
+        source, target = item
+        if wanted[target] > 1 or target == Path(REPORT):
+            names = chain([source.name], (f"{source.name}-{number}" for number in count(2)))
+            candidates = (target.with_name(name + target.suffix) for name in names)
+            target = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(target)
+        unique.append(Item(source, target))
+    return unique

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from svfr import __version__
 from svfr.data.detectors import load_detector
 from svfr.data.video import probe, read_frames
-from svfr.files import digest, fingerprint, sha256_of_all, versions, write_json
-from svfr.inference.batch import REPORT, Item, collect, find_items, mask_of, run_items
+from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
+from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
@@ -22,6 +22,7 @@ from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
 
 PACKAGES = ("torch", "diffusers", "numpy", "opencv-python", "av", "onnxruntime", "insightface")  # that pixels depend on
+SHOWN = 5  # names in one line
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
@@ -108,7 +109,7 @@ def restore_folder(
 
     Returns:
         What `report.json` says (on the main process it is written, too): `done`, `failed`, the resolved `settings`,
-        `weights_sha256` (see `sha256_of_all`), `packages`, `videos`, a record of each input.
+        `weights_sha256` (see `sha256_of_all`), `packages`, `skipped` files, `videos`, a record of each input.
 
     Raises:
         ValueError: a call that cannot be; nothing was restored.
@@ -131,10 +132,16 @@ def restore_folder(
     }
     depends_on = digest({**about, "weights_files": files})
     if share.is_main_process:
+        sweep(output)  # nobody else writes here
+        about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
     if about["untrained"] and share.is_main_process:
         bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
+    if skipped := about.get("skipped"):
+        shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
+        bar.write(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"), sys.stderr)
+    share.wait_for_everyone()
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:

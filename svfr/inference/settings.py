@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from svfr.config import ConfigError, check_at_least, check_choices
+from svfr.data.errors import MAX_PIXELS
 from svfr.diffusion import SAMPLERS
 from svfr.models.components import Components
 
@@ -110,9 +111,19 @@ class VideoSettings(Sampling):
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
+    fps: float | None = None
+    """Frames a second of folders of images; 25 if None."""
+    deinterlace: Literal["auto", "yes", "no"] = "auto"
+    """Make whole pictures of the fields of interlaced video, at its rate: auto (where it is flagged so or looks so)."""
+    salvage: bool = False
+    """Restore the readable part of a truncated file, with a note, instead of refusing it."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture or a frame; larger ones are refused before they fill the memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least("max_pixels", self.max_pixels, 1)
+        check_at_least("fps", self.fps, 0.001)
         check_at_least("crf", self.crf, 0)
         if self.crf > 51:
             raise ConfigError(f"crf={self.crf}: has to be at most 51")

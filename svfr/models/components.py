@@ -28,6 +28,7 @@ from svfr.models.weights import (
     load_id_projector,
     load_iresnet,
     load_part,
+    one_line_errors,
     read_config,
     read_json,
 )
@@ -59,6 +60,11 @@ class ModelSettings:
     """Random weights: results are noise and have to be labelled so."""
 
     def __post_init__(self) -> None:
+        for name in ("size", "clip_length", "num_inference_steps"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name} {value!r}: has to be a whole number of at least 1")
+        if type(self.guidance_scale) not in (int, float) or not 0 <= self.guidance_scale < float("inf"):
+            raise ValueError(f"guidance_scale {self.guidance_scale!r}: has to be a number of at least 0")
         if self.id_crop not in ID_CROP_STYLES:
             raise ValueError(f"id_crop '{self.id_crop}': choose from {', '.join(ID_CROP_STYLES)}")
         if self.sampler not in SAMPLERS:
@@ -273,18 +279,18 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
         WeightsError: a part is missing, unreadable or of another architecture.
     """
     hint = "weights are a folder that save_pretrained or convert_released.py wrote"
-    index = read_json(folder / INDEX_NAME, hint)
-    settings = _read_settings(index, folder)
-    if settings.untrained and seed is None:
-        seed = 0
-
-    def load(part_class: type[Any], name: str) -> Any:
-        if seed is not None and not has_weights(folder / name):
-            return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
-        return load_part(part_class, folder / name, dtype)
-
-    with torch.random.fork_rng(devices=[]):
+    with one_line_errors(folder), torch.random.fork_rng(devices=[]):
+        index = read_json(folder / INDEX_NAME, hint)
+        settings = _read_settings(index, folder)
+        if settings.untrained and seed is None:
+            seed = 0
         torch.manual_seed(seed or 0)
+
+        def load(part_class: type[Any], name: str) -> Any:
+            if seed is not None and not has_weights(folder / name):
+                return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
+            return load_part(part_class, folder / name, dtype)
+
         return assemble(
             folder,
             settings,
@@ -305,7 +311,7 @@ def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
     """
     entry = index.get("vae", ["diffusers", AutoencoderKLTemporalDecoder.__name__])
     name = entry[-1] if isinstance(entry, list) and entry else entry
-    if name not in VAE_CLASSES:
+    if not isinstance(name, str) or name not in VAE_CLASSES:
         raise WeightsError(f"{folder / INDEX_NAME}: vae '{name}': choose from {', '.join(VAE_CLASSES)}")
     return VAE_CLASSES[name]
 
@@ -316,16 +322,17 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
     Raises:
         WeightsError: a file is missing, unreadable or of another architecture.
     """
-    config = read_config(svd / "unet")
-    config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
-    return assemble(
-        svd,
-        ModelSettings(),
-        unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
-        vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
-        id_projector=load_id_projector(id_linear, dtype),
-        id_encoder=load_iresnet(arcface, dtype),
-    )
+    with one_line_errors(svd):
+        config = read_config(svd / "unet")
+        config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
+        return assemble(
+            svd,
+            ModelSettings(),
+            unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
+            vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
+            id_projector=load_id_projector(id_linear, dtype),
+            id_encoder=load_iresnet(arcface, dtype),
+        )
 
 
 def assemble(

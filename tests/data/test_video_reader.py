@@ -32,7 +32,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         "missing.mp4": "No such file",
         "empty.mp4": "empty",
         "text.mp4": "no video at all",
-        "text.txt": "no video stream",
+        "text.txt": "not a video of a format that is read",
         "bad.png": "not a readable image",
         "cut.jpg": "not a readable image",
         "nothing": "without images",
