@@ -76,7 +76,10 @@ def is_animation(file: Path, max_pixels: int) -> bool:
 def image_size(file: Path, max_pixels: int) -> tuple[int, int]:
     """(width, height) [px] from the header, upright."""
     with open_image(file, max_pixels) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5-8 swap the sides
+        # PNG's own `getexif` decodes the pixels, to see what may come after them.
+        is_plain = image.format == "PNG" and b"eXIf" not in file.read_bytes()
+        exif = Image.Image.getexif(image) if is_plain else image.getexif()
+        turned = exif.get(0x0112, 1) >= 5  # EXIF orientations 5-8 swap the sides
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
