@@ -8,6 +8,13 @@ from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
 
+def check_share(name: str, value: float) -> None:
+    """Raises ConfigError unless `value` is between 0 and 1."""
+    check_at_least(name, value, 0)
+    if value > 1:
+        raise ConfigError(f"{name}={value}: has to be at most 1")
+
+
 @dataclass
 class DataConfig(SampleConfig):
     """What training reads. Exactly one of `manifests`, `images` and `rendered_clips` is given."""
@@ -31,9 +38,7 @@ class DataConfig(SampleConfig):
         for name in ("rendered_clips", "num_workers", "val_clips"):
             check_at_least(f"data.{name}", getattr(self, name), 0)
         for name in ("reference_dropout", "max_broken_share"):
-            check_at_least(f"data.{name}", getattr(self, name), 0)
-            if getattr(self, name) > 1:
-                raise ConfigError(f"data.{name}={getattr(self, name)}: has to be at most 1")
+            check_share(f"data.{name}", getattr(self, name))
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
         if self.images is not None and self.num_frames != 1:
@@ -77,7 +82,7 @@ class TrainConfig:
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: Weighting = "edm"
-    """Weighting of the denoising loss: edm (v-prediction), or epsilon (Eq. 1 as printed)."""
+    """Weighting of the denoising loss: edm (v-prediction), epsilon (Eq. 1 as printed), or unit."""
     sigma_mean: float = 0.7
     """Mean of ln(sigma). Assumption: common in SVD fine-tuning."""
     sigma_std: float = 1.6
@@ -93,6 +98,20 @@ class TrainConfig:
     ulr_noise: Literal["own", "shared"] = "own"
     """Noise of the videos that Eq. 2 tells apart: own (each its own; those of all processes), or shared (one level and
     one noise for the clips of a process's forward pass, which are compared with each other alone)."""
+    context_frames: int = 0
+    """First frames of a clip that inference takes from the clip before; 0: the released way, without."""
+    context_share: float = 0.3
+    """Share of samples whose first frames are known, if `context_frames` is above 0."""
+    max_context: int = 3
+    """So many are known at most; their number is drawn."""
+    context_degraded: float = 0.3
+    """Share of the known frames that are mildly degraded. Assumption."""
+    context_own: float = 0.3
+    """Share of the known frames that are the model's own one-step result. Assumption."""
+    reference_own: float = 0.0
+    """Share of the references that are the model's own one-step result of the clip's first frame."""
+    one_step_sigma: float = 20.0
+    """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -126,6 +145,15 @@ class TrainConfig:
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
+        check_at_least("one_step_sigma", self.one_step_sigma, 1e-12)
+        for name in ("context_share", "context_degraded", "context_own", "reference_own"):
+            check_share(name, getattr(self, name))
+        if self.context_degraded + self.context_own > 1:
+            raise ConfigError(f"context_own={self.context_own}: has to be at most 1 with context_degraded")
+        check_at_least("context_frames", self.context_frames, 0)
+        check_at_least("max_context", self.max_context, max(1, self.context_frames))
+        if self.context_frames >= self.data.num_frames:
+            raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
         if self.ulr_noise == "shared" and self.batch_size < 2:
