@@ -188,7 +188,8 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     data = config.data
     if data.manifests:
         best = data.best if split == "train" else None
-        return ManifestClips([Path(path) for path in data.manifests], split, best, data.size)
+        paths, other_clip = [Path(path) for path in data.manifests], data.reference_other_clip
+        return ManifestClips(paths, split, best, data.size, other_clip if split == "train" else 0)
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
@@ -208,6 +209,7 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
             num_views=len(weights),
             task_weights=weights,
             reference_dropout=0.0,
+            reference_degraded=0.0,
             flip=False,
             max_broken_share=1.0,
         )
