@@ -49,6 +49,9 @@ def initialize(config: TrainConfig) -> Components:
         )
     size, clip_length = components.check_size(config.data.size), config.data.num_frames
     settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "untrained": False, "one_step_sigma": None}
+    if config.method == "one_step":
+        settings |= {"one_step_sigma": config.one_step_sigma, "num_inference_steps": 1, "guidance_scale": 1.0}
+        settings["sampler"] = ModelSettings.sampler  # none is used
     components.settings = replace(components.settings, **settings, context_frames=config.context_frames)
     return components
 

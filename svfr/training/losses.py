@@ -72,6 +72,16 @@ def ulr_loss(
     return (losses.sum(dim=1) / positive.sum(dim=1)).mean()
 
 
+def mean_error(values: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of two tensors of one shape; 0 if they are empty."""
+    return (values - target).abs().sum() / max(1, values.numel())
+
+
+def gradient_loss(frames: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error of the differences of neighbouring pixels, (..., h, w), along both sides."""
+    return mean_error(frames.diff(dim=-2), truth.diff(dim=-2)) + mean_error(frames.diff(dim=-1), truth.diff(dim=-1))
+
+
 def facial_prior_loss(
     landmarks: Tensor, target: Tensor, valid: Tensor, num_valid: float | Tensor | None = None
 ) -> Tensor:

@@ -18,6 +18,24 @@ NOISE_BINS = 8  # of the loss in validation
 Gather = Callable[[Tensor], Tensor]  # rows of all processes, in the same order on each, with gradients
 
 
+class Crop(NamedTuple):
+    """The part of each clip that is decoded; n places (first frame, row, column of latents), and what is true there."""
+
+    places: list[tuple[int, ...]]
+    length: int  # f' frames
+    side: int  # [latent px]
+    truth: Tensor  # (n, f', 3, s', s') in [-1, 1]
+
+    def cut(self, latents: Tensor) -> Tensor:
+        """(n, f, c, h, w) -> (n, f', c, side, side)."""
+        return torch.stack(
+            [
+                each[first : first + self.length, :, row : row + self.side, column : column + self.side]
+                for each, (first, row, column) in zip(latents, self.places, strict=True)
+            ]
+        )
+
+
 class Targets(NamedTuple):
     """What the frozen networks and the seeds make of a batch; b clips in k views each, n = b k."""
 
@@ -30,6 +48,7 @@ class Targets(NamedTuple):
     sigma: Tensor  # (n,)
     task_prompt: Tensor  # (n, 3)
     known: Tensor  # (n, f) bool, frames that are known from the clip before
+    crop: Crop | None = None  # to decode
 
 
 class Outputs(NamedTuple):
@@ -38,6 +57,9 @@ class Outputs(NamedTuple):
     denoised: Tensor  # (n, f, c, h, w)
     task_features: Tensor | None  # x_hat (n, f, d)
     landmarks: Tensor | None  # (n, f, 68, 2)
+    frames: Tensor | None = None  # (n, f', 3, s', s') of the crop, in [-1, 1]
+    fooling: Tensor | None = None  # (), the generator's adversarial loss
+    telling: Tensor | None = None  # (), the discriminator's
 
 
 class TrainedModel(nn.Module):
@@ -162,11 +184,15 @@ class Objective:
         if config.reference_own or (config.context_frames and config.context_own):
             # Each process runs the model, whatever it draws: its parameters may be split.
             first = slice(None), slice(config.max_context)
-            seen = {"clean": targets.clean[first], "lq": targets.lq[first], "known": targets.known[first]}
-            seen |= {"noisy": torch.zeros_like(seen["clean"]), "ref": torch.zeros_like(targets.ref)}
-            sigma, alone = torch.full_like(targets.sigma, config.one_step_sigma), torch.zeros_like(targets.sigma)
+            given = targets._replace(
+                noisy=torch.zeros_like(targets.clean[first]),
+                lq=targets.lq[first],
+                ref=torch.zeros_like(targets.ref),
+                has_reference=torch.zeros_like(targets.has_reference),
+                sigma=torch.full_like(targets.sigma, config.one_step_sigma),
+            )
             with self.autocast():
-                own = model(targets._replace(**seen, sigma=sigma, has_reference=alone)).denoised
+                own = model(given).denoised
             for view, latents, features in own_references(self.components, config.reference_own, own, batch):
                 targets.ref[view], targets.id_features[view] = latents, features
         if not config.context_frames:

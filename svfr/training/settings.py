@@ -7,6 +7,8 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
+SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_temporal", "lambda_adversarial")
+
 
 def check_share(name: str, value: float) -> None:
     """Raises ConfigError unless `value` is between 0 and 1."""
@@ -110,8 +112,26 @@ class TrainConfig:
     """Share of the known frames that are the model's own one-step result. Assumption."""
     reference_own: float = 0.0
     """Share of the references that are the model's own one-step result of the clip's first frame."""
+    method: Literal["svfr", "one_step"] = "svfr"
+    """svfr (denoising, Eq. 1) | one_step (one run of the UNet, from zero at `one_step_sigma`)."""
     one_step_sigma: float = 20.0
     """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
+    lambda_pixel: float = 0.0
+    """Weight of the decoded pixels' L1 error. Any of these four above 0 is stage 2 of method=one_step."""
+    lambda_perceptual: float = 0.0
+    """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
+    lambda_temporal: float = 0.0
+    """Weight of the L1 error of neighbouring frames' differences."""
+    lambda_adversarial: float = 0.0
+    """Weight of the hinge adversarial loss."""
+    crop_size: int = 256
+    """Largest side of the crops that are decoded [px]."""
+    crop_frames: int = 4
+    """Frames of them."""
+    discriminator: Literal["unet", "patch"] = "unet"
+    """Light heads on the features of the start's own UNet encoder | a small network on the pixels' patches."""
+    discriminator_rate: float = 1.0
+    """Of the learning rate, for the discriminator."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -133,6 +153,11 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """What is read."""
 
+    @property
+    def sharpens(self) -> bool:
+        """Whether decoded crops are compared: stage 2 of one_step."""
+        return any(getattr(self, name) for name in SHARPENING)
+
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "accumulate", "log_every"):
             check_at_least(name, getattr(self, name), 1)
@@ -145,7 +170,14 @@ class TrainConfig:
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
-        check_at_least("one_step_sigma", self.one_step_sigma, 1e-12)
+        for name in ("one_step_sigma", "discriminator_rate"):
+            check_at_least(name, getattr(self, name), 1e-12)
+        for name in ("crop_size", "crop_frames"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in SHARPENING:
+            check_at_least(name, getattr(self, name), 0)
+            if getattr(self, name) and self.method != "one_step":
+                raise ConfigError(f"{name}={getattr(self, name)}: goes with method=one_step alone")
         for name in ("context_share", "context_degraded", "context_own", "reference_own"):
             check_share(name, getattr(self, name))
         if self.context_degraded + self.context_own > 1:

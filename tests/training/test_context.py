@@ -98,7 +98,7 @@ def test_known_frames_count_in_no_loss() -> None:
         outputs = TrainedModel(components.model)(targets)
     expected = loss_of(targets, lambda _: outputs, batch)
     wrong = [None if x is None else x.clone() for x in outputs]
-    for values in wrong:
+    for values in wrong[:3]:
         values[targets.known] += torch.randn(values[targets.known].shape)  # type: ignore[index]
     found = loss_of(targets, lambda _: type(outputs)(*wrong), batch)
     assert found == expected
