@@ -100,6 +100,8 @@ class SampleConfig:
     """How often each combination of tasks ("bfr,colorization") is drawn; empty: `svfr.tasks.TASK_WEIGHTS`."""
     preset: str = "svfr"
     """Degradations of views with bfr, see svfr.data.degradations."""
+    old_media: float = 0.0
+    """Share of the views with bfr that are degraded by the presets film and vhs instead, half of them by each."""
     reference_dropout: float = 0.5
     """Share of samples without a reference (SVFR, Sec. 4.3)."""
     reference_degraded: float = 0.0
@@ -253,7 +255,10 @@ class ClipDataset(Dataset[Sample]):
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
         frames = excerpt.frames
         if "bfr" in tasks:
-            frames = degrade(frames, PRESETS[self.config.preset].sample(rng, self.config.size), rng)
+            preset = self.config.preset
+            if self.config.old_media and rng.uniform() < self.config.old_media:
+                preset = str(rng.choice(["film", "vhs"]))
+            frames = degrade(frames, PRESETS[preset].sample(rng, self.config.size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
             landmarks = None

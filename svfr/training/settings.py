@@ -39,7 +39,8 @@ class DataConfig(SampleConfig):
             check_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("rendered_clips", "num_workers", "val_clips"):
             check_at_least(f"data.{name}", getattr(self, name), 0)
-        for name in ("reference_dropout", "reference_degraded", "reference_other_clip", "max_broken_share"):
+        shares = ("reference_dropout", "reference_degraded", "reference_other_clip", "old_media", "max_broken_share")
+        for name in shares:
             check_share(f"data.{name}", getattr(self, name))
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
