@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -100,12 +100,7 @@ class ManifestClips(ClipSource):
     """
 
     def __init__(
-        self,
-        paths: Path | Iterable[Path],
-        split: str,
-        best: int | None = None,
-        size: int = 0,
-        other_clip: float = 0.0,
+        self, paths: Path | Iterable[Path], split: str, best: int | None = None, size: int = 0, other_clip: float = 0.0
     ) -> None:
         if importlib.util.find_spec("decord") is None:
             raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
@@ -122,10 +117,6 @@ class ManifestClips(ClipSource):
         if small := sum(min(clip.width, clip.height) < size for _, clip in self._clips):
             logger.warning("%d of %d clips are enlarged to %d px: soft truth", small, len(self._clips), size)
         self._other_clip = other_clip
-        self._of_person: dict[tuple[Path, int], list[int]] = {}  # an identity is one manifest's
-        for index, (path, clip) in enumerate(self._clips):
-            if clip.identity is not None:
-                self._of_person.setdefault((path, clip.identity), []).append(index)
         self._bad = bad if split == "train" else []
         ids: dict[tuple[Path, str], int] = {}
         self.video_ids = [ids.setdefault((path.parent, clip.source), len(ids)) for path, clip in self._clips]
@@ -157,23 +148,14 @@ class ManifestClips(ClipSource):
             reference=None if other is None else frames[-1],
             reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
         )
-        if reference and self._other_clip and (photo := self._from_other_clip(index, size, rng)):
-            return replace(excerpt, reference=photo[0], reference_landmarks=photo[1])
+        if reference and self._other_clip and rng.uniform() < self._other_clip:
+            people = [other.identity if its == path else None for its, other in self._clips]  # one manifest's
+            others = [i for i, person in enumerate(people) if person == clip.identity is not None and i != index]
+            with suppress(ClipError):  # a broken one is named when its own turn comes
+                photo = self.read(int(rng.choice(others)), 1, size, rng, False) if others else excerpt
+                if others and photo.landmarks is not None and photo.valid[0]:
+                    return replace(excerpt, reference=photo.frames[0], reference_landmarks=photo.landmarks[0])
         return excerpt
-
-    def _from_other_clip(self, index: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
-        """A frame (s, s, 3) with its (68, 2) landmarks of another clip of the same person, if there is one."""
-        path, clip = self._clips[index]
-        others = [] if clip.identity is None else [i for i in self._of_person[path, clip.identity] if i != index]
-        if rng.uniform() >= self._other_clip or not others:
-            return None
-        try:
-            excerpt = self.read(int(rng.choice(others)), 1, size, rng, reference=False)
-        except SourceGoneError:
-            raise
-        except ClipError:  # it will be named when its own turn comes
-            return None
-        return None if excerpt.landmarks is None or not excerpt.valid[0] else (excerpt.frames[0], excerpt.landmarks[0])
 
 
 class ImageFolder(ClipSource):

@@ -11,7 +11,7 @@ a dB. keep_train at 25 frames/s instead of its code's 1: 24.8 / 0.77 / 0.47.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -191,35 +191,22 @@ _PRESETS = (
         crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
         rate=25,
     ),
-    # Assumption: all numbers of these two, set by eye beside old footage.
-    Preset(
-        name="film",
-        source="old film, scanned: grain, scratches, dust, flicker, fading",
+)
+PRESETS = {preset.name: preset for preset in _PRESETS}
+# Assumption: all numbers of these, set by eye beside old footage.
+PRESETS |= {
+    name: replace(
+        PRESETS["svfr"],
+        name=name,
+        source=f"svfr.data.media.{name}",
         sigma=(0.3, 3),
         noise_before=(0, 2),
         noise_after=(0, 4),
         scale=(1, 4),
-        downsample=(0.2, 0.4, 0.4),
-        upsample=None,
-        crf=(18, 32),
-        rate=25,
-        medium="film",
-    ),
-    Preset(
-        name="vhs",
-        source="video tape: soft, ringing luma, blurred and shifted colour, drop-outs, head switching",
-        sigma=(0.3, 2),
-        noise_before=(0, 2),
-        noise_after=(0, 4),
-        scale=(1, 4),
-        downsample=(0.2, 0.4, 0.4),
-        upsample=None,
-        crf=(18, 32),
-        rate=25,
-        medium="vhs",
-    ),
-)
-PRESETS = {preset.name: preset for preset in _PRESETS}
+        medium=name,
+    )
+    for name in MEDIA
+}
 
 
 def shrinkage(size: int) -> float:

@@ -1,5 +1,5 @@
-"""What a clip has of the clips before it, in training as in `inference.chain`: known first frames, and a reference that
-the model has made itself. n = b k views of b clips in k views each."""
+"""What a clip has of the clips before it, as in `inference.chain`: known first frames, a reference of the model's own
+making. n = b k views of b clips in k views each."""
 
 from collections.abc import Iterator
 
@@ -13,26 +13,26 @@ from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.training.settings import TrainConfig
 
+DEGRADED, OWN = 0.3, 0.3  # Assumption: shares of the known frames
 CONTEXT, REFERENCE = 0x5EED, 0xFACE  # streams of random numbers of a sample, beside that of its noise
 MILD_NOISE = 0.2  # of the latents' standard deviation, at most. Assumption: about what results differ by from the truth
 
 
 def draw_context(
-    config: TrainConfig, clean: Tensor, own: Tensor | None, seeds: Tensor, num_views: int
+    config: TrainConfig, clean: Tensor, own: Tensor, seeds: Tensor, num_views: int
 ) -> tuple[Tensor, Tensor]:
     """Choose the clips whose first frames are known, and how well.
 
     Args:
         config: the shares.
         clean: (n, f, c, h, w) latents.
-        own: (n, m, c, h, w) the model's result of the first frames, m at least as many as are drawn; None if the
-            settings want none.
-        seeds: (b,) of the samples, on which all draws depend.
+        own: (n, m, c, h, w) the model's result of the first frames, m at least as many as are drawn.
+        seeds: (b,) of the samples.
         num_views: k.
 
     Returns:
-        Latents (n, f, c, h, w), like `clean` but for what is known of the known frames: as it is, mildly degraded (the
-        same in all views of a clip), or restored; and (n, f) bool, which frames are known.
+        (n, f, c, h, w) `clean`, of known frames as it is, mildly degraded (alike in all views), or restored; and (n, f)
+        bool, which are known.
     """
     latents, known = clean.clone(), torch.zeros(clean.shape[:2], dtype=torch.bool, device=clean.device)
     for clip, seed in enumerate(seeds.tolist()):
@@ -43,11 +43,11 @@ def draw_context(
             continue
         first = slice(clip * num_views, (clip + 1) * num_views), slice(num)
         known[first] = True
-        if kind < config.context_degraded:
+        if kind < DEGRADED:
             noise = torch.randn(latents[first].shape[1:], generator=generator).to(latents)
             blurred = torch.nn.functional.avg_pool3d(latents[first], (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
             latents[first] = latents[first].lerp(blurred, degree) + MILD_NOISE * latents[first].std() * degree * noise
-        elif own is not None and kind < config.context_degraded + config.context_own:
+        elif kind < DEGRADED + OWN:
             latents[first] = own[first]
     return latents, known
 
@@ -57,11 +57,13 @@ def own_references(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """References that the model has made itself, as inference takes them from its first clip.
 
+    A clip whose first frame has no reliable landmarks keeps the one of its sample.
+
     Args:
-        components: the networks that describe them.
+        components: describe them.
         share: of the samples with a reference that get one.
         own: (n, m, c, h, w) the model's result of the first frames, scaled.
-        batch: of the clips; a first frame without reliable landmarks keeps the reference of its sample.
+        batch: of the clips.
 
     Yields:
         Index of a view, latents (c, h, w), not scaled, and ID features (d, 7, 7).

@@ -77,11 +77,6 @@ def mean_error(values: Tensor, target: Tensor) -> Tensor:
     return (values - target).abs().sum() / max(1, values.numel())
 
 
-def gradient_loss(frames: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute error of the differences of neighbouring pixels, (..., h, w), along both sides."""
-    return mean_error(frames.diff(dim=-2), truth.diff(dim=-2)) + mean_error(frames.diff(dim=-1), truth.diff(dim=-1))
-
-
 def facial_prior_loss(
     landmarks: Tensor, target: Tensor, valid: Tensor, num_valid: float | Tensor | None = None
 ) -> Tensor:

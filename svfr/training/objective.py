@@ -18,24 +18,6 @@ NOISE_BINS = 8  # of the loss in validation
 Gather = Callable[[Tensor], Tensor]  # rows of all processes, in the same order on each, with gradients
 
 
-class Crop(NamedTuple):
-    """The part of each clip that is decoded; n places (first frame, row, column of latents), and what is true there."""
-
-    places: list[tuple[int, ...]]
-    length: int  # f' frames
-    side: int  # [latent px]
-    truth: Tensor  # (n, f', 3, s', s') in [-1, 1]
-
-    def cut(self, latents: Tensor) -> Tensor:
-        """(n, f, c, h, w) -> (n, f', c, side, side)."""
-        return torch.stack(
-            [
-                each[first : first + self.length, :, row : row + self.side, column : column + self.side]
-                for each, (first, row, column) in zip(latents, self.places, strict=True)
-            ]
-        )
-
-
 class Targets(NamedTuple):
     """What the frozen networks and the seeds make of a batch; b clips in k views each, n = b k."""
 
@@ -48,7 +30,8 @@ class Targets(NamedTuple):
     sigma: Tensor  # (n,)
     task_prompt: Tensor  # (n, 3)
     known: Tensor  # (n, f) bool, frames that are known from the clip before
-    crop: Crop | None = None  # to decode
+    places: list[tuple[slice, ...]] | None = None  # n parts of latents (f, c, h, w) to decode
+    truth: Tensor | None = None  # (n, f', 3, s', s') in [-1, 1], of these parts
 
 
 class Outputs(NamedTuple):
@@ -112,6 +95,9 @@ class Objective:
     ) -> None:
         self.x_scale = 1.0  # of noisy latents; 0 starts from nothing
         self.weighting: Weighting = config.weighting
+        # For validation: the middles of equally likely bins of those that training draws.
+        middles = torch.special.ndtri((torch.arange(NOISE_BINS) + 0.5) / NOISE_BINS)
+        self.noise_levels: list[float] = (config.sigma_mean + config.sigma_std * middles).exp().tolist()
         self.config = config
         self.components = components
         self.gather = gather
@@ -122,14 +108,9 @@ class Objective:
         return TrainedModel(self.components.model.train().requires_grad_(True))
 
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's parameter groups, `scale` times the learning rate each; gradients are clipped group by group."""
-        return [{"params": list(module.parameters()), "scale": 1.0}]
-
-    @property
-    def noise_levels(self) -> list[float]:
-        """For validation: the middles of `NOISE_BINS` equally likely bins of those that training draws."""
-        middles = torch.special.ndtri((torch.arange(NOISE_BINS) + 0.5) / NOISE_BINS)
-        return (self.config.sigma_mean + self.config.sigma_std * middles).exp().tolist()
+        """AdamW's parameter groups: each part, at `scale` times the learning rate; gradients are clipped for each."""
+        parts = module.children()
+        return [{"params": list(part.parameters()), "scale": getattr(part, "rate", 1.0)} for part in parts]
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 4 of a batch, by the method's `module`, wrapped or not.
@@ -180,21 +161,16 @@ class Objective:
     @torch.no_grad()
     def look_back(self, model: nn.Module, targets: Targets, batch: Sample) -> Targets:
         """Give some clips what `Chain` has of the clips before: known frames, a reference of the model's own making."""
-        config, own = self.config, None
-        if config.reference_own or (config.context_frames and config.context_own):
-            # Each process runs the model, whatever it draws: its parameters may be split.
-            first = slice(None), slice(config.max_context)
-            given = targets._replace(
-                noisy=torch.zeros_like(targets.clean[first]),
-                lq=targets.lq[first],
-                ref=torch.zeros_like(targets.ref),
-                has_reference=torch.zeros_like(targets.has_reference),
-                sigma=torch.full_like(targets.sigma, config.one_step_sigma),
-            )
-            with self.autocast():
-                own = model(given).denoised
-            for view, latents, features in own_references(self.components, config.reference_own, own, batch):
-                targets.ref[view], targets.id_features[view] = latents, features
+        config = self.config
+        if not (config.context_frames or config.reference_own):
+            return targets
+        # Each process runs the model, whatever it draws: its parameters may be split.
+        first, sigma = (slice(None), slice(config.max_context)), torch.full_like(targets.sigma, config.one_step_sigma)
+        given = targets._replace(noisy=0 * targets.clean[first], lq=targets.lq[first], ref=0 * targets.ref, sigma=sigma)
+        with self.autocast():
+            own = model(given._replace(has_reference=0 * targets.has_reference)).denoised
+        for view, latents, features in own_references(self.components, config.reference_own, own, batch):
+            targets.ref[view], targets.id_features[view] = latents, features
         if not config.context_frames:
             return targets
         latents, known = draw_context(config, targets.clean, own, batch.seed, batch.lq.shape[1])

@@ -4,65 +4,55 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
 
 from svfr.data.dataset import Sample
 from svfr.models.svfr import SVFR
 from svfr.training.losses import mean_error
-from svfr.training.objective import Crop, Objective, Outputs, Targets, TrainedModel
-from svfr.training.sharpness import PATCHES, Discriminator, FrozenEncoder, Perceptual, patches
+from svfr.training.objective import Objective, Outputs, Targets, TrainedModel
+from svfr.training.sharpness import Discriminator, FrozenEncoder, Perceptual
 
+PATCHES = (4, 8)  # [px] of the patches that a discriminator without frozen features sees
 CROP = 0xC109  # stream of random numbers of a sample, beside that of its noise
 
 
 class SharpenedModel(TrainedModel):
-    """A one-step model, the decoded crops of its results, and the discriminator that judges them, in one forward.
-
-    Args:
-        model: the one-step model.
-        method: decodes and describes crops with frozen networks, which are no part of this module.
-        discriminator: of results and truth; None without the adversarial loss.
-    """
+    """A one-step model, crops of its results as the method decodes them, and the discriminator that judges them."""
 
     def __init__(self, model: SVFR, method: "OneStep", discriminator: Discriminator | None) -> None:
         super().__init__(model)
-        self.decode, self.features = method.decode, method.features  # bound methods, whose networks stay outside
+        self.decode, self.features = method.decode, method.features  # whose frozen networks are no part of this module
         self.discriminator = discriminator
 
     def forward(self, targets: Targets) -> Outputs:
         """Restore; where a crop is asked for, decode it and compare it with the truth's."""
-        outputs = super().forward(targets)
-        if targets.crop is None:
+        outputs, places = super().forward(targets), targets.places
+        if places is None:
             return outputs
-        cut = targets.crop.cut
         with torch.autocast(outputs.denoised.device.type, enabled=False):
-            latents, lq = cut(outputs.denoised), cut(targets.lq)  # (n, f', c, h', w')
+            latents, lq, clean = (
+                torch.stack([each[place] for each, place in zip(whole, places, strict=True)])  # (n, f', c, h', w')
+                for whole in (outputs.denoised, targets.lq, targets.clean)
+            )
             outputs = outputs._replace(frames=self.decode(latents))
             if self.discriminator is None:
                 return outputs
             fake = self.features(latents, outputs.frames, lq, targets.task_prompt)
             with torch.no_grad():
-                real = self.features(cut(targets.clean), None, lq, targets.task_prompt)
+                real = self.features(clean, None, lq, targets.task_prompt)
             fooling, telling = self.discriminator.hinge(fake, real)
         return outputs._replace(fooling=fooling, telling=telling)
 
 
 class OneStep(Objective):
-    """Regression without a teacher, as DOVE's: a latent loss with Eq. 2 and 3 (stage 1).
-
-    With a weight above 0 of any of the pixel, perceptual, temporal and adversarial losses, these are taken of decoded
-    crops, too (stage 2).
-    """
+    """Regression without a teacher, as DOVE's: a latent loss with Eq. 2 and 3 (stage 1) and, where any of their weights
+    is above 0, pixel, perceptual, temporal and adversarial losses of decoded crops (stage 2)."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.x_scale, self.weighting = 0.0, "unit"
+        self.x_scale, self.weighting, self.noise_levels = 0.0, "unit", [self.config.one_step_sigma]
         self._perceptual: Perceptual | None = None
         self._encoder: FrozenEncoder | None = None
-
-    @property
-    def noise_levels(self) -> list[float]:
-        """The one there is."""
-        return [self.config.one_step_sigma]
 
     def draw_noise(self, seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """That noise level for all (b,), and no noise."""
@@ -84,14 +74,6 @@ class OneStep(Objective):
                 discriminator = Discriminator(channels).to(components.device)
         return SharpenedModel(model, self, discriminator)
 
-    def groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """The model's, and the discriminator's at a rate of its own."""
-        discriminator = getattr(module, "discriminator", None)
-        groups = [{"params": list(module.get_submodule("model").parameters()), "scale": 1.0}]
-        if discriminator is not None:
-            groups.append({"params": list(discriminator.parameters()), "scale": self.config.discriminator_rate})
-        return groups
-
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (n, f, c, h, w), scaled -> frames (n, f, 3, H, W), about [-1, 1], with gradients."""
         vae = self.components.vae
@@ -103,7 +85,8 @@ class OneStep(Objective):
         if self._encoder is not None:
             return self._encoder(latents, lq, task_prompt)
         # The truth, too, as the autoencoder has it: what it loses no latents can bring back.
-        return patches(self.decode(latents) if frames is None else frames)
+        pixels = self.decode(latents) if frames is None else frames
+        return [pixel_unshuffle(pixels, side).transpose(1, 2) for side in PATCHES]
 
     def look_back(self, model: nn.Module, targets: Targets, batch: Sample) -> Targets:
         """As its base, and in stage 2 a crop of each clip, the same in all its views, without known frames."""
@@ -111,27 +94,28 @@ class OneStep(Objective):
         if not config.sharpens:
             return targets
         num_views, shrink = batch.lq.shape[1], self.components.downscale
-        num_frames, (height, width) = targets.clean.shape[1], targets.clean.shape[-2:]
-        length = min(config.crop_frames, num_frames - (config.max_context if config.context_frames else 0))
-        length, side = max(1, length), max(1, min(config.crop_size // shrink, height, width))
-        places, truths = [], []
+        sizes = [targets.clean.shape[1], *targets.clean.shape[-2:]]  # f, h, w
+        side = max(1, min(config.crop_size // shrink, *sizes[1:]))
+        length = max(1, min(config.crop_frames, sizes[0] - (config.max_context if config.context_frames else 0)))
+        places, truth = [], []
         for clip, seed in enumerate(batch.seed.tolist()):
             draws = torch.rand(3, generator=torch.Generator().manual_seed(seed ^ CROP)).tolist()
-            first = int(targets.known[clip * num_views].sum())
-            starts = zip((first, 0, 0), draws, (num_frames - length - first, height - side, width - side), strict=True)
-            place = tuple(start + int(draw * (room + 1)) for start, draw, room in starts)
-            places += [place] * num_views
-            (row, column), span = (shrink * start for start in place[1:]), shrink * side
-            truth = batch.gt[clip, place[0] : place[0] + length, :, row : row + span, column : column + span]
-            truths += [truth.to(targets.clean.device).float() / 127.5 - 1] * num_views
-        return targets._replace(crop=Crop(places, length, side, torch.stack(truths)))
+            known = int(targets.known[clip * num_views].sum())
+            spans = zip(draws, (known, 0, 0), (length, side, side), sizes, strict=True)
+            starts = [low + int(draw * (whole - part - low + 1)) for draw, low, part, whole in spans]
+            frames, *latents = (slice(at, at + part) for at, part in zip(starts, (length, side, side), strict=True))
+            rows, columns = (slice(shrink * span.start, shrink * span.stop) for span in latents)
+            places += [(frames, slice(None), *latents)] * num_views
+            truth += [batch.gt[clip, frames, :, rows, columns]] * num_views
+        pixels = torch.stack(truth).to(targets.clean.device).float() / 127.5 - 1
+        return targets._replace(places=places, truth=pixels)
 
     def loss(self, outputs: Outputs, targets: Targets, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage 1's, and stage 2's; `loss` leaves out what a discriminator says, since it means nothing by itself."""
         total, parts = super().loss(outputs, targets, batch)
-        if outputs.frames is None or targets.crop is None or self._perceptual is None:
+        config, frames, truth = self.config, outputs.frames, targets.truth
+        if frames is None or truth is None or self._perceptual is None:
             return total, parts
-        config, frames, truth = self.config, outputs.frames, targets.crop.truth
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
         terms = {
             "loss_pixel": (config.lambda_pixel, mean_error(frames, truth)),

@@ -107,10 +107,6 @@ class TrainConfig:
     """Share of samples whose first frames are known, if `context_frames` is above 0."""
     max_context: int = 3
     """So many are known at most; their number is drawn."""
-    context_degraded: float = 0.3
-    """Share of the known frames that are mildly degraded. Assumption."""
-    context_own: float = 0.3
-    """Share of the known frames that are the model's own one-step result. Assumption."""
     reference_own: float = 0.0
     """Share of the references that are the model's own one-step result of the clip's first frame."""
     method: Literal["svfr", "one_step"] = "svfr"
@@ -131,8 +127,6 @@ class TrainConfig:
     """Frames of them."""
     discriminator: Literal["unet", "patch"] = "unet"
     """Light heads on the features of the start's own UNet encoder | a small network on the pixels' patches."""
-    discriminator_rate: float = 1.0
-    """Of the learning rate, for the discriminator."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -160,30 +154,24 @@ class TrainConfig:
         return any(getattr(self, name) for name in SHARPENING)
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulate", "log_every"):
+        for name in ("max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("checkpoint_every", "keep_checkpoints", "keep_weights"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):
             check_at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature"):
+        for name in ("context_frames", *SHARPENING):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma"):
             check_at_least(name, getattr(self, name), 1e-12)
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
-        for name in ("one_step_sigma", "discriminator_rate"):
-            check_at_least(name, getattr(self, name), 1e-12)
-        for name in ("crop_size", "crop_frames"):
-            check_at_least(name, getattr(self, name), 1)
         for name in SHARPENING:
-            check_at_least(name, getattr(self, name), 0)
             if getattr(self, name) and self.method != "one_step":
                 raise ConfigError(f"{name}={getattr(self, name)}: goes with method=one_step alone")
-        for name in ("context_share", "context_degraded", "context_own", "reference_own"):
+        for name in ("context_share", "reference_own"):
             check_share(name, getattr(self, name))
-        if self.context_degraded + self.context_own > 1:
-            raise ConfigError(f"context_own={self.context_own}: has to be at most 1 with context_degraded")
-        check_at_least("context_frames", self.context_frames, 0)
         check_at_least("max_context", self.max_context, max(1, self.context_frames))
         if self.context_frames >= self.data.num_frames:
             raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")

@@ -22,7 +22,12 @@ from tests.training.test_distributed import FRAMES, VIEWS, made_batch
 
 BOTH = slice(0, 2)
 ALWAYS: dict[str, Any] = {"context_frames": 1, "context_share": 1.0, "max_context": 2, "data": DataConfig(num_frames=3)}
-CLEAN: dict[str, Any] = {"context_degraded": 0.0, "context_own": 0.0}
+
+
+def use_only(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All known frames are clean, degraded, or the model's own."""
+    for name in ("DEGRADED", "OWN"):
+        monkeypatch.setattr(f"svfr.training.context.{name}", float(name == kind))
 
 
 def looked_back(components: Components | None = None, batch: Sample | None = None, **settings: Any) -> Targets:
@@ -31,10 +36,11 @@ def looked_back(components: Components | None = None, batch: Sample | None = Non
     return objective.look_back(TrainedModel(components.model), objective.prepare(batch), batch)
 
 
-def test_known_frames_show_their_clean_latents_as_lq_and_as_reference() -> None:
+def test_known_frames_show_their_clean_latents_as_lq_and_as_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_only("clean", monkeypatch)
     components = tiny.pipeline().parts
     before = Objective(TrainConfig(), components).prepare(made_batch(BOTH))
-    after = looked_back(components, **CLEAN)
+    after = looked_back(components)
     counts = after.known.sum(dim=1)
     assert set(counts.tolist()) <= {1, 2}
     assert torch.equal(counts[0::VIEWS], counts[1::VIEWS])  # all views of a clip
@@ -50,25 +56,27 @@ def test_known_frames_show_their_clean_latents_as_lq_and_as_reference() -> None:
 
 def test_share_and_number_of_known_frames_are_the_settings() -> None:
     settings, clean = TrainConfig(context_frames=1), torch.zeros(2000, 5, 1, 4, 4)
-    _, known = draw_context(settings, clean, None, torch.arange(1000), VIEWS)
+    _, known = draw_context(settings, clean, clean, torch.arange(1000), VIEWS)
     counts = known.sum(dim=1)[::VIEWS]
     assert float((counts > 0).float().mean()) == pytest.approx(0.3, abs=0.04)
     assert [float((counts == n).float().mean()) for n in (1, 2, 3)] == pytest.approx([0.1] * 3, abs=0.03)
-    _, of_two_frames = draw_context(settings, clean[:, :2], None, torch.arange(1000), VIEWS)
+    _, of_two_frames = draw_context(settings, clean[:, :2], clean, torch.arange(1000), VIEWS)
     assert of_two_frames.sum(dim=1).max() == 1  # one is always left to restore
 
 
-def test_some_context_is_mildly_degraded_and_some_is_the_models_own_result() -> None:
+def test_some_context_is_mildly_degraded_and_some_is_the_models_own_result(monkeypatch: pytest.MonkeyPatch) -> None:
     components, batch = tiny.pipeline().parts, made_batch(BOTH)
     clean = Objective(TrainConfig(), components).prepare(batch).clean
     seen = clean / components.vae.config.scaling_factor
-    degraded = looked_back(components, batch, context_degraded=1.0, context_own=0.0)
+    use_only("DEGRADED", monkeypatch)
+    degraded = looked_back(components, batch)
     for view, known in enumerate(degraded.known):
         change = (degraded.lq[view] - seen[view])[known].std() / seen[view][known].std()
         assert 0 < change < 1.2
     torch.testing.assert_close(degraded.lq[0][degraded.known[0]], degraded.lq[1][degraded.known[1]])
 
-    own = looked_back(components, batch, context_degraded=0.0, context_own=1.0)
+    use_only("OWN", monkeypatch)
+    own = looked_back(components, batch)
     before = Objective(TrainConfig(), components).prepare(batch)
     zeros = torch.zeros_like(before.clean[:, :2])
     tokens = torch.zeros(len(zeros), tiny.TOKENS, tiny.TOKEN_DIM)
@@ -86,14 +94,14 @@ def test_some_context_is_mildly_degraded_and_some_is_the_models_own_result() -> 
 
 
 def loss_of(targets: Targets, outputs_of: Any, batch: Sample) -> dict[str, Tensor]:
-    settings = TrainConfig(**ALWAYS, **CLEAN)
+    settings = TrainConfig(**ALWAYS)
     return Objective(settings, tiny.pipeline().parts).loss(outputs_of(targets), targets, batch)[1]
 
 
 def test_known_frames_count_in_no_loss() -> None:
     components, batch = tiny.pipeline().parts, made_batch(BOTH)
     batch = batch._replace(landmarks_valid=torch.ones(2, FRAMES, dtype=torch.bool))
-    targets = looked_back(components, batch, **CLEAN)
+    targets = looked_back(components, batch)
     with torch.no_grad():
         outputs = TrainedModel(components.model)(targets)
     expected = loss_of(targets, lambda _: outputs, batch)
@@ -148,7 +156,6 @@ def test_a_run_with_context_is_resumed_bit_for_bit_and_its_weights_say_so(tmp_pa
     [
         ({"context_frames": 3}, "context_frames=3: has to be below data.num_frames"),
         ({"context_share": 1.5}, "context_share=1.5: has to be at most 1"),
-        ({"context_own": 0.8}, "context_own=0.8: has to be at most 1 with context_degraded"),
         ({"context_frames": 2, "max_context": 1}, "max_context=1: has to be a number of at least 2"),
         ({"reference_own": -1}, "reference_own=-1"),
     ],

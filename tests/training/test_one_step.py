@@ -123,7 +123,7 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     expected = expected + 0.5 * parts["loss_id_features"] + 0.5 * parts["loss_temporal"]
     torch.testing.assert_close(parts["loss"], expected)
     torch.testing.assert_close(loss, expected + 0.1 * parts["loss_fooling"] + parts["loss_telling"])
-    assert [group["scale"] for group in made.groups(module)] == [1.0, 1.0]
+    assert [group["scale"] for group in made.groups(module)] == [1.0, 2.0]
     assert sum(len(group["params"]) for group in made.groups(module)) == len(list(module.parameters()))
 
 
@@ -138,23 +138,22 @@ def test_hinge_by_hand() -> None:
 
 
 def test_crops_are_decoded_as_the_whole_is_and_lie_where_the_truth_does() -> None:
-    settings = STAGE_2 | {"context_frames": 1, "context_share": 1.0, "max_context": 1, "context_own": 0.0}
+    settings = STAGE_2 | {"context_frames": 1, "context_share": 1.0, "max_context": 1}
     made, module = method(tiny.patch_pipeline().parts, **settings, data=DataConfig(num_frames=3), lambda_ulr=0)
     batch = made_batch(BOTH)._replace(seed=torch.tensor([3, 8]))
     targets = made.look_back(module, made.prepare(batch), batch)
-    crop = targets.crop
-    assert crop is not None
-    assert (crop.length, crop.side) == (2, 4)
-    assert all(place[0] == 1 for place in crop.places)  # the first frame is known
-    assert crop.places[0] == crop.places[1] != crop.places[2]
+    assert targets.places is not None
+    assert targets.truth is not None
+    assert targets.places[0] == targets.places[1] != targets.places[2]
     with torch.no_grad():
         outputs = module(targets)
-        for view, (first, row, column) in enumerate(crop.places):
-            frames = slice(first, first + 2)
-            area = (..., slice(4 * row, 4 * row + 16), slice(4 * column, 4 * column + 16))
+        for view, (frames, _, rows, columns) in enumerate(targets.places):
+            assert frames == slice(1, 3)  # the first one is known
+            assert rows.stop - rows.start == columns.stop - columns.start == 4
+            area = (..., slice(4 * rows.start, 4 * rows.stop), slice(4 * columns.start, 4 * columns.stop))
             whole = made.components.decode(outputs.denoised[view], 3)[frames]
             torch.testing.assert_close(outputs.frames[view], whole[area])
-            assert torch.equal(crop.truth[view], batch.to_float().gt[view // 2, frames][area])
+            assert torch.equal(targets.truth[view], batch.to_float().gt[view // 2, frames][area])
 
 
 def test_the_frozen_encoder_sees_what_the_unets_own_blocks_give_and_stays_as_it_was() -> None:
