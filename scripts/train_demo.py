@@ -275,8 +275,7 @@ def assemble_untrained(settings: DemoConfig, vae: PatchAutoencoder, id_encoder: 
 
 
 def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
-    """The networks of `settings.warm_start` with another VAE; the UNet's first and last layer, which know the old one's
-    latents, at random from the seed."""
+    """The networks of `settings.warm_start` with another VAE; layers that knew the old one's latents are random."""
     components = load_folder(find_model(str(settings.warm_start)))
     unet, data, channels = components.model.unet, settings.train.data, settings.vae.latent_channels
     with torch.random.fork_rng(devices=[]):

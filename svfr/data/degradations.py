@@ -194,19 +194,8 @@ _PRESETS = (
 )
 PRESETS = {preset.name: preset for preset in _PRESETS}
 # Assumption: all numbers of these, set by eye beside old footage.
-PRESETS |= {
-    name: replace(
-        PRESETS["svfr"],
-        name=name,
-        source=f"svfr.data.media.{name}",
-        sigma=(0.3, 3),
-        noise_before=(0, 2),
-        noise_after=(0, 4),
-        scale=(1, 4),
-        medium=name,
-    )
-    for name in MEDIA
-}
+_MEDIUM = replace(PRESETS["svfr"], sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+PRESETS |= {name: replace(_MEDIUM, name=name, source=f"svfr.data.media.{name}", medium=name) for name in MEDIA}
 
 
 def shrinkage(size: int) -> float:

@@ -24,12 +24,7 @@ def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -
 
 
 def make_denoiser(
-    components: Components,
-    lq_latents: Tensor,
-    gamma: Tensor,
-    conditions: list[Condition],
-    scale: float,
-    num_known: int = 0,
+    components: Components, lq_latents: Tensor, gamma: Tensor, conditions: list[Condition], scale: float, known: int = 0
 ) -> Denoiser:
     """The denoiser of one clip, guided from the first condition to the last.
 
@@ -39,15 +34,15 @@ def make_denoiser(
         gamma: (3,) task prompt.
         conditions: one, or two to guide between; each is one run of the UNet.
         scale: guidance scale.
-        num_known: first frames that are known, whose LQ latents are their reference, too.
+        known: first frames that are known, whose LQ latents are their reference, too.
     """
     gamma, lq = gamma[None].to(lq_latents), lq_latents[None]  # (1, f, c, h, w)
 
     def reference(condition: Condition) -> Tensor:
-        if not num_known:
+        if not known:
             return condition.ref_latents
-        others = condition.ref_latents[:, None].to(lq).expand_as(lq)[:, num_known:]
-        return torch.cat([lq[:, :num_known], others], dim=1)  # (1, f, c, h, w)
+        others = condition.ref_latents[:, None].to(lq).expand_as(lq)[:, known:]
+        return torch.cat([lq[:, :known], others], dim=1)  # (1, f, c, h, w)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         estimates = [

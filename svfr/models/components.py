@@ -68,9 +68,7 @@ class ModelSettings:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
         if type(self.context_frames) is not int or not 0 <= self.context_frames < self.clip_length:
-            raise ValueError(
-                f"context_frames {self.context_frames}: a whole number below clip_length ({self.clip_length})"
-            )
+            raise ValueError(f"context_frames {self.context_frames}: has to be below clip_length ({self.clip_length})")
         sigma = self.one_step_sigma
         if sigma is not None and not (type(sigma) in (int, float) and 0 < sigma < float("inf")):
             raise ValueError(f"one_step_sigma {sigma}: a noise level above 0")

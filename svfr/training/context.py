@@ -18,24 +18,22 @@ CONTEXT, REFERENCE = 0x5EED, 0xFACE  # streams of random numbers of a sample, be
 MILD_NOISE = 0.2  # of the latents' standard deviation, at most. Assumption: about what results differ by from the truth
 
 
-def draw_context(
-    config: TrainConfig, clean: Tensor, own: Tensor, seeds: Tensor, num_views: int
-) -> tuple[Tensor, Tensor]:
+def draw_context(config: TrainConfig, clean: Tensor, own: Tensor, batch: Sample) -> tuple[Tensor, Tensor]:
     """Choose the clips whose first frames are known, and how well.
 
     Args:
         config: the shares.
         clean: (n, f, c, h, w) latents.
         own: (n, m, c, h, w) the model's result of the first frames, m at least as many as are drawn.
-        seeds: (b,) of the samples.
-        num_views: k.
+        batch: of the clips, on whose seeds all draws depend.
 
     Returns:
         (n, f, c, h, w) `clean`, of known frames as it is, mildly degraded (alike in all views), or restored; and (n, f)
         bool, which are known.
     """
     latents, known = clean.clone(), torch.zeros(clean.shape[:2], dtype=torch.bool, device=clean.device)
-    for clip, seed in enumerate(seeds.tolist()):
+    num_views = batch.lq.shape[1]
+    for clip, seed in enumerate(batch.seed.tolist()):
         generator = torch.Generator().manual_seed(seed ^ CONTEXT)
         chance, count, kind, degree = torch.rand(4, generator=generator).tolist()
         num = min(1 + int(count * config.max_context), clean.shape[1] - 1)
@@ -57,11 +55,9 @@ def own_references(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """References that the model has made itself, as inference takes them from its first clip.
 
-    A clip whose first frame has no reliable landmarks keeps the one of its sample.
-
     Args:
         components: describe them.
-        share: of the samples with a reference that get one.
+        share: of the samples with a reference, and reliable landmarks of the first frame, that get one.
         own: (n, m, c, h, w) the model's result of the first frames, scaled.
         batch: of the clips.
 
@@ -71,9 +67,8 @@ def own_references(
     num_views, size = batch.lq.shape[1], batch.lq.shape[-1]
     for view, latents in enumerate(own):
         clip = view // num_views
-        generator = torch.Generator().manual_seed(int(batch.seed[clip]) ^ REFERENCE)
-        usable = bool(batch.has_reference[clip] and batch.landmarks_valid[clip, 0])
-        if float(torch.rand((), generator=generator)) >= share or not usable:
+        chance = torch.rand((), generator=torch.Generator().manual_seed(int(batch.seed[clip]) ^ REFERENCE))
+        if not (chance < share and batch.has_reference[clip] and batch.landmarks_valid[clip, 0]):
             continue
         image = to_uint8(to_unit(components.decode(latents[:1], 1)[0]))
         points = five_points(batch.landmarks[clip, 0].cpu().numpy() * size - 0.5)

@@ -32,9 +32,8 @@ def denoising_loss(
     errors = (denoised.float() - clean.float()).square().mean(dim=(2, 3, 4))  # (b, f)
     counts = torch.ones_like(errors) if known is None else (~known).float()
     error = (errors * counts).sum(dim=1) / counts.sum(dim=1)  # (b,)
-    if weighting == "unit":
-        return error.mean()
-    weight = sigma.square().reciprocal() + {"edm": 1, "epsilon": 0}[weighting]
+    noise = sigma.square().reciprocal()
+    weight = {"edm": noise + 1, "epsilon": noise, "unit": torch.ones_like(noise)}[weighting]
     return (weight * error).mean()
 
 
@@ -70,11 +69,6 @@ def ulr_loss(
     normalizer = torch.logaddexp(logits, negatives) if denominator == "standard" else negatives
     losses = (normalizer - logits) * positive
     return (losses.sum(dim=1) / positive.sum(dim=1)).mean()
-
-
-def mean_error(values: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of two tensors of one shape; 0 if they are empty."""
-    return (values - target).abs().sum() / max(1, values.numel())
 
 
 def facial_prior_loss(

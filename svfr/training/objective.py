@@ -168,19 +168,16 @@ class Objective:
         first, sigma = (slice(None), slice(config.max_context)), torch.full_like(targets.sigma, config.one_step_sigma)
         given = targets._replace(noisy=0 * targets.clean[first], lq=targets.lq[first], ref=0 * targets.ref, sigma=sigma)
         with self.autocast():
-            own = model(given._replace(has_reference=0 * targets.has_reference)).denoised
+            own = model(given._replace(has_reference=0 * targets.has_reference)).denoised.nan_to_num()
         for view, latents, features in own_references(self.components, config.reference_own, own, batch):
             targets.ref[view], targets.id_features[view] = latents, features
         if not config.context_frames:
             return targets
-        latents, known = draw_context(config, targets.clean, own, batch.seed, batch.lq.shape[1])
-        seen_latents, where = latents / self.components.vae.config.scaling_factor, known[:, :, None, None, None]
-        return targets._replace(
-            noisy=targets.noisy + self.x_scale * (latents - targets.clean),
-            lq=torch.where(where, seen_latents, targets.lq),
-            ref=torch.where(where, seen_latents, targets.ref[:, None]),
-            known=known,
-        )
+        latents, known = draw_context(config, targets.clean, own, batch)
+        seen, where = latents / self.components.vae.config.scaling_factor, known[:, :, None, None, None]
+        lq, ref = (torch.where(where, seen, given) for given in (targets.lq, targets.ref[:, None]))
+        noisy = targets.noisy + self.x_scale * (latents - targets.clean)
+        return targets._replace(noisy=noisy, lq=lq, ref=ref, known=known)
 
     def draw_noise(self, seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Noise level (b,) and standard normal noise (b, *shape) of samples; each depends on its own seed alone."""
@@ -203,13 +200,10 @@ class Objective:
             video_ids = batch.video_id.to(device).repeat_interleave(num_views * num_frames)
             # Two clips of one video show different frames: a frame is known by its sample's seed and its place.
             frame_ids = batch.seed.to(device)[:, None] % 2**40 * 2**16 + torch.arange(num_frames, device=device)
-            rows = (
-                gather(outputs.task_features.flatten(0, 1)),
-                gather(video_ids),
-                gather(frame_ids.repeat_interleave(num_views, dim=0).flatten()),
-            )
-            counts = gather((~targets.known).flatten().float()) > 0  # the same context in two views would be a shortcut
-            features, video_ids, frame_ids = (row[counts] for row in rows)
+            frame_ids = frame_ids.repeat_interleave(num_views, dim=0).flatten()
+            kept = (~targets.known).flatten().float()  # the same context in two views would be a shortcut
+            *rows, kept = (gather(row) for row in (outputs.task_features.flatten(0, 1), video_ids, frame_ids, kept))
+            features, video_ids, frame_ids = (row[kept > 0] for row in rows)
             parts["loss_ulr"] = ulr_loss(features, video_ids, frame_ids, config.ulr_temperature, config.ulr_denominator)
             total = total + config.lambda_ulr * parts["loss_ulr"]
         if outputs.landmarks is not None:

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_unshuffle
+from torch.nn.functional import l1_loss, pixel_unshuffle
 
 from svfr.data.dataset import Sample
 from svfr.models.svfr import SVFR
-from svfr.training.losses import mean_error
 from svfr.training.objective import Objective, Outputs, Targets, TrainedModel
 from svfr.training.sharpness import Discriminator, FrozenEncoder, Perceptual
 
@@ -117,10 +116,11 @@ class OneStep(Objective):
         if frames is None or truth is None or self._perceptual is None:
             return total, parts
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
+        change = l1_loss(frames.diff(dim=1), truth.diff(dim=1), reduction="sum")  # 0 of a single frame
         terms = {
-            "loss_pixel": (config.lambda_pixel, mean_error(frames, truth)),
+            "loss_pixel": (config.lambda_pixel, l1_loss(frames, truth)),
             f"loss_{self._perceptual.name}": (config.lambda_perceptual, self._perceptual(*flat)),
-            "loss_temporal": (config.lambda_temporal, mean_error(frames.diff(dim=1), truth.diff(dim=1))),
+            "loss_temporal": (config.lambda_temporal, change / frames.numel()),
         }
         total = total + sum(weight * term for weight, term in terms.values())
         parts |= {"loss": total.detach()} | {name: term.detach() for name, (_, term) in terms.items()}

@@ -8,12 +8,11 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import group_norm, relu
+from torch.nn.functional import group_norm, l1_loss, relu
 
 from svfr.diffusion import get_scalings
 from svfr.metrics import build_metrics
 from svfr.models.identity import IResNet
-from svfr.training.losses import mean_error
 
 FEATURE_SIGMA = 0.2  # noise level that the frozen encoder is told. Assumption: one at which it looks at detail
 HEAD_WIDTH = 64
@@ -34,7 +33,7 @@ class Perceptual:
             return torch.stack([each.mean() for each in maps]).sum()
         network, pair = self._id_encoder, torch.cat([frames, truth])
         x = network.prelu(network.bn1(network.conv1(pair.to(network.dtype))))
-        distances = [mean_error(frames.diff(dim=dim), truth.diff(dim=dim)) for dim in (-2, -1)]
+        distances = [l1_loss(frames.diff(dim=dim), truth.diff(dim=dim)) for dim in (-2, -1)]
         for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
             x = stage(x)
             one, other = x.float().flatten(1).chunk(2)
@@ -81,11 +80,8 @@ class Discriminator(nn.Module):
             self.heads.append(nn.Sequential(convolutions[0], nn.SiLU(), convolutions[1], nn.SiLU(), judge))
 
     def hinge(self, fake: Sequence[Tensor], real: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The hinge loss (Lim & Ye 2017) of features (n, c, f, h, w) of results and of the truth.
-
-        Returns:
-            The generator's term, which leaves the heads alone, and the heads' own, which leaves the generator alone.
-        """
+        """The hinge loss (Lim & Ye 2017) of features (n, c, f, h, w) of results and of the truth: the generator's term,
+        which leaves the heads alone, and the heads', which leaves the generator alone."""
         fooling, telling = [], []
         for head, one, other in zip(self.heads, fake, real, strict=True):
             frozen = {name: parameter.detach() for name, parameter in head.named_parameters()}

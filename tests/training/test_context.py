@@ -56,11 +56,12 @@ def test_known_frames_show_their_clean_latents_as_lq_and_as_reference(monkeypatc
 
 def test_share_and_number_of_known_frames_are_the_settings() -> None:
     settings, clean = TrainConfig(context_frames=1), torch.zeros(2000, 5, 1, 4, 4)
-    _, known = draw_context(settings, clean, clean, torch.arange(1000), VIEWS)
+    batch = made_batch(BOTH)._replace(seed=torch.arange(1000))
+    _, known = draw_context(settings, clean, clean, batch)
     counts = known.sum(dim=1)[::VIEWS]
     assert float((counts > 0).float().mean()) == pytest.approx(0.3, abs=0.04)
     assert [float((counts == n).float().mean()) for n in (1, 2, 3)] == pytest.approx([0.1] * 3, abs=0.03)
-    _, of_two_frames = draw_context(settings, clean[:, :2], clean, torch.arange(1000), VIEWS)
+    _, of_two_frames = draw_context(settings, clean[:, :2], clean, batch)
     assert of_two_frames.sum(dim=1).max() == 1  # one is always left to restore
 
 
