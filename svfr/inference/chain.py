@@ -89,13 +89,11 @@ class Chain:
         Returns:
             (f, 3, H, W) restored frames, about [-1, 1], not clamped.
         """
-        new_latents = self.components.encode(lq)  # (f, c, h, w)
+        new_latents, settings = self.components.encode(lq), self.components.settings  # (f, c, h, w)
         tail = self.tail
         lq_latents = new_latents if tail is None else torch.cat([tail.lq, new_latents])
         num_shared = len(lq_latents) - len(lq)
         noise = self._noise(num_shared, lq_latents)
-
-        settings = self.components.settings
 
         def set_shared(x: Tensor, sigma: Tensor) -> Tensor:
             return x if tail is None else torch.cat([tail.restored + sigma * noise[:num_shared], x[num_shared:]])

@@ -89,6 +89,7 @@ class Sampling:
                 if (value := getattr(self, name)) not in (None, only):
                     advice = "leave it out" if only is None else f"{name}={only} alone"
                     raise ConfigError(f"{name}={value}: these weights restore in one step; {advice}")
+            settings = replace(settings, num_inference_steps=1, guidance_scale=1.0)
         context = min(settings.context_frames, length - 1)
         if settings.context_frames and not is_released and self.overlap not in (None, context):
             raise ConfigError(f"overlap={self.overlap}: these weights say context_frames={context}; leave it out")

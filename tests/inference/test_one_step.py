@@ -47,6 +47,7 @@ def test_one_step_is_one_run_from_zero_without_noise_or_guidance(
         condition = one_step.condition(reference(one_step), (4, 4))
         again = one_step.model(x, lq, condition.ref_latents, condition.context, sigma, GAMMA[None])
     assert torch.equal(restored, one_step.decode(again.denoised[0], 4))
+    one_step.settings = replace(tiny.SETTINGS, one_step_sigma=SIGMA)  # whose steps and guidance say nothing
     other = Chain(one_step, Sampling(seed=5).resolve(one_step), GAMMA, reference=reference(one_step))(clip)
     assert torch.equal(other, restored)
 
