@@ -56,6 +56,10 @@ class ModelSettings:
     """One of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
     id_crop: str = "official"
     """Alignment of the ID network's input: arcface (the usual one) | official (the released code's)."""
+    context_frames: int = 0
+    """First frames of a clip that are known from the clip before; 0: clips are joined at each step's noise level."""
+    one_step_sigma: float | None = None
+    """Noise level at which one run from zero gives the result; None: results are sampled from noise."""
     untrained: bool = False
     """Random weights: results are noise and have to be labelled so."""
 
@@ -69,6 +73,11 @@ class ModelSettings:
             raise ValueError(f"id_crop '{self.id_crop}': choose from {', '.join(ID_CROP_STYLES)}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
+        if type(self.context_frames) is not int or not 0 <= self.context_frames < self.clip_length:
+            raise ValueError(f"context_frames {self.context_frames}: has to be below clip_length ({self.clip_length})")
+        sigma = self.one_step_sigma
+        if sigma is not None and not (type(sigma) in (int, float) and 0 < sigma < float("inf")):
+            raise ValueError(f"one_step_sigma {sigma}: a noise level above 0")
 
 
 @dataclass(frozen=True)
