@@ -18,6 +18,7 @@ from svfr.inference.batch import REPORT
 from svfr.inference.folder import check_inputs, load_pipeline, restore_folder
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
+from svfr.inference.watch import watched
 from svfr.tasks import TASKS, parse_tasks
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
@@ -82,4 +83,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(watched(main))

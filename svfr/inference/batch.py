@@ -1,6 +1,7 @@
 """Many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
 
 import json
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,11 @@ import torch
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
 from svfr.files import is_machine_error, short_name, walk, write_json
+from svfr.inference.watch import CALL, progress, rest
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
+ENDED = "its process ended: a crash of its decoder, a hang, or not enough memory"
 
 
 class Item(NamedTuple):
@@ -52,6 +55,7 @@ class Record:
     trace: str | None = None  # of an error that is ours, not the input's
     output: str | None = None
     facts: dict[str, Any] | None = None
+    call: str | None = None  # in which a watched process ended while it worked on the input (see `watch`)
 
 
 def find_items(source: Path, output: Path, format: str) -> list[Item]:
@@ -107,8 +111,20 @@ def run_items(
         key = _key_of(item, cache_key)
         if _is_done(output, item, key):
             show(printable(f"{item.source}: done before, skipped"))
+        elif _ended_this_call(output, item):
+            show(printable(f"{item.source}: {ENDED}"))
         else:
-            record = _process_one(item, output, key, process)
+            # If the process ends, this stands.
+            ended = Record(str(item.source), "failed", key, ENDED, call=os.environ.get(CALL))
+            write_json(record_path(output, item), asdict(ended))
+            progress()
+            try:
+                record = _process_one(item, output, key, process)
+            except BaseException:
+                record_path(output, item).unlink(missing_ok=True)
+                raise
+            finally:
+                rest()
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
                 show(printable(f"{item.source}: {line}"))
@@ -226,6 +242,11 @@ def _is_done(output: Path, item: Item, key: str) -> bool:
     record = _read_record(output, item)
     done = record.get("status") == "done" and record.get("cache_key") == key
     return done and (output / record["output"]).exists()
+
+
+def _ended_this_call(output: Path, item: Item) -> bool:
+    call = os.environ.get(CALL)
+    return call is not None and _read_record(output, item).get("call") == call
 
 
 def _is_frame_folder(path: Path) -> bool:

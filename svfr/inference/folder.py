@@ -17,6 +17,7 @@ from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
+from svfr.inference.watch import progress
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
@@ -187,6 +188,7 @@ class _FramesBar:
         self.bar = tqdm(total=self.total, unit="frame", position=1, leave=False, disable=disable, bar_format=BAR)
 
     def advance(self, frames: float, stage: str) -> None:
+        progress()
         description = f"{self.name} {stage}"
         if not self.bar.disable and self.bar.desc != f"{description}: ":  # a disabled one has no `desc`
             self.bar.reset(self.total)
