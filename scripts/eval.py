@@ -146,7 +146,8 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
-    methods |= collect(options.collect, methods, output, settings.task, state)
+    methods |= collect(options.collect, methods, output, settings.task, write=state.is_main_process)
+    state.wait_for_everyone()
     weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
     restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
     methods.update(restored)
