@@ -137,7 +137,7 @@ def run(options: argparse.Namespace, state: PartialState) -> int:
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
     truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
-    for path in (degraded, masks):
+    for path in (degraded, masks, Path(settings.photo) if settings.photo else None):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     methods = parse_restored(options.restored)
