@@ -100,7 +100,10 @@ def evaluate_all(
 ) -> None:
     """Measure this process's share: all pairs of a ground truth, so that what is computed of it serves them all."""
     names = matches.names[share.process_index :: share.num_processes]
-    groups = [pairs for name in names if (pairs := [pair for pair in matches.pairs if pair.name == name])]
+    by_truth: dict[Path, list[Pair]] = {}
+    for pair in (pair for name in names for pair in matches.pairs if pair.name == name):
+        by_truth.setdefault(pair.truth, []).append(pair)
+    groups = list(by_truth.values())
     total = 0
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
@@ -161,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, --collect NAME=DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
-    for path in (options.degraded, options.masks):
+    for path in (options.degraded, options.masks, Path(settings.photo) if settings.photo else None):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     methods = parse_restored(options.restored)
@@ -184,7 +187,8 @@ def evaluate(
     device = share.device(settings.device)
     if runs and settings.missing == "fail":
         prepare(options, settings, device)  # or it would fail after hours of restoring
-    methods |= collect(options.collect, [*methods, *runs], output, settings.task, share)
+    methods |= collect(options.collect, [*methods, *runs], output, settings.task, write=share.is_main_process)
+    share.wait_for_everyone()
     restored, failed = restore_set(runs, degraded, masks, output, settings.task, options.networks, share)
     methods = {**methods, **restored}
     matches = match(
@@ -192,7 +196,7 @@ def evaluate(
     )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
         raise ValueError(f"{truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)")
-    provenance = find_provenance(truth, methods, settings.task)
+    provenance = find_provenance(truth or output, methods, settings.task)
     evaluator, missing = prepare(options, settings, device)
     if share.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once

@@ -19,7 +19,6 @@ from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import DEGRADED, MANIFEST
 from svfr.files import replacing
 from svfr.inference.batch import find_items
-from svfr.inference.processes import Processes
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces
@@ -51,9 +50,7 @@ LAYOUTS = {
 }
 
 
-def collect(
-    arguments: Sequence[str], taken: Container[str], output: Path, task: str, share: Processes
-) -> dict[str, Path]:
+def collect(arguments: Sequence[str], taken: Container[str], output: Path, task: str, write: bool) -> dict[str, Path]:
     """Gather results of other methods as `svfr.evaluation.pairs.match` takes them, by links, and say what was left out.
 
     Args:
@@ -62,7 +59,7 @@ def collect(
         taken: methods of these names are there already.
         output: folder of the evaluation; the links lie in collected/NAME/TASK/CLIP.
         task: of folders without task subfolders.
-        share: the main process writes, the others wait.
+        write: make the links; of several processes, one.
 
     Returns:
         Folder of links by name of method.
@@ -86,13 +83,12 @@ def collect(
         if not found:
             raise ValueError(f"--collect {argument}: nothing in it as {name} writes it: {layout.says}")
         collected[name] = output / COLLECTED / name
-        if share.is_main_process:
+        if write:
             print(f"--collect {name}: {_describe(found, left_out)}", file=sys.stderr)
             with replacing(collected[name]) as partial:
                 for place, file in found.items():
                     (partial / place).parent.mkdir(parents=True, exist_ok=True)
                     (partial / place).symlink_to(file.resolve())
-    share.wait_for_everyone()
     return collected
 
 

@@ -1,6 +1,6 @@
 """Pictures of a video that are taken while it streams by: a strip of frames, a temporal slice, a small clip, the worst.
 
-Small JPEG files and MP4 for the report itself; PNG of all pixels beside it: the slice, and the frames of the strip.
+Small JPEG files and MP4, and as PNG of all pixels the slice and the frames of the strip.
 """
 
 from contextlib import AbstractContextManager

@@ -63,19 +63,16 @@ def table_tex(results: Results) -> str:
 
 
 def table_csv(results: Results) -> str:
-    """A row a task and method: number of videos, each mean, and the ends of its 95% interval."""
+    """A row a task and method: number of videos, each figure, and the ends of a mean's 95% interval."""
     columns = ordered_columns(results)
-    has_interval = {column: any(column in row.metrics for row in results.rows) for column in columns}
-    heads = [[column, *([f"{column}_from", f"{column}_to"] if has_interval[column] else [])] for column in columns]
-    table: list[list[object]] = [["task", "method", "videos", *(name for group in heads for name in group)]]
+    heads = (f"{column}{end}" for column in columns for end in ("", "_from", "_to"))
+    table: list[list[object]] = [["task", "method", "videos", *heads]]
     for aggregate in results.aggregates:
         row: list[object] = [aggregate.task, aggregate.method, aggregate.num_videos]
         for column in columns:
             mean = aggregate.metrics.get(column)
-            row.append(mean)
-            if has_interval[column]:
-                half = half_width(list(by_video(results, aggregate.task, aggregate.method, column).values()))
-                row += [None, None] if mean is None or half is None else [mean - half, mean + half]
+            half = half_width(list(by_video(results, aggregate.task, aggregate.method, column).values()))
+            row += [mean, None, None] if mean is None or half is None else [mean, mean - half, mean + half]
         table.append(row)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(table)

@@ -1,6 +1,5 @@
-"""`report.html`: it opens from disk, with figures and small pictures inside; clips and whole frames lie beside it."""
+"""`report.html`: it opens from disk, with all figures inside; pictures and clips lie beside it."""
 
-import base64
 import json
 import math
 import shutil
@@ -131,7 +130,7 @@ class Page:
 
     def worst_frames(self) -> list[tuple[str, str]]:
         """Labels and pictures, lowest PSNR first."""
-        found: list[tuple[float, str, Path]] = []
+        found: list[tuple[float, str, Pair, str]] = []
         for pair in self.records:
             if is_baseline(pair.method) or self.records[pair].status != "done":
                 continue
@@ -142,8 +141,11 @@ class Page:
                 value = float(psnr[index]) if index < len(psnr) else math.nan
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
                 known = not math.isnan(value)
-                found.append((value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, file))
-        return [(label, data_url(file)) for _, label, file in sorted(found)[:WORST_FRAMES]]
+                found.append(
+                    (value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, pair, file.name)
+                )
+        worst = sorted(found, key=lambda entry: entry[:2])[:WORST_FRAMES]
+        return [(label, self.file(pair, name)) for _, label, pair, name in worst]
 
     def worst_first(self, task: str) -> list[str]:
         """Names of the task's videos by the mean LPIPS of all methods, by PSNR without it."""
@@ -167,12 +169,8 @@ class Page:
         found = {column: value for column in columns if (value := record.metrics.get(column)) is not None}
         return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
 
-    def picture(self, pair: Pair, name: str) -> str:
-        """The URL of a small picture."""
-        return data_url(record_folder(self.output, pair) / PICTURES / name)
-
     def file(self, pair: Pair, name: str) -> str:
-        """The URL of a clip or a picture of full size, beside the page; empty if it is not there."""
+        """The URL of a picture or a clip beside the page; empty if it is not there."""
         source = record_folder(self.output, pair) / PICTURES / name
         if not source.is_file():
             return ""
@@ -200,11 +198,3 @@ class Page:
     def colour(self, method: str) -> str:
         """The same colour for a method wherever it is shown; gray for baselines."""
         return GRAY if is_baseline(method) else PALETTE[self.restoring.index(method) % len(PALETTE)]
-
-
-def data_url(file: Path) -> str:
-    """A JPEG file as a URL that holds it; empty if it is not there."""
-    try:
-        return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
-    except OSError:
-        return ""

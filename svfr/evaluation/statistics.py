@@ -16,11 +16,13 @@ CONFIDENCE = 0.95
 
 def by_video(results: Results, task: str, method: str, column: str, judged: bool = False) -> dict[str, float]:
     """A method's figures by video; if `judged`, how far they are from the truth's own where that is what counts."""
-    rows = [row for row in results.rows if row.task == task and row.metrics.get(column) is not None]
-    figures = {row.name: float(row.metrics[column] or 0) for row in rows if row.method == method}
+    rows = [row for row in results.rows if row.task == task]
+    figures, truth = (
+        {row.name: value for row in rows if row.method == name and (value := row.metrics.get(column)) is not None}
+        for name in (method, "ground_truth")
+    )
     if not judged or COLUMNS[column].better != "truth":
         return figures
-    truth = {row.name: float(row.metrics[column] or 0) for row in rows if row.method == "ground_truth"}
     return {name: abs(value - truth[name]) for name, value in figures.items() if name in truth}
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from svfr.data.video import probe
 from svfr.evaluation.collect import collect, lossless_videos
 from svfr.evaluation.pairs import match
-from svfr.inference.processes import Processes
 from tests.clips import pixels
 from tests.evaluation.test_pairs import add
 
@@ -36,7 +35,7 @@ def taken(output: Path, method: str) -> dict[str, str]:
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(method: str) -> tuple[dict[str, str], str]:
-        found = collect([f"{method}={tmp_path / 'r'}"], [], tmp_path / "out", "bfr", Processes())
+        found = collect([f"{method}={tmp_path / 'r'}"], [], tmp_path / "out", "bfr", write=True)
         assert found == {method: tmp_path / "out" / "collected" / method}
         return taken(tmp_path / "out", method), capsys.readouterr().err.rstrip("\n")
 
@@ -115,7 +114,7 @@ def test_what_is_collected_matches_the_ground_truth_and_is_renewed(run: Run, tmp
     files(tmp_path / "r", "a/restored_faces/0.png", "b/restored_faces/0.png", "old/restored_faces/0.png")
     run("KEEP")
     os.rename(tmp_path / "r" / "old", tmp_path / "old")
-    methods = collect([f"KEEP={tmp_path / 'r'}"], [], tmp_path / "out", "bfr", Processes())
+    methods = collect([f"KEEP={tmp_path / 'r'}"], [], tmp_path / "out", "bfr", write=True)
     matches = match(truth, methods, None, None, output=tmp_path / "out", task="bfr", baselines=["ground_truth"])
     assert [(pair.task, pair.name) for pair in matches.pairs if pair.method == "KEEP"] == [("bfr", "a"), ("bfr", "b")]
     assert matches.problems == []
@@ -136,7 +135,7 @@ def test_what_is_collected_matches_the_ground_truth_and_is_renewed(run: Run, tmp
 def test_wrong_calls_are_one_line(tmp_path: Path, argument: str, line: str) -> None:
     files(tmp_path / "r", "a/final_results/0.png")
     with pytest.raises(ValueError, match=line.replace("*.png", r"\*.png")):
-        collect([argument.format(r=tmp_path / "r")], ["GPEN_1"], tmp_path / "out", "bfr", Processes())
+        collect([argument.format(r=tmp_path / "r")], ["GPEN_1"], tmp_path / "out", "bfr", write=True)
     assert not (tmp_path / "out").exists()
 
 
