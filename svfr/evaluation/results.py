@@ -35,6 +35,7 @@ class Aggregate:
     task: str
     num_videos: int  # that the means are over
     num_failed: int  # that could not be compared
+    num_capped: int = 0  # frames of these videos whose PSNR is at its ceiling
     metrics: dict[str, float | None] = field(default_factory=dict)  # by column: the mean, or a set metric's number
     std: dict[str, float | None] = field(default_factory=dict)  # standard deviation over videos
     num_defined: dict[str, int] = field(default_factory=dict)  # videos for which the column has a number
@@ -118,7 +119,8 @@ def gather(
 def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: Evaluator) -> Aggregate:
     pairs = sorted((pair for pair in records if records[pair].status == "done"), key=lambda pair: pair.name)
     done = [records[pair] for pair in pairs]
-    result = Aggregate(method, task, len(done), len(records) - len(done))
+    capped = sum(record.num_capped for record in done)
+    result = Aggregate(method, task, len(done), len(records) - len(done), capped)
     for column in [column.name for metric in evaluator.built.video for column in metric.columns]:
         values = [value for record in done if (value := record.metrics.get(column)) is not None]
         result.metrics[column] = statistics.fmean(values) if values else None
@@ -132,7 +134,7 @@ def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: E
         videos = [features for features in loaded if features is not None]
         row = compute_set(evaluator.output, metric, [video for video in videos if video.starts])
         _add_set_metric(result, metric, row, videos)
-    if method != "ground_truth" and (capped := sum(record.num_capped for record in done)):
+    if capped and method != "ground_truth":
         result.notes.append(f"{method}: {describe_capped(capped, sum(record.num_frames for record in done))}")
     return result
 

@@ -267,6 +267,7 @@ def test_frames_at_the_cap_are_in_the_tables(evaluate: Eval, tmp_path: Path) -> 
     evaluate("--restored", str(tmp_path / "r"))
     line = "1 of 21 frames equal the truth (PSNR capped at 100 dB)"
     assert evaluate.aggregate()["notes"] == [f"restored: {line}"]
+    assert evaluate.aggregate()["num_capped"] == 1
     assert {name: row["num_capped"] for name, row in evaluate.rows().items()} == {"a": 1, "b": 0, "c": 0}
     assert line in (evaluate.output / "table.md").read_text()
     assert line in (evaluate.output / "report.html").read_text()
