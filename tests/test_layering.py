@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torch_fidelity", "torchvision"}),
     "inference": (
         {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
-        ARRAYS | {"accelerate", "diffusers", "tqdm"},
+        ARRAYS | {"diffusers", "tqdm"},
     ),
     "training": (
         {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
@@ -41,7 +41,6 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
 # Files that may import less, or packages that only some files may import.
 NARROWER = {"training/losses.py": (set[str](), PURE)}
 ONLY_IN = {
-    "accelerate": {"inference/processes.py", "training/loop.py", "training/processes.py"},
     "av": {
         "data/compression.py",
         "data/deinterlacing.py",

@@ -1,13 +1,12 @@
 """Where what is compared comes from, read off the files beside it. What is not known is absent, never a default."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import GROUND_TRUTH, MANIFEST, SETTINGS, read_manifest
-from svfr.files import sha256_of
+from svfr.files import read_json, sha256_of
 from svfr.inference.batch import REPORT
 
 # Of a report.json.
@@ -39,12 +38,12 @@ def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) 
     places = [truth.resolve(), *truth.resolve().parents] if truth else []
     folder = next((place for place in places if place.name == GROUND_TRUTH), None)
     if folder is not None and (manifest := folder.parent / MANIFEST).is_file():
-        found.test_set.update(_read(folder.parent / SETTINGS), manifest_sha256=sha256_of(manifest))
+        found.test_set.update(read_json(folder.parent / SETTINGS), manifest_sha256=sha256_of(manifest))
         rates = {folder / name: entry.get("fps") for name, entry in read_manifest(manifest).items()}
         found.rates.update({path: rate for path, rate in rates.items() if rate is not None})
     for method, results in methods.items():
         for task_name, place in task_folders(results, task)[0].items():
-            report = _read(place / REPORT)
+            report = read_json(place / REPORT)
             if {"svfr", "videos"} <= report.keys():  # or it is someone else's
                 found.restored.setdefault(method, {})[task_name] = {key: report[key] for key in KEPT if key in report}
                 done = [video for video in report["videos"] if video["status"] == "done"]
@@ -69,12 +68,3 @@ def cost_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "peak_gib": max(cost["peak_memory"] for cost in costs) / GIB,
         **{key: ", ".join(sorted({cost[key] for cost in costs})) for key in ("memory", "device")},
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

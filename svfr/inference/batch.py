@@ -1,6 +1,5 @@
 """Many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
 
-import json
 import os
 import traceback
 from collections import Counter
@@ -15,7 +14,7 @@ import torch
 
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
-from svfr.files import is_machine_error, short_name, walk, write_json
+from svfr.files import is_machine_error, read_json, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
@@ -190,7 +189,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
     """
     videos = []
     for item in items:
-        record = _read_record(output, item)
+        record = read_json(record_path(output, item))
         if record.get("cache_key") != _key_of(item, cache_key):
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
@@ -231,15 +230,8 @@ def _key_of(item: Item, cache_key: CacheKey) -> str:
         return ""
 
 
-def _read_record(output: Path, item: Item) -> dict[str, Any]:
-    try:
-        return json.loads(record_path(output, item).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def _is_done(output: Path, item: Item, key: str) -> bool:
-    record = _read_record(output, item)
+    record = read_json(record_path(output, item))
     done = record.get("status") == "done" and record.get("cache_key") == key
     return done and (output / record["output"]).exists()
 

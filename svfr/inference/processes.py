@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from torch import distributed
 
 from svfr.inference.batch import RECORDS
 from svfr.models.devices import resolve_device
@@ -26,14 +25,15 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of filesystems that
 class Processes:
     """The processes that `torchrun` or `accelerate launch` started, on CPUs as on accelerators; else this one alone.
 
-    They exchange a few words by gloo: nothing of the work needs an accelerator's own network, which wants an
-    accelerator for each process. accelerate forms such a group with `cpu=True` alone; without it, processes on CPUs
-    take themselves for the only ones.
+    They exchange a few words by gloo: an accelerator's own network would want an accelerator for each process, and
+    accelerate's `PartialState` lets processes on CPUs take themselves for the only ones.
     """
 
     def __init__(self) -> None:
-        self._state = PartialState(cpu=True, timeout=LONGEST_WAIT)
-        self.process_index, self.num_processes = self._state.process_index, self._state.num_processes
+        self.num_processes, self.process_index = int(os.environ.get("WORLD_SIZE", 1)), 0
+        if self.num_processes > 1:
+            distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+            self.process_index = distributed.get_rank()
         self.is_main_process = self.process_index == 0
 
     def device(self, name: str) -> str:
@@ -45,7 +45,7 @@ class Processes:
         device = resolve_device(name)
         if name != "auto" or self.num_processes == 1 or device.type == "cpu":
             return str(device)
-        index = self._state.local_process_index % torch.accelerator.device_count()
+        index = int(os.environ.get("LOCAL_RANK", self.process_index)) % torch.accelerator.device_count()
         torch.accelerator.set_device_index(index)
         return f"{device.type}:{index}"
 
@@ -56,7 +56,8 @@ class Processes:
             OSError: one of them has ended.
         """
         try:
-            self._state.wait_for_everyone()
+            if self.num_processes > 1:
+                distributed.barrier()
         except RuntimeError as error:  # of the network, which has no type of its own
             raise OSError("another process of this call has ended; run the same command again to go on") from error
 
@@ -77,7 +78,7 @@ class Processes:
             except ValueError as error:
                 words = [str(error)]
             if self.num_processes > 1:
-                broadcast_object_list(words)
+                distributed.broadcast_object_list(words)
             if words[0]:
                 raise ValueError(words[0])
             yield
