@@ -238,7 +238,7 @@ def _is_done(output: Path, item: Item, key: str) -> bool:
 
 def _ended_this_call(output: Path, item: Item) -> bool:
     call = os.environ.get(CALL)
-    return call is not None and _read_record(output, item).get("call") == call
+    return call is not None and read_json(record_path(output, item)).get("call") == call
 
 
 def _is_frame_folder(path: Path) -> bool:
