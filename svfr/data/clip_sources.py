@@ -93,6 +93,7 @@ class ManifestClips(ClipSource):
         best: take this many of them, those of the highest quality in all manifests together; None takes all.
         size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
         other_clip: share of the references that are of another clip of the same identity, where there is one.
+        allow_outside: whether files may lie outside of their manifest's folder.
 
     Raises:
         DataError: decord is missing, there is no clip of this split, or one without a quality where `best` is given.
@@ -100,13 +101,20 @@ class ManifestClips(ClipSource):
     """
 
     def __init__(
-        self, paths: Path | Iterable[Path], split: str, best: int | None = None, size: int = 0, other_clip: float = 0.0
+        self,
+        paths: Path | Iterable[Path],
+        split: str,
+        best: int | None = None,
+        size: int = 0,
+        other_clip: float = 0.0,
+        allow_outside: bool = False,
     ) -> None:
         if importlib.util.find_spec("decord") is None:
             raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
         paths = [paths] if isinstance(paths, Path) else list(paths)
         bad: list[ManifestError] = []
-        self._clips = [(path, clip) for path in paths for clip in read_manifest(path, bad) if clip.split == split]
+        clips = ((path, clip) for path in paths for clip in read_manifest(path, bad, allow_outside))
+        self._clips = [(path, clip) for path, clip in clips if clip.split == split]
         if not self._clips:
             reason = f" ({bad[0]})" if bad else ""
             raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'{reason}")

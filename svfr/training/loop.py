@@ -195,7 +195,7 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     if data.manifests:
         best = data.best if split == "train" else None
         paths, other_clip = [Path(path) for path in data.manifests], data.reference_other_clip
-        return ManifestClips(paths, split, best, data.size, other_clip if split == "train" else 0)
+        return ManifestClips(paths, split, best, data.size, other_clip if split == "train" else 0, data.allow_outside)
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:

@@ -25,6 +25,8 @@ class DataConfig(SampleConfig):
     """Manifests that data preparation wrote; their clips of the split `train` are used, `val` validates."""
     best: int | None = None
     """Train on this many clips of all manifests together, those of the highest quality; none: on all."""
+    allow_outside: bool = False
+    """Whether manifests may name files outside of their folder."""
     images: str | None = None
     """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
     rendered_clips: int = 0
