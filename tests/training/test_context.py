@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from svfr.config import ConfigError
+from svfr.data.alignment import five_points
 from svfr.data.dataset import Sample
+from svfr.data.frames import to_tensor, to_uint8, to_unit
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.components import Components, load_folder
 from svfr.training.context import draw_context
@@ -34,6 +36,15 @@ def looked_back(components: Components | None = None, batch: Sample | None = Non
     components, batch = components or tiny.pipeline().parts, batch or made_batch(BOTH)
     objective = Objective(TrainConfig(**(ALWAYS | settings)), components)
     return objective.look_back(TrainedModel(components.model), objective.prepare(batch), batch)
+
+
+def looked_back_own(components: Components, batch: Sample) -> Tensor:
+    """(n, 2, c, h, w) what the model makes of the first two frames in one step, without a reference."""
+    before = Objective(TrainConfig(), components).prepare(batch)
+    zeros = torch.zeros_like(before.clean[:, :2])
+    tokens, sigma = torch.zeros(len(zeros), tiny.TOKENS, tiny.TOKEN_DIM), torch.full_like(before.sigma, 20.0)
+    with torch.no_grad():
+        return components.model(zeros, before.lq[:, :2], zeros, tokens, sigma, before.task_prompt).denoised
 
 
 def test_known_frames_show_their_clean_latents_as_lq_and_as_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +90,7 @@ def test_some_context_is_mildly_degraded_and_some_is_the_models_own_result(monke
     use_only("OWN", monkeypatch)
     own = looked_back(components, batch)
     before = Objective(TrainConfig(), components).prepare(batch)
-    zeros = torch.zeros_like(before.clean[:, :2])
-    tokens = torch.zeros(len(zeros), tiny.TOKENS, tiny.TOKEN_DIM)
-    sigma = torch.full_like(before.sigma, 20.0)
-    with torch.no_grad():
-        result = components.model(zeros, before.lq[:, :2], zeros, tokens, sigma, before.task_prompt).denoised
-    result = result / components.vae.config.scaling_factor
+    result = looked_back_own(components, batch) / components.vae.config.scaling_factor
     for view, known in enumerate(own.known):
         count = int(known.sum())
         torch.testing.assert_close(own.lq[view, :count], result[view, :count], rtol=1e-3, atol=1e-3)
@@ -119,6 +125,13 @@ def test_own_references_are_described_as_inference_describes_them() -> None:
     components, batch = tiny.pipeline().parts, made_batch(BOTH)
     before = Objective(TrainConfig(), components).prepare(batch)
     after = looked_back(components, batch, context_frames=0, reference_own=1.0)
+    result = looked_back_own(components, batch)
+    image = to_uint8(to_unit(components.decode(result[:1, 0], 1)[0]))
+    points = five_points(batch.landmarks[0, 0].numpy() * tiny.SIZE - 0.5)
+    described = components.encode_reference(to_tensor(image), image, points)
+    torch.testing.assert_close(after.ref[:1], described.latents)
+    tokens = components.model.id_projector(after.id_features[:1])
+    torch.testing.assert_close(tokens, described.id_tokens)
     changed = [not torch.equal(a, b) for a, b in zip(after.ref, before.ref, strict=True)]
     assert changed == [True, True, False, False]  # the second clip has no reference
     assert not torch.equal(after.ref[0], after.ref[1])  # each view its own result

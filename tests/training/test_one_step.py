@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,28 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stage: dict[str, A
     folder = tmp_path / "run/weights/step_000002"
     assert load_folder(folder).settings.one_step_sigma == 20.0
     assert SVFRPipeline.from_pretrained(folder, device="cpu")(tiny.clip(4)).shape == (4, tiny.SIZE, tiny.SIZE, 3)
+
+
+def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nn.Module] = []
+
+    def keep(model: nn.Module, *_: Any) -> nn.Module:  # SGD has no moments
+        seen.append(model)
+        return nn.Module()
+
+    monkeypatch.setattr("torch.optim.AdamW", partial(torch.optim.SGD, lr=1.0, momentum=0.0))
+    monkeypatch.setattr("svfr.training.loop.ModelAndOptimizer", keep)
+    monkeypatch.setattr("svfr.training.loop.save", lambda *_, **__: None)
+    settings = config(tmp_path, **STAGE_2, max_steps=1, warmup_steps=0, weight_decay=0, max_grad_norm=0.01)
+    before = OneStep(settings, initialize(settings)).module().state_dict()
+    train(settings)
+    moved: dict[str, float] = {"model": 0, "discriminator": 0}
+    for name, value in seen[0].state_dict().items():
+        moved[name.split(".")[0]] += float((value - before[name]).square().sum())
+    found = {part: square**0.5 for part, square in moved.items()}
+    assert found == pytest.approx({"model": 1e-3 * 0.01, "discriminator": 2e-3 * 0.01}, rel=0.02)
 
 
 @pytest.mark.parametrize(
