@@ -46,6 +46,7 @@ ANIMATION_UNIT = Fraction(1, 1000)  # [s]
 # A rate in a header, or none, that is this many times off the first frames' times is not a rate (a browser's recording
 # says 1000); else it is the better one of a variable rate, as it is of all frames.
 WRONG_RATE, FIRST_FRAMES = 1.4, 100
+HIGHEST_RATE = 10_000  # [1/s] beyond which nothing films
 MOSTLY = 0.5  # share of hidden frames from which on it is said
 
 # FFmpeg's AVColorSpace of a file -> SWS_CS_* of its scaler. What is not listed counts as untagged.
@@ -276,15 +277,16 @@ def _describe(container: InputContainer, path: Path, options: ReadOptions) -> Vi
 
 def _rate(stream: av.VideoStream, stamps: list[int]) -> Fraction:
     """[1/s] as the container says; as the times of the first frames say, where that cannot be."""
-    said = stream.average_rate or stream.guessed_rate
-    if stream.frames or len(stamps) < 2 or stamps[0] == stamps[-1] or stream.time_base is None:
-        return said or IMAGE_RATE
-    steps = np.diff(stamps)
-    usual = steps[steps < WRONG_RATE * np.median(steps)]  # without gaps
-    if not usual.sum():
-        return said or IMAGE_RATE
-    seen = (len(usual) / (int(usual.sum()) * stream.time_base)).limit_denominator(1001)
-    return said if said and 1 / WRONG_RATE < said / seen < WRONG_RATE else seen
+    said, seen = stream.average_rate or stream.guessed_rate, None
+    if not stream.frames and len(stamps) > 1 and stream.time_base:
+        steps = np.diff(stamps)
+        usual = steps[steps < WRONG_RATE * np.median(steps)]  # without gaps
+        if usual.sum():
+            seen = (len(usual) / (int(usual.sum()) * stream.time_base)).limit_denominator(1001)
+    if said and seen and not 1 / WRONG_RATE < said / seen < WRONG_RATE:
+        said = seen
+    rate = said or seen or IMAGE_RATE
+    return rate if rate <= HIGHEST_RATE else IMAGE_RATE
 
 
 def _read_video(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[Frame]:
