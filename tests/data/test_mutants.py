@@ -55,7 +55,7 @@ def test_a_damaged_file_is_restored_or_refused_in_one_line(tmp_path: Path, name:
     else:
         first, *others = (Image.fromarray(picture(5 * index)) for index in range(10))
         first.save(whole, save_all=True, append_images=others, duration=80)
-    outcomes = []
+    restored, reasons = 0, list[str]()
     for number in range(MUTANTS):
         source = tmp_path / f"{number}{whole.suffix}"
         source.write_bytes(mutate(whole.read_bytes(), random.Random(f"{name}-{number}")))
@@ -67,9 +67,9 @@ def test_a_damaged_file_is_restored_or_refused_in_one_line(tmp_path: Path, name:
                 for frame in read_frames(source):
                     writer.write(frame.image, frame.pts, frame.time_base)
             probe(writer.path)
-            outcomes.append("restored")
+            restored += 1
         except VideoError as error:
-            assert "\n" not in str(error)
-            outcomes.append("refused")
+            reasons.append(str(error))
     assert not [file for file in tmp_path.iterdir() if "partial" in file.name]
-    assert len(set(outcomes)) == 2  # or the damage is none, or nothing else
+    assert not any("\n" in reason for reason in reasons)
+    assert 0 < restored < MUTANTS  # or the damage is none, or nothing else
