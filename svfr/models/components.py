@@ -49,8 +49,7 @@ class ModelSettings:
     """Side of the square frames [px]."""
     clip_length: int = 16
     """Frames that are denoised together."""
-    num_inference_steps: int = 30
-    """Steps of the released code's referred pass."""
+    num_inference_steps: int = 30  # of the released code's referred pass
     guidance_scale: float = 2.0
     sampler: str = "euler"
     """One of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
@@ -75,9 +74,8 @@ class ModelSettings:
             raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
         if type(self.context_frames) is not int or not 0 <= self.context_frames < self.clip_length:
             raise ValueError(f"context_frames {self.context_frames}: has to be below clip_length ({self.clip_length})")
-        sigma = self.one_step_sigma
-        if sigma is not None and not (type(sigma) in (int, float) and 0 < sigma < float("inf")):
-            raise ValueError(f"one_step_sigma {sigma}: a noise level above 0")
+        if (sigma := self.one_step_sigma) is not None and not (type(sigma) in (int, float) and 0 < sigma < 1e9):
+            raise ValueError(f"one_step_sigma {sigma}: has to be a noise level above 0")
 
 
 @dataclass(frozen=True)
