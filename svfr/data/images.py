@@ -153,7 +153,9 @@ def count_frames(file: Path, max_pixels: int) -> int:
 def _to_srgb(image: Image.Image) -> Image.Image:
     """8 bits in sRGB. Deeper integers lose their lower bits; those of 32 bits and floats are scaled by their range."""
     if image.mode == "F" or image.mode.startswith("I"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are no numbers")
         highest = float(values.max(initial=0))
         # Assumption: floats up to 1 or up to 255 are meant so, whatever is brighter by what it holds.
         range_ = next((top for top in ((1.0, 255.0) if image.mode == "F" else (65535.0,)) if highest <= top), highest)

@@ -38,8 +38,8 @@ class LPIPS(VideoMetric):
         return cls(find(cls.network, options.folder, options.download), options.device)
 
     def __init__(self, backbone: Path, device: str = "cpu") -> None:
-        self._lpips, self._device = _load(self.net, self.network, backbone).to(device), device
-        self._lpips.to(memory_format=torch.channels_last)  # a third faster on CPUs
+        self.module, self._device = _load(self.net, self.network, backbone).to(device), device
+        self.module.to(memory_format=torch.channels_last)  # a third faster on CPUs
         self.protocol = {
             "input": "RGB in [-1, 1], own size",
             "version": "0.1",
@@ -57,7 +57,7 @@ class LPIPS(VideoMetric):
         for at in range(len(chunk)):  # one by one: a batch is no faster at 512 px, and may round otherwise
             theirs = chunk.of_truth(f"lpips {self.net} {at}", partial(self._features, chunk.truth[at]))
             ours = theirs if chunk.restored is chunk.truth else self._features(chunk.restored[at])
-            layers = zip(self._lpips.lins, ours, theirs, strict=True)
+            layers = zip(self.module.lins, ours, theirs, strict=True)
             maps = [weigh((a - b).square_()) for weigh, a, b in layers]  # (1, 1, h', w') each
             rows[whole][at] = sum(m.mean() for m in maps).item()
             if chunk.mask is not None and (mask := chunk.mask[at].to(self._device)).any():
@@ -67,8 +67,8 @@ class LPIPS(VideoMetric):
 
     def _features(self, frame: Tensor) -> list[Tensor]:
         """(3, h, w) uint8 -> the features of the backbone's layers, (1, c, h', w'), of unit length in each pixel."""
-        x = self._lpips.scaling_layer(frame[None].to(self._device).float() / 127.5 - 1)
-        features = self._lpips.net(x.contiguous(memory_format=torch.channels_last))
+        x = self.module.scaling_layer(frame[None].to(self._device).float() / 127.5 - 1)
+        features = self.module.net(x.contiguous(memory_format=torch.channels_last))
         # With the epsilon of the lpips package.
         return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + 1e-10) for layer in features]
 

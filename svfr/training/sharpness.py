@@ -29,8 +29,7 @@ class Perceptual:
     def __call__(self, frames: Tensor, truth: Tensor) -> Tensor:
         """(m, 3, s, s) and (m, 3, s, s) in [-1, 1] -> scalar."""
         if self._lpips is not None:
-            maps = self._lpips._maps(*((127.5 * (x + 1)) for x in (frames, truth)))
-            return torch.stack([each.mean() for each in maps]).sum()
+            return self._lpips.module(frames, truth).mean()
         network, pair = self._id_encoder, torch.cat([frames, truth])
         x = network.prelu(network.bn1(network.conv1(pair.to(network.dtype))))
         distances = [l1_loss(frames.diff(dim=dim), truth.diff(dim=dim)) for dim in (-2, -1)]

@@ -59,7 +59,7 @@ class Metrics:
         for name, network in (("ids", recognizer), ("landmarks", landmarker), ("fvd", fvd), ("fid", fid)):
             self._count(monkeypatch, type(network), "__call__", name)
         self._count(monkeypatch, temporal, "sources", "flow")
-        self._count(monkeypatch, type(self.lpips._lpips.net), "forward", "lpips")
+        self._count(monkeypatch, type(self.lpips.module.net), "forward", "lpips")
         faces = [Identity(recognizer), LandmarkError(landmarker)]
         self.built = BuiltMetrics([*plain, self.lpips, *faces], [FVD(fvd, clip_length=4), FID(fid)], {})
 

@@ -442,7 +442,7 @@ def test_bad_inputs_are_named_and_the_rest_is_evaluated(evaluate: Eval, tmp_path
     assert problems["extra"] == "no ground truth of this name"
     assert "truncated or corrupt" in problems["broken"]
     assert "one frame only" in problems["single"]
-    assert "floating-point pixels" in problems["nan"]
+    assert "pixels that are no numbers" in problems["nan"]
     assert set(problems) == {"short", "long", "small", "slow", "gray", "none", "extra", "broken", "single", "nan"}
     rows = evaluate.rows()
     done = {name for name, row in rows.items() if row["status"] == "done"}
