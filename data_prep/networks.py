@@ -4,10 +4,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data_prep.quality import Arniqa
 from data_prep.settings import DataPrepConfig
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.landmarks import Landmarker, load_landmarker
+from svfr.data.quality import Arniqa
 from svfr.data.recognition import Recognizer, load_recognizer
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from data_prep.records import PrepareError, Record
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from svfr.files import walk
 
 VOXCELEB_RATE = 25  # [1/s] of the frame numbers in VoxCeleb2's tracks (its paper, section 3)
 
@@ -123,9 +124,8 @@ READERS = {"videos": videos, "images": images, "voxceleb2": voxceleb2, "celebv":
 
 def _visible_files(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """All folders from `root` down with the files in them, without what a leading dot hides."""
-    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-        if not any(part.startswith(".") for part in folder.relative_to(root).parts):
-            yield folder, [file for file in folder.iterdir() if file.name[0] != "." and not file.is_dir()]
+    for folder, children in walk(root):
+        yield folder, [child for child in children if not child.is_dir()]
 
 
 def _annotated(path: Path, annotations: Iterable[tuple[str, Any]], read: Callable[[Any], Record]) -> Found:

@@ -1,19 +1,16 @@
 """The files between the steps: JSON lines, one clip a line, under a line that says whose file it is."""
 
-import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from svfr.files import digest, replacing
+from svfr.files import digest, is_machine_error, replacing
 
 Record = dict[str, Any]
 VERSION = 1
 STEPS = ("ingest", "cut", "track", "score", "landmarks", "identities", "write")
 FOLDER = "steps"  # of the output; holds these files
-# What no other input file can mend: the disk is full, the quota used up, the file system read-only.
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM)
 
 
 class PrepareError(ValueError):
@@ -56,12 +53,12 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
         file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-def is_machine_error(error: BaseException | None, output: str) -> bool:
-    """Whether an error, or one that it came from, is no input's fault: a full disk, or a file of the output."""
+def is_no_inputs_fault(error: BaseException | None, output: str) -> bool:
+    """Whether an error is that of the machine, or comes from a file of the output."""
+    if is_machine_error(error):
+        return True
     folders = tuple(str(Path(output, name)) for name in (FOLDER, "clips", "landmarks"))
     while error is not None:
-        if getattr(error, "errno", None) in MACHINE_ERRORS:  # FFmpeg's errors have one, too
-            return True
         if str(getattr(error, "filename", None) or error).startswith(folders):
             return True
         error = error.__cause__ or error.__context__

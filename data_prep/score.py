@@ -7,12 +7,12 @@ import numpy as np
 
 from data_prep.frames import TRACKS, load_arrays, walk
 from data_prep.networks import scorer
-from data_prep.quality import SMALLEST
 from data_prep.records import PrepareError, Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
 from svfr.data.faces import crop
+from svfr.data.quality import SMALLEST
 from svfr.files import replacing
 
 

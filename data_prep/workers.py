@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.records import PrepareError, Record, is_machine_error
+from data_prep.records import PrepareError, Record, is_no_inputs_fault
 from data_prep.settings import DataPrepConfig
 from svfr.networks import NetworkMissing
 
@@ -53,7 +53,7 @@ def attempt(function: Function, settings: DataPrepConfig, task: Task) -> Outcome
     except (PrepareError, NetworkMissing) as error:
         return Outcome(None, one_line(error), stops=True)
     except (ValueError, OSError) as error:
-        return Outcome(None, one_line(error), stops=is_machine_error(error, settings.output))
+        return Outcome(None, one_line(error), stops=is_no_inputs_fault(error, settings.output))
     except MemoryError:
         return Outcome(None, "out of memory")
     except Exception as error:  # must not stop the other inputs either

@@ -13,9 +13,6 @@ Exit code: 0 measured, 1 a measurement died, 2 the call itself was wrong.
 import argparse
 import multiprocessing
 import os
-import platform
-import re
-import resource
 import sys
 import tempfile
 import time
@@ -23,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -43,6 +40,8 @@ from svfr import config
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.evaluation.settings import EvalConfig
+from svfr.inference.cost import device_name, peak_memory
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics import METRICS, Chunk, build_metrics
 from svfr.models.components import Components, ModelSettings
@@ -60,6 +59,8 @@ from svfr.training.state import MovingAverage
 
 SVD_XT = "svd-xt"  # in the place of a name of weights
 RENDERED = 128  # [px] of rendered clips, before they are enlarged
+ALL_FRAMES = 345_000  # of 7 methods and baselines, 3 tasks, 50 videos of VFHQ-test
+HOURS = "h for 345,000 frames"
 
 Row = dict[str, Any]  # of a table, by the titles of its columns
 
@@ -96,7 +97,12 @@ def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
     pipe(frames, **sampling)
     seconds = clock(device) - start
     branch_frames, unet_seconds = sum(int(call[0]) for call in calls), sum(end - start for _, start, end in calls)
-    return {"branch-frames": branch_frames, "UNet s": unet_seconds, "all s": seconds, "peak GiB": peak_memory(device)}
+    return {
+        "branch-frames": branch_frames,
+        "UNet s": unet_seconds,
+        "all s": seconds,
+        "peak GiB": peak_memory(device)[0] / 2**30,
+    }
 
 
 def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
@@ -162,33 +168,46 @@ def train(settings: TrainConfig) -> Row:
         times.append((start, forward, backward, clock(device)))
     parts = np.diff(times)[1:].mean(axis=0).tolist()
     names = ("encoding and forward s", "backward s", "optimizer and EMA s")
-    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)}
+    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)[0] / 2**30}
 
 
 def bench_eval(options: argparse.Namespace) -> Iterator[Row]:
-    """Each metric alone."""
-    return (in_new_process(evaluate, options, name) for name in options.metrics)
+    """Each metric alone, and the hours that an evaluation of 7 rows, 3 tasks, 50 videos and 300 frames takes."""
+    seconds = 0.0  # a frame, of all metrics
+    for name in options.metrics:
+        row = in_new_process(evaluate, options, name)
+        if isinstance(rate := row["frames/s"], float):
+            seconds += 1 / rate
+            row[HOURS] = ALL_FRAMES / rate / 3600
+        yield row
+    if seconds:
+        yield {"metric": "all", "frames/s": 1 / seconds, HOURS: ALL_FRAMES * seconds / 3600, "peak GiB": "-"}
 
 
 def evaluate(options: argparse.Namespace, name: str) -> Row:
-    """Compare a rendered clip with itself and noise, twice: the first time warms up."""
+    """Compare rendered clips with noise, each the same, with one ground truth, after one that warms up."""
     device, size = resolve_device(options.device), options.size
     built = build_metrics([name], options.networks, str(device), download=False)
     if built.missing:
-        return {"metric": name, "frames/s": built.missing[name], "peak GiB": ""}
+        return {"metric": name, "frames/s": built.missing[name], HOURS: "-", "peak GiB": "-"}
     metric: Any = (*built.video, *built.sets)[0]
     clip = render_clip(TEST_SEEDS, options.frames[0], size)
     truth = torch.from_numpy(clip.frames).movedim(-1, 1)
     noise = 12 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(len(truth), size, size, dtype=torch.bool)
     video = ((truth + noise).clamp(0, 255).byte(), truth, mask, torch.from_numpy(five_points(clip.landmarks)))
-    for _ in range(2):
-        metric.reset()
+    for num_rows in (1, options.rows):
+        rows = [copy(metric) for _ in range(num_rows)]
+        for row in rows:
+            row.reset()
         start = clock(device)
-        for parts in zip(*(part.split(8) for part in video), strict=True):
-            metric.update(Chunk(*parts))
+        for parts in zip(*(part.split(EvalConfig.chunk_size) for part in video), strict=True):
+            shared: dict[str, Any] = {}
+            for row in rows:
+                row.update(Chunk(*parts, shared=shared))
         seconds = clock(device) - start
-    return {"metric": name, "frames/s": len(truth) / seconds, "peak GiB": peak_memory(device)}
+    rate = options.rows * len(truth) / seconds
+    return {"metric": name, "frames/s": rate, HOURS: "", "peak GiB": peak_memory(device)[0] / 2**30}
 
 
 def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
@@ -234,21 +253,10 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak_memory(device: torch.device) -> float:
-    """Peak memory of this process [GiB]: what the device gave to tensors; on the CPU, all resident memory."""
-    if device.type != "cpu":
-        return torch.accelerator.max_memory_allocated(device) / 2**30
-    if sys.platform == "linux":  # where `ru_maxrss` begins with what the parent process had
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-
-
 def describe_machine(device: torch.device) -> str:
     """The device, the processor and PyTorch's version."""
-    info = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    cpu = [*re.findall(r"model name\s*: (.*)", info), platform.machine()][0]
-    card = "" if device.type == "cpu" else f"{torch.get_device_module(device).get_device_name(device)}; "
-    return f"{card}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
+    names = dict.fromkeys(map(device_name, (device, torch.device("cpu"))))
+    return f"{'; '.join(names)}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
 
 
 def print_table(rows: Iterator[Row]) -> None:
@@ -276,6 +284,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
     "manifest": {"help": "of prepared clips; None: rendered ones"},
     "metrics": {"type": words, "help": "names of metrics"},
+    "rows": {"type": int, "help": "videos that are compared with one ground truth"},
     "networks": {"type": Path, "help": "folder of third-party networks; None: $SVFR_NETWORKS"},
     "processes": {"type": numbers, "help": "numbers of processes"},
     "files": {"type": int, "help": "videos"},
@@ -287,7 +296,8 @@ COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = 
     | {"dtype": "auto", "device": "auto"},
     bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
     | {"precision": "bf16", "manifest": None, "device": "auto"},
-    bench_eval: {"metrics": ",".join(METRICS), "frames": "32", "size": 512, "networks": None, "device": "auto"},
+    bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}
+    | {"device": "auto"},
     bench_prep: {"files": 8, "processes": "1,2"},
 }
 

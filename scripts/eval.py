@@ -3,52 +3,67 @@
 
     python scripts/eval.py --restored [NAME=]DIR ... --ground-truth DIR [--degraded DIR] --output DIR [key=value ...]
     python scripts/eval.py --run --weights DIR --ground-truth DIR --degraded DIR --masks DIR --output DIR
+    python scripts/eval.py --no-reference --restored [NAME=]DIR ... --output DIR [photo=FILE] [key=value ...]
 
 A restored folder holds results by the names of the ground truth, with or without a subfolder for each task (bfr,
-colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md and report.html.
-`accelerate launch scripts/eval.py ...` splits the videos over processes. Run again, it does what is left.
+colorization, inpainting, bfr+colorization, ...). The output is results.json, table.md, table.tex, table.csv and
+report.html with the folder report_files.
+`torchrun` or `accelerate launch scripts/eval.py ...` splits the videos over processes and machines, `workers=N` the
+measuring over N processes of this one. Run again, it does what is left.
 Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself was wrong.
 """
 
 import argparse
+import functools
 import signal
 import sys
-from contextlib import suppress
-from datetime import timedelta
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
 from tqdm import tqdm
 
 from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
+from svfr.evaluation.collect import collect
 from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Problem, match, parse_restored
+from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
+from svfr.evaluation.provenance import Provenance, find_provenance
+from svfr.evaluation.publication import comparison_markdown, table_csv, table_tex
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
-from svfr.evaluation.restoring import parse_weights, restore_set
+from svfr.evaluation.restoring import Runs, parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.tables import paper_table, table_markdown
+from svfr.evaluation.statistics import on_common_videos
+from svfr.evaluation.tables import cost_table, paper_table, table_markdown
+from svfr.evaluation.workers import measure_in_workers
 from svfr.files import replacing, write_json
+from svfr.inference.processes import Processes
+from svfr.inference.settings import InferConfig
 from svfr.metrics import METRICS, build_metrics
-from svfr.models.devices import resolve_device
 from svfr.networks import NetworkMissing
-
-LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
-    parser.add_argument("--ground-truth", type=Path, required=True, help="videos, frame folders or images")
+    others = "results as GPEN, KEEP, CodeFormer, PGTFormer or DicFace leave them; NAME begins with the method's"
+    parser.add_argument("--collect", action="append", default=[], metavar="NAME=DIR", help=others)
+    parser.add_argument("--ground-truth", type=Path, help="videos, frame folders or images")
+    parser.add_argument("--no-reference", action="store_true", help="score each video by itself, without ground truth")
     parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
     parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
     parser.add_argument("--output", type=Path, required=True, help="folder of the report")
     parser.add_argument("--run", action="store_true", help="restore --degraded first")
-    parser.add_argument("--weights", action="append", metavar="[NAME=]WEIGHTS", help="of --run (default: released)")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        metavar="[NAME[:TASK]=]WEIGHTS[,key=value ...]",
+        help="of --run (default: released), for all tasks or one, with settings of scripts/infer.py",
+    )
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=", ".join(EvalConfig.__dataclass_fields__))
@@ -56,13 +71,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
-    """The metrics that can be computed, and why others cannot."""
+    """The metrics that can be computed, and why others cannot; with `missing=fail` a ValueError if there are others."""
     known = [name for name in settings.metrics if name in METRICS]
     faces = [name for name in known if any(column.needs_faces for column in METRICS[name].columns)]
     detector, missing = None, {}
     try:
         detector = load_detector(settings.detector, options.networks) if faces else None
-    except NetworkMissing as error:
+    except (NetworkMissing, ValueError) as error:  # its name is a known one
         missing = dict.fromkeys(faces, str(error))
     built = build_metrics(
         [name for name in settings.metrics if name not in missing],
@@ -71,82 +86,129 @@ def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> t
         recognizer=settings.recognizer,
         landmarker=settings.landmarker,
         download=settings.download,
+        photo=Path(settings.photo) if settings.photo else None,
     )
-    return Evaluator(built, detector, settings, options.output), {**missing, **built.missing}
+    missing |= built.missing
+    if missing and settings.missing == "fail":
+        name, why = next(iter(missing.items()))
+        raise ValueError(f"{', '.join(missing)} cannot be computed, missing=note goes on without; {name}: {why}")
+    return Evaluator(built, detector, settings, options.output), missing
 
 
-def evaluate_all(evaluator: Evaluator, matches: Matches, state: PartialState) -> None:
-    """Measure this process's share: all pairs of a ground truth, so that its faces are searched once."""
-    names = matches.names[state.process_index :: state.num_processes]
-    mine = [pair for name in names for pair in matches.pairs if pair.name == name]
-    num_frames = {}
-    for path in {pair.truth for pair in mine}:
+def evaluate_all(
+    options: argparse.Namespace, evaluator: Evaluator, matches: Matches, device: str, share: Processes
+) -> None:
+    """Measure this process's share: all pairs of a ground truth, so that what is computed of it serves them all."""
+    names = matches.names[share.process_index :: share.num_processes]
+    by_truth: dict[Path, list[Pair]] = {}
+    for pair in (pair for name in names for pair in matches.pairs if pair.name == name):
+        by_truth.setdefault(pair.truth, []).append(pair)
+    groups = list(by_truth.values())
+    total = 0
+    for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
-            num_frames[path] = probe(path).num_frames
-    total = sum(num_frames.get(pair.truth, 0) for pair in mine)
-    with tqdm(total=total, unit="frame", desc="evaluate", disable=not state.is_main_process) as bar:
-        for pair in mine:
-            bar.set_postfix_str(f"{pair.method} {pair.task} {pair.name}"[-40:])
-            record = evaluator.evaluate(pair, bar.update)
+            total += len(pairs) * probe(pairs[0].truth).num_frames
+    with tqdm(total=total, unit="frame", desc="evaluate", disable=not share.is_main_process) as bar:
+
+        def show(record: Record) -> None:
             for line in [record.reason] if record.reason else record.problems:
-                bar.write(str(Problem(pair.method, pair.task, pair.name, line)), sys.stderr)
+                bar.write(str(Problem(record.method, record.task, record.name, line)), sys.stderr)
+
+        settings = evaluator.settings
+        if settings.workers > 1:
+            make = functools.partial(prepare, options, settings, device)
+            with closing(measure_in_workers(evaluator, make, settings.workers, groups)) as records:
+                for record in records:
+                    bar.update(record.num_frames)
+                    show(record)
+        else:
+            for pairs in groups:
+                bar.set_postfix_str(pairs[0].name[-40:])
+                for record in evaluator.evaluate(pairs, bar.update):
+                    show(record)
 
 
-def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str]) -> Results:
-    """Read the records of all processes and write the three files."""
-    records = {}
+def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str], provenance: Provenance) -> Results:
+    """Read the records of all processes and write all files of the output."""
+    records: dict[Pair, Record] = {}
     for pair in matches.pairs:
         key = evaluator.cache_key(pair)
         kept = read_record(evaluator.output, pair, key)
-        records[pair] = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
-    results = gather(matches, records, evaluator, missing, evaluator.settings.task)
+        record = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
+        records[pair] = replace(record, fps=provenance.rates.get(pair.truth.resolve(), record.fps))
+
+    def gather_all(matches: Matches, records: dict[Pair, Record]) -> Results:
+        return gather(matches, records, evaluator, missing, evaluator.settings.task, provenance)
+
+    results = gather_all(matches, records)
+    common = on_common_videos(matches, records, results, gather_all)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
-        ("table.md", table_markdown(results)),
-        ("report.html", report_html(results, records, evaluator)),
+        ("table.md", table_markdown(results) + comparison_markdown(results, common)),
+        ("table.tex", table_tex(common)),
+        ("table.csv", table_csv(common)),
+        ("report.html", report_html(results, common, records, evaluator)),
     ):
         with replacing(evaluator.output / name) as partial:
             partial.write_text(text)
     return results
 
 
-def run(options: argparse.Namespace, state: PartialState) -> int:
-    """Evaluate everything; returns the exit code."""
-    settings = config.load(EvalConfig, options.config, options.settings)
-    if not options.restored and not options.run:
-        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, or --run")
+def run(options: argparse.Namespace) -> int:
+    """Check the call and evaluate; returns the exit code."""
+    words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
+    settings = config.load(EvalConfig, options.config, words)
+    if (options.ground_truth is None) != settings.no_reference:
+        raise ValueError("give --ground-truth DIR, or --no-reference where there is none")
+    if not (options.restored or options.collect or options.run):
+        raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, --collect NAME=DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
-    truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
-    for path in (degraded, masks):
+    for path in (options.degraded, options.masks, Path(settings.photo) if settings.photo else None):
         if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     methods = parse_restored(options.restored)
-    device = str(state.device) if settings.device == "auto" else str(resolve_device(settings.device))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{output}: no folder for the report can be made here ({error.strerror})") from error
-    weights = parse_weights(options.weights or ["released"], methods) if options.run else {}
-    restored, failed = restore_set(weights, degraded, masks, output, settings, options.networks, device, state)
-    methods.update(restored)
+
+    def load(overrides: list[str]) -> InferConfig:
+        given = [*words, *(f"restore.{word}" for word in overrides)]
+        return config.load(EvalConfig, options.config, given).restore
+
+    runs = parse_weights(options.weights or ["released"], methods, load) if options.run else {}
+    share = Processes()
+    with share.alone_in(options.output):
+        return evaluate(options, settings, methods, runs, share)
+
+
+def evaluate(
+    options: argparse.Namespace, settings: EvalConfig, methods: dict[str, Path], runs: Runs, share: Processes
+) -> int:
+    """Restore, measure and report; returns the exit code."""
+    truth, degraded, masks, output = options.ground_truth, options.degraded, options.masks, options.output
+    device = share.device(settings.device)
+    if runs and settings.missing == "fail":
+        prepare(options, settings, device)  # or it would fail after hours of restoring
+    methods |= collect(options.collect, [*methods, *runs], output, settings.task, write=share.is_main_process)
+    share.wait_for_everyone()
+    restored, failed = restore_set(runs, degraded, masks, output, settings.task, options.networks, share)
+    methods = {**methods, **restored}
     matches = match(
         truth, methods, degraded, masks, output=output, task=settings.task, baselines=settings.baselines, failed=failed
     )
     if settings.num_videos is not None and len(matches.names) != settings.num_videos:
         raise ValueError(f"{truth}: {len(matches.names)} videos, the protocol has {settings.num_videos} (num_videos)")
+    provenance = find_provenance(truth or output, methods, settings.task)
     evaluator, missing = prepare(options, settings, device)
-    if state.is_main_process:
+    if share.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once
         for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
             print(line, file=sys.stderr)
-    evaluate_all(evaluator, matches, state)
-    state.wait_for_everyone()
-    if not state.is_main_process:
+    evaluate_all(options, evaluator, matches, device, share)
+    share.wait_for_everyone()
+    if not share.is_main_process:
         return 0  # the main process speaks for all
-    results = write_results(evaluator, matches, missing)
+    results = write_results(evaluator, matches, missing, provenance)
     done = sum(record.status == "done" for record in results.rows)
-    print(paper_table(results))
+    print(paper_table(results), *cost_table(results), sep="\n\n")
     count = len(results.problems)
     print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
     return 1 if results.problems else 0
@@ -157,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
     try:
-        return run(options, PartialState(timeout=LONGEST_WAIT))
+        return run(options)
     except (ValueError, OSError) as error:
         print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

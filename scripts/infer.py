@@ -3,26 +3,25 @@
 
     python scripts/infer.py --input PATH --output DIR --tasks bfr,colorization,inpainting --mask PATH [key=value ...]
 
-`accelerate launch scripts/infer.py ...` splits a folder over processes and machines. Run again, it does what is left.
+`torchrun` or `accelerate launch scripts/infer.py ...` splits a folder over processes and machines. Run again, it does
+what is left.
 Exit code: 0 all done, 1 some inputs failed (see report.json), 2 the call itself was wrong.
 """
 
 import argparse
 import signal
 import sys
-from datetime import timedelta
 from pathlib import Path
-
-from accelerate import PartialState
 
 from svfr import config
 from svfr.inference.batch import REPORT
 from svfr.inference.folder import check_inputs, load_pipeline, restore_folder
+from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
+from svfr.inference.watch import watched
 from svfr.tasks import TASKS, parse_tasks
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
-LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -41,25 +40,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def run(options: argparse.Namespace, state: PartialState) -> int:
+def run(options: argparse.Namespace) -> int:
     """Restore everything; returns the exit code."""
     settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
-    device = str(state.device) if state.num_processes > 1 else "auto"
-    pipe = load_pipeline(options.weights, settings, options.networks, device)
-    report = restore_folder(
-        pipe,
-        options.input,
-        options.output,
-        tasks,
-        settings,
-        weights=options.weights,
-        mask=options.mask,
-        reference=options.reference,
-        share=state,
-    )
-    if not state.is_main_process:
+    share = Processes()
+    with share.alone_in(options.output):
+        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        report = restore_folder(
+            pipe,
+            options.input,
+            options.output,
+            tasks,
+            settings,
+            weights=options.weights,
+            mask=options.mask,
+            reference=options.reference,
+            share=share,
+        )
+    if not share.is_main_process:
         return 0  # the main process speaks for all
     print(f"{report['done']} done, {report['failed']} failed: {options.output / REPORT}")
     return 1 if report["failed"] else 0
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
     try:
-        return run(options, PartialState(timeout=LONGEST_WAIT))
+        return run(options)
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, OSError) and error.filename:
@@ -83,4 +83,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(watched(main))

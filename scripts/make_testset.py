@@ -5,7 +5,8 @@
 
 Settings are those of `testset` in the protocol's file: preset, tasks, seed, alignment, ... The result is
 OUTPUT/ground_truth, OUTPUT/degraded/TASK, OUTPUT/masks (PNG files), manifest.jsonl and testset.json. With
-`--expect manifest.jsonl` of another lab, it says whether the pixels are the same. Run again, it does what is left.
+`--expect manifest.jsonl` of another lab, it says whether the pixels are the same; with `--videos`, the inputs are
+there as lossless OUTPUT/videos/TASK/NAME.mp4 too. Run again, it does what is left.
 Exit code: 0 all done, 1 some clips failed or differ, 2 the call itself was wrong.
 """
 
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 from svfr import config
+from svfr.evaluation.collect import lossless_videos
 from svfr.evaluation.settings import EvalConfig, TestsetConfig
 from svfr.evaluation.testset import MANIFEST, make_testset, other_pixels
 
@@ -30,6 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="yaml file of the protocol, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     parser.add_argument("--expect", type=Path, metavar="MANIFEST", help="manifest.jsonl to compare the pixels with")
+    parser.add_argument("--videos", action="store_true", help="write the inputs as lossless MP4 files too")
     names = ", ".join(TestsetConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
     return parser.parse_intermixed_args(arguments)
@@ -42,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     if options.expect is not None and not options.expect.is_file():
         raise ValueError(f"{options.expect}: no such file")
     report = make_testset(options.ground_truth, options.output, settings, options.networks)
+    if options.videos and report["done"]:
+        lossless_videos(options.output)
     manifest = options.output / MANIFEST
     problems = other_pixels(manifest, options.expect) if options.expect else []
     for problem in problems:

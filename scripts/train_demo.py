@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Train the bundled model from nothing, on rendered faces: VAE, ID network, SVFR.
+"""Train the bundled model on rendered faces, from nothing (VAE, ID network, SVFR) or from an earlier one's networks.
 
-    python scripts/train_demo.py --config configs/demo_64.yaml [--until identity] [key=value ...]
+    python scripts/train_demo.py --config configs/demo_128.yaml [--until identity] [key=value ...]
     python scripts/train_demo.py --config configs/demo_64.yaml --render-testset DIR [--clips 6] [--frames 16]
 
-Each step leaves its result in OUTPUT_DIR: vae/, id_encoder/, init/, svfr/ (a run folder of scripts/train.py), model/.
+Each step leaves its result in OUTPUT_DIR: vae/, id_encoder/, init/, a run folder of scripts/train.py for each stage
+(svfr/, ...), model/.
 Run again, it does what is left. The second call trains nothing: it renders clips of people that no training has seen,
 to judge a model on by make_testset.py and eval.py.
 Exit code: 0 all steps done, 1 stopped before, 2 the call itself was wrong.
@@ -14,14 +15,14 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -29,12 +30,14 @@ from tqdm import tqdm
 from svfr import config
 from svfr.config import ConfigError, check_at_least
 from svfr.data.alignment import five_points
+from svfr.evaluation.testset import write_clip
 from svfr.files import replacing
 from svfr.models.autoencoders import PatchAutoencoder, fit_patch_autoencoder
 from svfr.models.components import Components, ModelSettings, load_folder
 from svfr.models.devices import resolve_device
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet, align_face
+from svfr.models.sources import find_model
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import load_part
@@ -104,7 +107,7 @@ class UNetConfig:
 
 @dataclass
 class DemoConfig:
-    """How the bundled model is trained from nothing."""
+    """How the bundled model is trained."""
 
     output_dir: str = "runs/demo"
     """Folder of all steps; what is done there is not done again."""
@@ -118,8 +121,12 @@ class DemoConfig:
     """Step 2."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     """Step 3's architecture."""
+    warm_start: str | None = None
+    """Weights whose ID network, heads and UNet, but for its first and last layer, are the start instead of nothing."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Step 3, as of scripts/train.py; `init_from`, `output_dir` and `seed` are set by the script."""
+    stages: dict[str, Any] = field(default_factory=lambda: {"svfr": {}})
+    """Step 3's runs, each from the weights of the one before: what differs from `train` there, by name."""
 
     def __post_init__(self) -> None:
         check_at_least("seed", self.seed, 0)
@@ -127,6 +134,8 @@ class DemoConfig:
             for name, value in vars(getattr(self, part)).items():
                 if isinstance(value, int):
                     check_at_least(f"{part}.{name}", value, 1)
+        for name in self.stages:
+            self.stage(name)
         vae, unet, data = self.vae, self.unet, self.train.data
         values, halved = 3 * vae.patch_size**2, vae.patch_size * 2 ** (len(unet.block_out_channels) - 1)
         checks = (
@@ -141,6 +150,13 @@ class DemoConfig:
         for key, holds, message in checks:
             if not holds:
                 raise ConfigError(f"{key}={attrgetter(key)(self)}: {message}")
+
+    def stage(self, name: str) -> TrainConfig:
+        """The settings of a run of step 3."""
+        base, changes = asdict(self.train), self.stages[name]
+        data = base["data"] | changes.get("data", {})
+        run = {"output_dir": str(Path(self.output_dir) / name), "seed": self.seed}
+        return config.make(TrainConfig, base | changes | run | {"data": data})
 
 
 class ArcFaceLoss(nn.Module):
@@ -258,7 +274,21 @@ def assemble_untrained(settings: DemoConfig, vae: PatchAutoencoder, id_encoder: 
     return Components(model, vae, id_encoder, scheduler, model_settings)
 
 
-def write_model(folder: Path, weights: Path, step: int, settings: DemoConfig) -> None:
+def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
+    """The networks of `settings.warm_start` with another VAE; layers that knew the old one's latents are random."""
+    components = load_folder(find_model(str(settings.warm_start)))
+    unet, data, channels = components.model.unet, settings.train.data, settings.vae.latent_channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        unet.conv_in = nn.Conv2d(LATENTS_IN * channels, unet.conv_in.out_channels, 3, padding=1)
+        unet.conv_out = nn.Conv2d(unet.conv_out.in_channels, channels, 3, padding=1)
+    unet.register_to_config(in_channels=LATENTS_IN * channels, out_channels=channels, num_frames=data.num_frames)
+    components.vae = vae
+    components.settings = replace(components.settings, size=data.size, clip_length=data.num_frames)
+    return components
+
+
+def write_model(folder: Path, weights: Path, step: str, settings: DemoConfig) -> None:
     """Write trained weights in half precision, with their settings and a card."""
     components = load_folder(weights)
     for part in components.networks.values():
@@ -267,7 +297,7 @@ def write_model(folder: Path, weights: Path, step: int, settings: DemoConfig) ->
     config.save(replace(settings, output_dir=DemoConfig.output_dir), folder / CONFIG)  # names no folder of this machine
     (folder / "README.md").write_text(
         "# A small SVFR model of rendered faces\n\n"
-        f"Trained from nothing by `scripts/train_demo.py`, weights of step {step}, half precision. It knows rendered\n"
+        f"Trained by `scripts/train_demo.py`, weights of {step}, half precision. It knows rendered\n"
         f"faces, not real ones. `{CONFIG}` has all settings: the same call makes the same weights on a CPU; on a GPU\n"
         "they differ by rounding.\n"
     )
@@ -285,49 +315,53 @@ def claim(folder: Path, settings: DemoConfig) -> None:
     """Note the settings in the run's folder; results of other settings are neither used nor overwritten."""
     path = folder / CONFIG
     before = config.load(DemoConfig, path) if path.is_file() else settings
-    for key in ("seed", "vae", "identity", "unet", "train.data.size"):
+    for key in ("seed", "vae", "identity", "unet", "warm_start", "train.data.size"):
         if attrgetter(key)(before) != attrgetter(key)(settings):
             raise ConfigError(f"{key}: other settings than in {path}; take another output_dir")
     folder.mkdir(parents=True, exist_ok=True)
     config.save(settings, path)
 
 
-def train_all(settings: DemoConfig, until: str) -> int:
+def train_all(settings: DemoConfig, until: str | None) -> int:
     """All steps up to the one that is asked for; returns the exit code."""
     folder, device = Path(settings.output_dir), resolve_device(settings.device)
     claim(folder, settings)
     vae = once(folder / "vae", lambda path: fit_vae(settings).save_pretrained(path))
     if until == "vae":
         return 0
-    id_encoder = once(folder / "id_encoder", lambda path: train_identity(settings, device).save_pretrained(path))
-    if until == "identity":
-        return 0
-    parts = load_part(PatchAutoencoder, vae, torch.float32), load_part(IResNet, id_encoder, torch.float32)
-    init = once(folder / "init", lambda path: assemble_untrained(settings, *parts).save(path))
-    run = folder / "svfr"
-    finished = train(replace(settings.train, init_from=str(init), output_dir=str(run), seed=settings.seed))
-    if (trained := find_newest(run / "weights", print)) is None:
-        return 1
-    with replacing(folder / "model") as partial:
-        write_model(partial, trained[1], trained[0], settings)
-    print(f"weights of step {trained[0]}; use them with --weights {folder / 'model'}")
-    return 0 if finished else 1
+    autoencoder = load_part(PatchAutoencoder, vae, torch.float32)
+    if settings.warm_start is None:
+        id_encoder = once(folder / "id_encoder", lambda path: train_identity(settings, device).save_pretrained(path))
+        if until == "identity":
+            return 0
+        parts = autoencoder, load_part(IResNet, id_encoder, torch.float32)
+        weights = once(folder / "init", lambda path: assemble_untrained(settings, *parts).save(path))
+    else:
+        weights = once(folder / "init", lambda path: warm_start(settings, autoencoder).save(path))
+    for name in settings.stages:
+        finished = train(replace(settings.stage(name), init_from=str(weights)))
+        if (trained := find_newest(folder / name / "weights", print)) is None:
+            return 1
+        step, weights = trained
+        with replacing(folder / "model") as partial:
+            write_model(partial, weights, f"step {step} of {name}", settings)
+        print(f"{name}: weights of step {step}; use them with --weights {folder / 'model'}")
+        if not finished or name == until:
+            return 0 if finished else 1
+    return 0
 
 
 def render_testset(folder: Path, num_clips: int, num_frames: int, size: int) -> None:
     """Write held-out clips as folders of PNG files, the ground truth of scripts/make_testset.py."""
     for seed in tqdm(range(REPORT_SEEDS, REPORT_SEEDS + num_clips), desc="render", unit="clip"):
-        clip = folder / str(seed)
-        clip.mkdir(parents=True, exist_ok=True)
-        for index, frame in enumerate(render_clip(seed, num_frames, size).frames):
-            Image.fromarray(frame).save(clip / f"{index:06d}.png")
+        write_clip(folder / str(seed), render_clip(seed, num_frames, size).frames)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="configs/demo_64.yaml, or one like it")
-    parser.add_argument("--until", choices=("vae", "identity", "svfr"), default="svfr", help="the last step to do")
+    parser.add_argument("--until", help="the last step to do: vae, identity, or the name of a stage")
     parser.add_argument("--render-testset", type=Path, metavar="DIR", help="render held-out clips there, no training")
     parser.add_argument("--clips", type=int, default=6, help="of the test set")
     parser.add_argument("--frames", type=int, default=16, help="of each of its clips")
@@ -337,6 +371,8 @@ def main(arguments: list[str] | None = None) -> int:
         check_at_least("--clips", options.clips, 1)
         check_at_least("--frames", options.frames, 1)
         settings = config.load(DemoConfig, options.config, options.settings)
+        if options.until not in (None, "vae", "identity", *settings.stages):
+            raise ConfigError(f"--until {options.until}: choose from vae, identity, {', '.join(settings.stages)}")
         if options.render_testset is None:
             return train_all(settings, options.until)
         render_testset(options.render_testset, options.clips, options.frames, settings.train.data.size)

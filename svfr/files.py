@@ -1,15 +1,23 @@
 """Files written completely or not at all, and digests that show whether something has changed."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20  # [bytes] that are read at once
+PARTIAL = ".partial-"  # in the names of what is still being written
+LONGEST_NAME, ROOM = 255, 40  # [bytes] of a file's name on Linux; of these, for what is added to it
+AT_FDCWD, EXCHANGE = -100, 2  # of Linux's renameat2: paths as the process sees them; RENAME_EXCHANGE
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk is full, the quota used up, mounted for reading
 
 
 @contextmanager
@@ -42,27 +50,58 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """A hidden path beside `path`, of the same suffix, for what is still being written."""
-    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    """A hidden path beside `path`, of the same suffix, for what is still being written; another one at each call."""
+    return path.with_name(f".{short_name(path.stem)}{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+
+
+def short_name(name: str) -> str:
+    """A name that leaves room for what is added to it: a long one is cut, with a digest of the whole at its end."""
+    room = LONGEST_NAME - ROOM
+    if len(os.fsencode(name)) <= room:
+        return name
+    return f"{os.fsencode(name)[: room - 17].decode(errors='ignore')}-{digest(name)[:16]}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written below a folder in which nobody else writes."""
+    for rest in [*folder.rglob(f".*{PARTIAL}*")]:
+        remove(rest)
 
 
 def replace(path: Path, new: Path) -> None:
-    """Move a file or a folder to `path`, in the place of what is there.
+    """Move a file or a folder to `path`, in the place of what is there: at no moment nothing stands there.
 
     Raises:
         OSError: the system does not allow it.
     """
     if not path.is_dir():
         os.replace(new, path)
-        return
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")  # os.replace takes the place of an empty folder only
-    os.replace(path, old)
-    try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    remove(old)
+    elif _exchange(path, new):
+        remove(new)
+    else:
+        old = partial_path(path)  # os.replace takes the place of an empty folder only
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths at once, where the system can (Linux's renameat2)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), EXCHANGE) == 0
+
+
+def is_machine_error(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that nothing can be written, which no other input can mend."""
+    while error is not None:
+        if getattr(error, "errno", None) in NOT_WRITABLE:  # FFmpeg's errors have one, too
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def remove(path: Path) -> None:
@@ -72,6 +111,26 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def walk(root: Path, enter: Callable[[Path], bool] = lambda folder: True) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and those below it for which `enter` says so, with what is in each, without what a leading dot hides.
+
+    Links to folders are followed. Each folder is entered once, under its own name if it lies below `root`, so that
+    links may form circles. Any depth is fine. The order is fixed.
+    """
+    folders, links, seen = [root], list[Path](), set[tuple[int, int]]()
+    while folders or links:
+        folder = (folders or links).pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        children = sorted(child for child in folder.iterdir() if child.name[0] != ".")
+        yield folder, children
+        for child in children:
+            if child.is_dir() and enter(child):
+                (links if child.is_symlink() else folders).append(child)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -84,6 +143,15 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -91,6 +159,12 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_of_all(files: Mapping[str, Path]) -> str:
+    """The sha256 of many files by name: that of the lines "SHA256  NAME" in the order of names, as sha256sum prints."""
+    lines = [f"{sha256_of(files[name])}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def fingerprint(path: Path | None) -> list[str] | None:
@@ -105,3 +179,12 @@ def fingerprint(path: Path | None) -> list[str] | None:
 def digest(facts: Any) -> str:
     """SHA-256 of JSON-like facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the packages that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -56,6 +56,7 @@ NETWORKS = {
     name: Network(name, **entry)
     for name, entry in json.loads((Path(__file__).parent / "assets" / "networks.json").read_text()).items()
 }
+PACKS = [name for name, network in NETWORKS.items() if network.pack is not None]
 
 
 class NetworkMissing(FileNotFoundError):
@@ -63,8 +64,9 @@ class NetworkMissing(FileNotFoundError):
 
 
 def describe(path: Path) -> dict[str, str | int]:
-    """Name, sha256 and size [bytes] of a network's file, for reports."""
-    return {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
+    """Name, sha256 and size [bytes] of a network's file, for reports; of anything else its name."""
+    known: dict[str, str | int] = {"file": path.name}
+    return known | {"sha256": sha256_of(path), "size": path.stat().st_size} if path.is_file() else known
 
 
 def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
@@ -112,8 +114,7 @@ def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
 
 def installed_packs(folder: Path | None = None) -> list[Path]:
     """Folders of the InsightFace packs that are already there: the table's first, then any ROOT/models/*."""
-    packs = [network for network in NETWORKS.values() if network.pack is not None]
-    found = [place for network in packs for place in _places(network, folder)]
+    found = [place for name in PACKS for place in _places(NETWORKS[name], folder)]
     for root in [*_roots(folder), Path.home() / ".insightface"]:
         found += sorted(root.glob("models/*/"))
     return [path for path in dict.fromkeys(found) if any(path.glob("*.onnx"))]

@@ -8,12 +8,15 @@ import pytest
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 NETWORKS = ASSETS / "networks"
+FIELD = ASSETS.parent / "field"  # small inputs that once failed
 CLIPS = sorted(ASSETS.glob("clips_*/*.mp4"))
 PHOTOS = sorted(ASSETS.glob("images/*.png"))
 
 needs_assets = pytest.mark.skipif(
     not NETWORKS.is_dir(), reason="the real clips and networks are not beside the checkout"
 )
+
+needs_field = pytest.mark.skipif(not FIELD.is_dir(), reason="the inputs that once failed are not beside the checkout")
 
 
 def frames(path: Path, indices: range) -> list[np.ndarray]:

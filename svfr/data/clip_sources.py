@@ -3,8 +3,8 @@
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -92,18 +92,29 @@ class ManifestClips(ClipSource):
         split: whose clips are taken.
         best: take this many of them, those of the highest quality in all manifests together; None takes all.
         size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
+        other_clip: share of the references that are of another clip of the same identity, where there is one.
+        allow_outside: whether files may lie outside of their manifest's folder.
 
     Raises:
         DataError: decord is missing, there is no clip of this split, or one without a quality where `best` is given.
         ManifestError: a manifest that cannot be read.
     """
 
-    def __init__(self, paths: Path | Iterable[Path], split: str, best: int | None = None, size: int = 0) -> None:
+    def __init__(
+        self,
+        paths: Path | Iterable[Path],
+        split: str,
+        best: int | None = None,
+        size: int = 0,
+        other_clip: float = 0.0,
+        allow_outside: bool = False,
+    ) -> None:
         if importlib.util.find_spec("decord") is None:
             raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
         paths = [paths] if isinstance(paths, Path) else list(paths)
         bad: list[ManifestError] = []
-        self._clips = [(path, clip) for path in paths for clip in read_manifest(path, bad) if clip.split == split]
+        clips = ((path, clip) for path in paths for clip in read_manifest(path, bad, allow_outside))
+        self._clips = [(path, clip) for path, clip in clips if clip.split == split]
         if not self._clips:
             reason = f" ({bad[0]})" if bad else ""
             raise DataError(f"{', '.join(map(str, paths))}: no clip of the split '{split}'{reason}")
@@ -113,6 +124,7 @@ class ManifestClips(ClipSource):
             self._clips = sorted(self._clips, key=lambda of: -(of[1].quality or 0))[:best]
         if small := sum(min(clip.width, clip.height) < size for _, clip in self._clips):
             logger.warning("%d of %d clips are enlarged to %d px: soft truth", small, len(self._clips), size)
+        self._other_clip = other_clip
         self._bad = bad if split == "train" else []
         ids: dict[tuple[Path, str], int] = {}
         self.video_ids = [ids.setdefault((path.parent, clip.source), len(ids)) for path, clip in self._clips]
@@ -137,13 +149,21 @@ class ManifestClips(ClipSource):
             frames = np.stack([crop(image, box, size) for image in images])
             if points is not None:
                 points = _to_square(points, clip, box, size)
-        return Excerpt(
+        excerpt = Excerpt(
             frames=frames[:num_frames],
             valid=reliable[chosen],
             landmarks=None if points is None else points[chosen],
             reference=None if other is None else frames[-1],
             reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
         )
+        if reference and self._other_clip and rng.uniform() < self._other_clip:
+            people = [other.identity if its == path else None for its, other in self._clips]  # one manifest's
+            others = [i for i, person in enumerate(people) if person == clip.identity is not None and i != index]
+            with suppress(ClipError):  # a broken one is named when its own turn comes
+                photo = self.read(int(rng.choice(others)), 1, size, rng, False) if others else excerpt
+                if others and photo.landmarks is not None and photo.valid[0]:
+                    return replace(excerpt, reference=photo.frames[0], reference_landmarks=photo.landmarks[0])
+        return excerpt
 
 
 class ImageFolder(ClipSource):

@@ -31,7 +31,7 @@ KEPT_MEMORY = 2**28  # [bytes] Assumption: more than one sample's arrays at 512 
 # [s] A source that is gone is waited for, longer each time: a network disk comes back in minutes.
 FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 1.0, 60.0, 300.0
 # Streams of random numbers of one sample, so that one choice more in one of them doesn't change the others.
-CHOICES, READING, VIEWS = range(3)
+CHOICES, READING, VIEWS, REFERENCE = range(4)
 
 # A face (s, s, 3) uint8 with (5, 2) landmarks [px] -> (3, 112, 112) float32 in [-1, 1], as the ID network takes it.
 CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     task_prompts: Tensor  # (k, 3) float32, gamma of each view
     landmarks: Tensor  # (f, 68, 2) float32, fractions of the frame's sides; zeros where they are not valid
     landmarks_valid: Tensor  # (f,) bool
-    reference: Tensor  # (3, s, s) uint8, clean; zeros without one
+    reference: Tensor  # (3, s, s) uint8; zeros without one
     has_reference: Tensor  # () bool
     id_face: Tensor  # (3, 112, 112) float32 in [-1, 1], the reference aligned for the ID network; zeros without one
     video_id: Tensor  # () int64, the same for clips of one source video
@@ -100,8 +100,14 @@ class SampleConfig:
     """How often each combination of tasks ("bfr,colorization") is drawn; empty: `svfr.tasks.TASK_WEIGHTS`."""
     preset: str = "svfr"
     """Degradations of views with bfr, see svfr.data.degradations."""
+    old_media: float = 0.0
+    """Share of the views with bfr that are degraded by the presets film and vhs instead, half of them by each."""
     reference_dropout: float = 0.5
     """Share of samples without a reference (SVFR, Sec. 4.3)."""
+    reference_degraded: float = 0.0
+    """Share of the references that are degraded as views with bfr are."""
+    reference_other_clip: float = 0.0
+    """Share of the references that are of another clip of the same identity, where the manifest has one."""
     flip: bool = True
     """Mirror half of the samples."""
     max_broken_share: float = 0.05
@@ -177,6 +183,10 @@ class ClipDataset(Dataset[Sample]):
         mirrored = bool(choices.uniform() < 0.5) and config.flip
         seed = int(choices.integers(2**63 - 1))
         clip, excerpt = self._read(epoch, index, wants_reference)
+        rng = np.random.default_rng([self.seed, epoch, index, REFERENCE])
+        if excerpt.reference is not None and rng.uniform() < config.reference_degraded:
+            degradation = PRESETS[config.preset].sample(rng, config.size)
+            excerpt = replace(excerpt, reference=degrade(excerpt.reference[None], degradation, rng)[0])
         if mirrored:
             excerpt = _mirror(excerpt)
         views = [
@@ -245,7 +255,10 @@ class ClipDataset(Dataset[Sample]):
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
         frames = excerpt.frames
         if "bfr" in tasks:
-            frames = degrade(frames, PRESETS[self.config.preset].sample(rng, self.config.size), rng)
+            preset = self.config.preset
+            if self.config.old_media and rng.uniform() < self.config.old_media:
+                preset = str(rng.choice(["film", "vhs"]))
+            frames = degrade(frames, PRESETS[preset].sample(rng, self.config.size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
             landmarks = None

@@ -10,12 +10,14 @@ bicubic x4 33.2 / 0.91 / 0.99. The draws of one clip differ by 1.7 dB (standard 
 a dB. keep_train at 25 frames/s instead of its code's 1: 24.8 / 0.77 / 0.47.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from svfr.data.compression import h264_round_trip
+from svfr.data.media import MEDIA
 
 REFERENCE_SIZE = 512  # [px] that the presets' kernels and factors are meant for
 INTERPOLATIONS = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
@@ -38,6 +40,7 @@ class Degradation:
         upsample: one of `INTERPOLATIONS`, for the way back to the size that came in.
         crf: of H.264, at the low resolution.
         rate: [1/s] frame rate given to the encoder.
+        medium: one of `media.MEDIA`, whose defects come after the blur; None: none.
     """
 
     preset: str
@@ -52,6 +55,7 @@ class Degradation:
     upsample: str
     crf: int
     rate: int
+    medium: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Preset:
         kernel_size: [px] at 512 px.
         isotropic: probability of a round kernel.
         gray_noise: probability that noise is the same in all channels.
+        medium: one of `media.MEDIA`.
     """
 
     name: str
@@ -87,6 +92,7 @@ class Preset:
     kernel_size: int = 21
     isotropic: float = 0.7
     gray_noise: float = 0.5
+    medium: str | None = None
 
     def sample(self, rng: np.random.Generator, size: int) -> Degradation:
         """Draw the parameters for a clip.
@@ -117,6 +123,7 @@ class Preset:
             upsample=self.upsample or downsample,
             crf=int(rng.integers(*self.crf)),
             rate=self.rate,
+            medium=self.medium,
         )
 
 
@@ -186,6 +193,9 @@ _PRESETS = (
     ),
 )
 PRESETS = {preset.name: preset for preset in _PRESETS}
+# Assumption: all numbers of these, set by eye beside old footage.
+_MEDIUM = replace(PRESETS["svfr"], sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+PRESETS |= {name: replace(_MEDIUM, name=name, source=f"svfr.data.media.{name}", medium=name) for name in MEDIA}
 
 
 def shrinkage(size: int) -> float:
@@ -203,7 +213,7 @@ def degrade(frames: np.ndarray, degradation: Degradation, rng: np.random.Generat
     Args:
         frames: (f, h, w, 3) uint8 RGB.
         degradation: the same for all frames.
-        rng: for the noise, drawn anew for every frame.
+        rng: for the noise, drawn anew for every frame, and for the defects of the medium.
 
     Returns:
         (f, h, w, 3) uint8.
@@ -212,8 +222,10 @@ def degrade(frames: np.ndarray, degradation: Degradation, rng: np.random.Generat
     low_size = max(1, round(width / degradation.scale)), max(1, round(height / degradation.scale))
     kernel = blur_kernel(degradation)
     low = []
-    for frame in frames:
-        image = _blur(frame.astype(np.float32), kernel)
+    blurred: Iterable[np.ndarray] = (_blur(frame.astype(np.float32), kernel) for frame in frames)
+    if degradation.medium is not None:
+        blurred = MEDIA[degradation.medium](np.stack(list(blurred)), rng)
+    for image in blurred:
         image = _add_noise(image, degradation.noise[0], degradation.gray_noise[0], rng)
         image = _resize(image, low_size, degradation.downsample)
         image = _add_noise(image, degradation.noise[1], degradation.gray_noise[1], rng)

@@ -1,6 +1,6 @@
 """Face detectors by name: YuNet, which is permissive, and any InsightFace pack, which is not."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from svfr.data.onnx_network import onnx_providers
-from svfr.networks import find, first_line, installed_packs, load_by_name
+from svfr.networks import PACKS, find, first_line, installed_packs, load_by_name
 
 # [px] Longer side at which frames are searched. Measured with YuNet: a face of 60 px in a 1080p frame is
 # missed at 320 and 480, found at 640; frames of 512 px are searched as they are.
@@ -64,7 +64,8 @@ def load_detector(name: str = "auto", networks: Path | None = None) -> FaceDetec
     """A face detector by name.
 
     Args:
-        name: "insightface", "yunet", or "auto": an InsightFace pack that is already there, else YuNet.
+        name: "insightface" (any pack that is already there), the name of one of the table's packs, "yunet", or "auto":
+            an InsightFace pack that is already there, else YuNet.
         networks: searched before $SVFR_NETWORKS and the user's cache.
 
     Raises:
@@ -73,11 +74,12 @@ def load_detector(name: str = "auto", networks: Path | None = None) -> FaceDetec
     """
     packs = installed_packs(networks)
 
-    def insightface() -> FaceDetector:
+    def insightface(pack: str | None = None) -> FaceDetector:
         _require_insightface()  # before its pack is downloaded
-        return InsightFace(packs[0] if packs else find("insightface/buffalo_l", networks))
+        return InsightFace(packs[0] if packs and pack is None else find(pack or "insightface/buffalo_l", networks))
 
-    loaders = {"insightface": insightface, "yunet": lambda: YuNet(find("yunet", networks))}
+    loaders: dict[str, Callable[[], FaceDetector]] = {pack: partial(insightface, pack) for pack in PACKS}
+    loaders |= {"insightface": insightface, "yunet": lambda: YuNet(find("yunet", networks))}
     return load_by_name("detector", name, loaders, [partial(InsightFace, pack) for pack in packs])
 
 

@@ -1,9 +1,7 @@
 """A video file of H.264 and the sound of its source."""
 
-import io
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,47 +9,25 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from svfr.data.video_reader import (
-    BT601,
-    BT709,
-    EXACT,
-    MATRICES,
-    VideoError,
-    VideoInfo,
-    audio_streams,
-    one_line_errors,
-    open_video,
-    time_origin,
-    video_stream,
-)
+from svfr.data.demuxing import audio_streams, open_video, video_stream
+from svfr.data.other_streams import OtherStreams
+from svfr.data.video_reader import ANIMATION_UNIT, BT601, BT709, EXACT, MATRICES, VideoInfo
 
-# FFmpeg's names, and the suffix that a file has to have. In order of preference: MP4 and Matroska each refuse some
-# codecs of sound; QuickTime takes mu-law and ADPCM.
-CONTAINERS = {"mp4": None, "matroska": ".mkv", "mov": ".mov"}
-
-
-def container_for(source: VideoInfo) -> str:
-    """The first of `CONTAINERS` that can hold the source's sound.
-
-    Raises:
-        VideoError: none can.
-    """
-    for container in CONTAINERS:
-        if not source.has_audio or _holds_audio(container, source.path):
-            return container
-    raise VideoError(f"{source.path}: no container (mp4, mkv, mov) can hold its sound")
+UNKNOWN = 2  # FFmpeg's number of a colour space, primaries or transfer curve that is not said
 
 
 def yuv_frame(image: np.ndarray, pix_fmt: str, matrix: int, scaler: VideoReformatter, threads: int) -> av.VideoFrame:
     """A picture as encoders take it, in TV range.
 
     Args:
-        image: (h, w, 3) uint8 RGB.
+        image: (h, w, 3) RGB, uint8 or uint16.
         pix_fmt: FFmpeg's name of the pixel format.
         matrix: the scaler's number of the colour matrix.
         threads: of the scaler; 0: one per core.
     """
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(image), format="rgb24" if image.dtype == np.uint8 else "rgb48le"
+    )
     return scaler.reformat(
         frame,
         format=pix_fmt,
@@ -62,37 +38,16 @@ def yuv_frame(image: np.ndarray, pix_fmt: str, matrix: int, scaler: VideoReforma
     )
 
 
-def _holds_audio(container_format: str, path: Path) -> bool:
-    """Whether a container takes the sound; tried with a packet of each track, since some are refused only then."""
-    with open_video(path) as source:
-        output = av.open(io.BytesIO(), "w", format=container_format)
-        try:
-            tracks = audio_streams(source)
-            waiting = {track.index: output.add_stream_from_template(track) for track in tracks}
-            for packet in source.demux(tracks):
-                if packet.size and packet.stream.index in waiting:
-                    packet.stream = waiting.pop(packet.stream.index)
-                    output.mux(packet)
-                if not waiting:
-                    break
-            output.close()
-        except (ValueError, av.FFmpegError):
-            return False
-        finally:
-            with suppress(ValueError, av.FFmpegError):
-                output.close()
-    return True
-
-
 class H264File:
-    """A file of encoded frames and the sound of the source, interleaved by time.
+    """A file of encoded frames and what goes along with those of the source, interleaved by time.
 
     Args:
         file: where to write it.
         container: one of `CONTAINERS`.
-        source: gives its sound, time base, pixel aspect and colour tags.
+        source: gives its sound, time base, pixel aspect and colour tags; a deep one gives 10 bits.
         shape: (h, w) [px] of the frames.
         x264: options of the encoder.
+        show: called with what is changed or left out, one line each.
 
     Raises:
         OSError, av.FFmpegError: of writing, here as in the methods.
@@ -100,12 +55,18 @@ class H264File:
     """
 
     def __init__(
-        self, file: Path, container: str, source: VideoInfo, shape: tuple[int, int], x264: Mapping[str, str]
+        self,
+        file: Path,
+        container: str,
+        source: VideoInfo,
+        shape: tuple[int, int],
+        x264: Mapping[str, str],
+        show: Callable[[str], None],
     ) -> None:
-        self._source_path = source.path
         self._input = open_video(source.path) if source.kind == "video" else None
-        template = video_stream(self._input, source.path) if self._input else None
-        self._time_base = (template and template.time_base) or 1 / source.fps
+        template = video_stream(self._input, source.path, source.width * source.height) if self._input else None
+        unit = {"video": template and template.time_base, "animation": ANIMATION_UNIT}.get(source.kind)
+        self._time_base = unit or 1 / source.fps
         self._step = max(1, round(1 / (source.fps * self._time_base)))
         options = {}
         if container != "matroska":
@@ -120,8 +81,14 @@ class H264File:
             }
         self._output = av.open(f"file:{file}", "w", format=container, options=options)
         height, width = shape
-        pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-        self._stream = self._output.add_stream("libx264", rate=source.fps, width=width, height=height, pix_fmt=pix_fmt)
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # players take 4:2:0, which has even sides
+        if height % 2 or width % 2:
+            show(f"{width}x{height} is padded to even sides, by one px")
+        pix_fmt = "yuv420p" if source.bits <= 8 else "yuv420p10le"
+        even_width, even_height = width + width % 2, height + height % 2
+        self._stream = self._output.add_stream(
+            "libx264", rate=source.fps, width=even_width, height=even_height, pix_fmt=pix_fmt
+        )
         encoder = self._stream.codec_context
         encoder.time_base = self._time_base
         # veryfast: some 200 frames/s of 512x512 on two cores; slower ones mostly save space. bf=0: MP4 stores steps of
@@ -135,36 +102,32 @@ class H264File:
         self._held_pts = 0
         self._durations: dict[int | None, int] = {}  # by pts, of the frames inside the encoder
 
-        self._tracks: dict[int, av.AudioStream] = {}
-        self._packets: Iterator[av.Packet] = iter(())
-        self._source_end = (-1, 0)  # (pts, duration) of the last video packet of the source so far
-        self._origin = Fraction(0)
+        self._others: OtherStreams | None = None
         if self._input and template:
-            self._origin = time_origin(self._input)
-            for track in audio_streams(self._input):
-                self._tracks[track.index] = self._output.add_stream_from_template(track)
-            self._packets = self._input.demux(template, *audio_streams(self._input))
-        self._pending: av.Packet | None = None
+            self._others = OtherStreams(source.path, self._input, template, self._output, container, show)
         self._output.start_encoding()
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
         """Append a frame (h, w, 3) at a time [s], and the sound up to it."""
+        image = np.pad(image, self._padding, mode="edge")
         frame = yuv_frame(image, self._stream.pix_fmt or "", self._matrix, self._scaler, threads=0)
         pts = round(time / self._time_base)
         frame.pts, frame.time_base = pts, self._time_base
         if self._held is not None:
             self._encode(self._held, pts - self._held_pts)
         self._held, self._held_pts = frame, pts
-        self._copy_audio(until=time)
+        if self._others:
+            self._others.copy(until=time)
 
     def finish(self) -> None:
         """Encode what is left, copy the rest of the sound, complete the file."""
+        if self._others:
+            self._others.finish()
         if self._held is not None:
-            source_pts, source_duration = self._source_end
+            source_pts, source_duration = self._others.last_picture if self._others else (-1, 0)
             ends_alike = source_pts == self._held_pts and source_duration > 0
             self._encode(self._held, source_duration if ends_alike else self._step)
         self._encode(None, 0)
-        self._copy_audio(until=None)
         self._output.close()
 
     def close(self) -> None:
@@ -181,39 +144,19 @@ class H264File:
             packet.duration = self._durations.pop(packet.pts)
             self._output.mux(packet)
 
-    def _copy_audio(self, until: Fraction | None) -> None:
-        """Copy the source's sound up to a time [s], or all that is left."""
-        while True:
-            if self._pending is None:
-                with one_line_errors(self._source_path):
-                    self._pending = next(self._packets, None)
-            packet = self._pending
-            if packet is None:
-                return
-            if packet.dts is not None:
-                shift = round(self._origin / packet.time_base)
-                dts = packet.dts - shift
-                if until is not None and dts * packet.time_base > until:
-                    return
-                pts = None if packet.pts is None else packet.pts - shift
-                track = self._tracks.get(packet.stream.index)
-                if track is not None:
-                    packet.dts, packet.pts, packet.stream = dts, pts, track
-                    self._output.mux(packet)
-                elif pts is not None:
-                    self._source_end = max(self._source_end, (pts, packet.duration or 0))
-            self._pending = None
-
 
 def _copy_look(template: av.VideoStream | None, encoder: av.VideoCodecContext, source: VideoInfo, height: int) -> int:
     """Give the encoder the source's pixel aspect and colour tags; returns the scaler's number of the colour matrix."""
     tags = (BT709,) * 3 if height >= 720 else (BT601,) * 3  # as players take untagged video
+    matrix = MATRICES[tags[0]]
     if template is not None:
         look = template.codec_context
-        if look.colorspace in MATRICES:
-            tags = (look.colorspace, look.color_primaries, look.color_trc)
+        tags = (look.colorspace, look.color_primaries, look.color_trc)
+        matrix = MATRICES.get(look.colorspace, matrix)
+        if look.colorspace not in MATRICES:  # RGB, or not said
+            tags = (UNKNOWN, *tags[1:])
         if aspect := template.sample_aspect_ratio:
             encoder.sample_aspect_ratio = 1 / aspect if source.rotation in (90, 270) else aspect
     encoder.colorspace, encoder.color_primaries, encoder.color_trc = tags
     encoder.color_range = ColorRange.MPEG
-    return MATRICES[tags[0]]
+    return matrix

@@ -54,15 +54,17 @@ class Clip:
     sha256: str | None = None
 
 
-def read_manifest(path: Path, bad: list[ManifestError] | None = None) -> list[Clip]:
+def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outside: bool = False) -> list[Clip]:
     """Read all clips of a manifest.
 
     Args:
         path: of the manifest.
         bad: takes what is wrong with lines that are no clips, which are then left out.
+        allow_outside: whether its files may lie outside of the manifest's folder.
 
     Raises:
-        ManifestError: it cannot be read, is empty, or a line is not a clip or of another version and `bad` is None.
+        ManifestError: it cannot be read, is empty, names a file outside of its folder, or a line is not a clip or of
+            another version and `bad` is None.
     """
     try:
         lines = path.read_text().splitlines()
@@ -84,6 +86,12 @@ def read_manifest(path: Path, bad: list[ManifestError] | None = None) -> list[Cl
             bad.append(error)
     if not clips and not bad:
         raise ManifestError(f"{path}: the manifest has no clips")
+    files = (Path(file) for clip in clips.values() for file in (clip.video, clip.landmarks) if file is not None)
+    outside = next((file for file in files if file.is_absolute() or ".." in file.parts), None)
+    if outside is not None and not allow_outside:
+        raise ManifestError(
+            f"{path}: {outside} lies outside of the manifest's folder; data.allow_outside=true allows it"
+        )
     return list(clips.values())
 
 

@@ -1,5 +1,6 @@
 """Face recognition by name: an embedding for each aligned face."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from svfr.data.onnx_network import OnnxNetwork
-from svfr.networks import find, installed_packs, load_by_name
+from svfr.networks import PACKS, find, installed_packs, load_by_name
 
 BATCH_SIZE = 32  # faces
 FACE_SIZE = 112  # [px], aligned to ArcFace's template
@@ -36,8 +37,9 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
     """A face recognition network by name.
 
     Args:
-        name: "insightface", "edgeface", the path of an ONNX file of InsightFace's interface (RGB in [-1, 1],
-            112 px), or "auto": an InsightFace pack that is already there, else EdgeFace.
+        name: "insightface" (any pack), the name of one of the table's packs, "edgeface", the path of an ONNX file of
+            InsightFace's interface (RGB in [-1, 1], 112 px), or "auto": an InsightFace pack that is already there,
+            else EdgeFace.
         networks: searched before $SVFR_NETWORKS and the user's cache.
         download: whether missing files may be downloaded.
 
@@ -50,8 +52,13 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
             raise ValueError(f"{name}: no such recognition network")
         return OnnxRecognizer(Path(name), Path(name).stem)
     packs = installed_packs(networks)
-    loaders = {
-        "insightface": lambda: _from_pack(packs[0] if packs else find("insightface/buffalo_l", networks, download)),
+
+    def in_pack(pack: str) -> Recognizer:
+        return _from_pack(find(pack, networks, download))
+
+    loaders: dict[str, Callable[[], Recognizer]] = {
+        **{pack: partial(in_pack, pack) for pack in PACKS},
+        "insightface": lambda: _from_pack(packs[0]) if packs else in_pack("insightface/buffalo_l"),
         "edgeface": lambda: OnnxRecognizer(find("edgeface", networks, download), "edgeface"),
     }
     installed = [partial(_from_pack, pack) for pack in packs]

@@ -4,7 +4,7 @@ What is written grows under a hidden name beside the final one, which it takes w
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -15,25 +15,29 @@ import av
 import numpy as np
 from PIL import Image
 
-from svfr.data.h264 import CONTAINERS, H264File, container_for
-from svfr.data.video_reader import VideoError, VideoInfo, image_files, one_line_errors
-from svfr.files import partial_path, remove, replace
+from svfr.data.errors import VideoError, one_line_errors
+from svfr.data.h264 import H264File
+from svfr.data.images import read_alpha
+from svfr.data.other_streams import CONTAINERS, container_for
+from svfr.data.video_reader import VideoInfo, image_files, to_8_bits
+from svfr.files import partial_path, remove, replace, replacing
 
 
 class VideoWriter:
     """Write restored frames of `source` to `path`; a context manager.
 
-    format "mp4": H.264, with the source's frame rate, timestamps, pixel aspect, colour tags and sound. Pixels are
-    4:2:0; of odd sizes, which H.264 cannot have in 4:2:0, 4:4:4. If MP4 cannot hold the source's sound, the file
-    becomes Matroska (with timestamps in ms) or QuickTime: `path` says which.
+    format "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel aspect,
+    colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file becomes Matroska
+    (with timestamps in ms) or QuickTime: `path` says which.
     format "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
-    A source of kind "image" gives one PNG file at `path` in both.
+    A source of kind "image" gives one PNG file at `path` in both, with the source's transparency.
 
     Leaving the block puts the result at `path`, in the place of what was there; leaving it by an exception changes
     nothing.
 
     Attributes:
         path: where the result will be; may differ from the argument in its suffix.
+        notes: what is changed or left out, one line each.
     """
 
     def __init__(
@@ -60,17 +64,20 @@ class VideoWriter:
 
         Raises:
             ValueError: an argument is out of its range.
-            VideoError: nothing can be written at `path`, or no container takes the source's sound.
+            VideoError: nothing can be written at `path`.
         """
         if format not in ("mp4", "png"):
             raise ValueError(f'format is "{format}": it has to be "mp4" or "png"')
         if not 0 <= crf <= 51:
             raise ValueError(f"crf is {crf}: it has to be in 0..51")
         self.path = Path(path)
+        self.notes: list[str] = []
         self._shape = (height or source.height, width or source.width, 3)
         self._last_time: Fraction | None = None
         with one_line_errors(source.path):
-            container = container_for(source) if format == "mp4" and source.kind != "image" else None
+            container = None
+            if format == "mp4" and source.kind != "image":
+                container = container_for(source.path) if source.kind == "video" else "mp4"
         if container and (suffix := CONTAINERS[container]):
             self.path = self.path.with_suffix(suffix)
         is_folder = format == "png" and source.kind != "image"
@@ -82,11 +89,11 @@ class VideoWriter:
                 self._sink: _Sink
                 if container:
                     x264 = {"crf": str(crf), **(encoder or {})}
-                    self._sink = H264File(self._partial, container, source, self._shape[:2], x264)
+                    self._sink = H264File(self._partial, container, source, self._shape[:2], x264, self.notes.append)
                 elif is_folder:
                     self._sink = _PngFolder(self._partial, source)
                 else:
-                    self._sink = _OnePng(self._partial)
+                    self._sink = _OnePng(self._partial, source)
             except BaseException:
                 remove(self._partial)
                 raise
@@ -95,7 +102,7 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            image: (h, w, 3) uint8 RGB of the writer's size.
+            image: (h, w, 3) RGB of the writer's size, uint8 or uint16.
             pts: its time in units of `time_base`; later than the last frame's. Give `Frame.pts` as read.
             time_base: [s] of one unit.
 
@@ -103,8 +110,8 @@ class VideoWriter:
             ValueError: an argument is not as described.
             VideoError: the frame cannot be written, for example because the disk is full.
         """
-        if image.shape != self._shape or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}: it has to be uint8 {self._shape}")
+        if image.shape != self._shape or image.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"image is {image.dtype} {image.shape}: it has to be uint8 or uint16 {self._shape}")
         time = pts * time_base
         if self._last_time is not None and time <= self._last_time:
             raise ValueError(f"pts is {pts} ({float(time)} s), not later than {float(self._last_time)} s before")
@@ -131,6 +138,24 @@ class VideoWriter:
             remove(self._partial)
 
 
+def write_lossless(path: Path, frames: Iterable[np.ndarray], fps: Fraction) -> None:
+    """Write (h, w, 3) uint8 RGB frames of one size to an MP4 file of H.264 in RGB, QP 0: every decoder gives them back.
+
+    Raises:
+        VideoError: it cannot be written.
+    """
+    with one_line_errors(path), replacing(path) as partial, av.open(f"file:{partial}", "w", format="mp4") as output:
+        stream: av.VideoStream | None = None
+        for image in frames:
+            if stream is None:
+                height, width = image.shape[:2]
+                stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
+                stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        if stream is not None:
+            output.mux(stream.encode())
+
+
 def _check_replaceable(path: Path, is_folder: bool) -> None:
     """Refuse, before hours of work, a place where the result cannot go or would push out other things."""
     if not path.parent.is_dir():
@@ -154,20 +179,24 @@ class _Png:
 
     def close(self) -> None: ...
 
-    def save(self, image: np.ndarray, file: Path) -> None:
+    def save(self, image: np.ndarray, file: Path, alpha: np.ndarray | None = None) -> None:
+        picture = Image.fromarray(image if image.dtype == np.uint8 else to_8_bits(image))
+        if alpha is not None:
+            picture.putalpha(Image.fromarray(alpha).resize(picture.size))
         # zlib's fastest level: the default takes several times as long.
-        Image.fromarray(image).save(file, format="PNG", compress_level=1)
+        picture.save(file, format="PNG", compress_level=1)
 
 
 class _OnePng(_Png):
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, source: VideoInfo) -> None:
         self._file = file
+        self._alpha = read_alpha(source.path, source.width * source.height) if source.has_alpha else None
         file.touch()  # fails now rather than at the end
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
         if time:
             raise ValueError("the source is one image: only one frame, at time 0, can be written")
-        self.save(image, self._file)
+        self.save(image, self._file, self._alpha)
 
 
 class _PngFolder(_Png):

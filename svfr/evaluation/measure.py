@@ -1,11 +1,13 @@
-"""Compare one restored video with its ground truth, streaming, and keep the numbers."""
+"""Compare restored videos with their ground truth, streaming, and keep the numbers."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from itertools import islice, repeat, zip_longest
+from functools import partial
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +20,20 @@ from svfr.evaluation import records
 from svfr.evaluation.face_points import face_points
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
-from svfr.evaluation.records import FRAMES, PICTURES, Record
+from svfr.evaluation.records import FRAMES, PICTURES, Record, describe_capped
 from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
 from svfr.metrics import BuiltMetrics, Chunk, Column
+from svfr.metrics.base import to_images
+from svfr.metrics.image import PSNR_CEILING
 
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "strip_frames", "picture_size")  # settings that a record depends on
+# Settings that a record depends on.
+MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "strip_frames", "picture_size")
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
-class FramePair(NamedTuple):
-    """A restored frame beside the true one."""
-
-    restored: np.ndarray  # (h, w, 3) uint8
-    truth: np.ndarray  # (h, w, 3) uint8
-    hole: np.ndarray | None  # (h, w) bool
+Measuring = Generator[None, Chunk | None, None]  # takes the truth's frames beside themselves, None at its end
 
 
 @dataclass
@@ -59,72 +59,147 @@ class Evaluator:
         except OSError:
             return ""
 
-    def evaluate(self, pair: Pair, on_frames: Callable[[int], None]) -> Record:
-        """Measure a pair, or take the record that is there; `on_frames` is called with the number of frames done."""
-        cache_key = self.cache_key(pair)
-        kept = records.read_record(self.output, pair, cache_key)
-        if kept is not None and kept.status == "done":
-            on_frames(kept.num_frames)
-            return kept
-        record = Record(pair.method, pair.task, pair.name, "done", cache_key)
-        try:
-            self._measure(pair, record, records.start_record(self.output, pair), on_frames)
-        except Exception as error:  # one pair never stops the rest
-            reason, trace = describe_failure(error, "lower chunk_size")
-            record = Record(pair.method, pair.task, pair.name, "failed", cache_key, reason=reason, trace=trace)
-        records.write_record(self.output, pair, record)
-        return record
+    def evaluate(self, pairs: Sequence[Pair], on_frames: Callable[[int], None]) -> list[Record]:
+        """Measure the pairs of one ground truth in one pass over its frames, or take the records that are there.
 
-    def _measure(self, pair: Pair, record: Record, folder: Path, on_frames: Callable[[int], None]) -> None:
+        What is computed of the truth alone serves all of them. A pair that fails stops no other; interrupted, the pairs
+        of this one ground truth are begun anew. `on_frames` is called with the number of frames done, of each pair.
+        """
+        found: dict[Pair, Record] = {}
+        running: dict[Pair, Measuring] = {}
+        for pair in pairs:
+            key = self.cache_key(pair)
+            kept = records.read_record(self.output, pair, key)
+            if kept is not None and kept.status == "done":
+                on_frames(kept.num_frames)
+                found[pair] = kept
+            else:
+                found[pair] = Record(pair.method, pair.task, pair.name, "done", key)
+                running[pair] = self._measure(pair, found[pair], on_frames)
+        try:
+            for news in self._true_frames(pairs[0]) if running else ():
+                for pair, measuring in list(running.items()):
+                    try:
+                        _ = measuring.throw(news) if isinstance(news, Exception) else measuring.send(news)
+                        continue
+                    except StopIteration:
+                        pass
+                    except Exception as error:  # one pair never stops the rest
+                        reason, trace = describe_failure(error, "lower chunk_size")
+                        key = found[pair].cache_key
+                        found[pair] = Record(pair.method, pair.task, pair.name, "failed", key, reason, trace)
+                    del running[pair]
+                    records.write_record(self.output, pair, found[pair])
+                if not running:
+                    break
+        finally:  # interrupted: what is half-written is removed
+            for measuring in running.values():
+                measuring.close()
+        return [found[pair] for pair in pairs]
+
+    def _true_frames(self, pair: Pair) -> Iterator[Chunk | Exception | None]:
+        """None to begin with, the frames of a ground truth, and None at its end or the error that ended it."""
+        yield None
+        try:
+            points = None
+            if self.detector is not None:
+                cache = self.output / RECORDS / "face_points" / f"{pair.name}.npz"
+                points = face_points(pair.truth, self.detector, cache)
+            images, start = (frame.image for frame in read_frames(pair.truth)), 0
+            while some := list(islice(images, self.settings.chunk_size)):
+                landmarks = None if points is None else torch.from_numpy(points[start : start + len(some)])
+                frames = _to_frames(some)
+                yield Chunk(frames, frames, None, landmarks)
+                start += len(some)
+            yield None if start else VideoError(f"{pair.truth}: no frames")
+        except Exception as error:
+            yield error
+
+    def _measure(self, pair: Pair, record: Record, on_frames: Callable[[int], None]) -> Measuring:
         """Fill in the record, and write what belongs to it into its folder."""
-        settings, info = self.settings, probe(pair.truth)
-        record.width, record.height, record.fps = info.width, info.height, float(info.fps)
+        folder, settings = records.start_record(self.output, pair), self.settings
+        info = probe(pair.truth)
+        record.width, record.height = info.width, info.height
+        record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
-        points = None
-        if self.detector is not None:
-            cache = self.output / RECORDS / "face_points" / f"{pair.name}.npz"
-            points = face_points(pair.truth, self.detector, cache)
-        metrics = (*self.built.video, *self.built.sets)
-        for metric in metrics:
+        # Copies: each pair has its own sums, and all have the same networks.
+        videos, sets = [copy(metric) for metric in self.built.video], [copy(metric) for metric in self.built.sets]
+        for metric in (*videos, *sets):
             metric.reset()
         frame_values: dict[str, list[float | None]] = {}
         gray_restored = gray_truth = True
         has_hole = False
-        pairs = self._frame_pairs(pair, info)
-        is_truth = pair.method == "ground_truth"
-        with Pictures(folder / PICTURES, info, settings.picture_size, settings.strip_frames, is_truth) as pictures:
-            while frames := list(islice(pairs, settings.chunk_size)):
-                chunk = _to_chunk(frames, None if points is None else points[record.num_frames :])
-                for metric in metrics:
+        num_faces = num_truth = 0
+        restored = (resize(frame.image, info.width, info.height) for frame in read_frames(pair.restored or pair.truth))
+        holes = _holes(pair.mask, info) if pair.mask else None
+        is_truth = pair.method == "ground_truth" or settings.no_reference
+        with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
+            while (truth := (yield)) is not None:
+                num_truth += len(truth)
+                images = true_images = list(truth.of_truth("pictures", partial(to_images, truth.truth)))
+                if pair.restored is not None:
+                    images = list(islice(restored, len(truth)))
+                elif not is_truth:
+                    images = [shrink_and_enlarge(image, settings.bicubic_factor) for image in images]
+                record.num_frames += len(images)
+                if record.num_frames < num_truth:
+                    continue  # it has ended; by how much too early is known at the truth's end
+                mask = None
+                if holes is not None:
+                    some = list(islice(holes, len(images)))
+                    if len(some) < len(images):
+                        ends = f"the mask ends after {num_truth - len(images) + len(some)} frames"
+                        raise VideoError(f"{pair.mask}: {ends}, the ground truth goes on")
+                    mask = torch.from_numpy(np.stack(some))
+                frames = truth.truth if is_truth else _to_frames(images)
+                chunk = Chunk(frames, truth.truth, mask, truth.landmarks, shared=truth.shared)
+                for metric in (*videos, *sets):
                     for name, values in metric.update(chunk).items():
                         frame_values.setdefault(name, []).extend(map(_finite, values))
-                for frame in frames:
-                    pictures.add(frame.restored, frame.truth)
-                has_hole = has_hole or (chunk.mask is not None and bool(chunk.mask.any()))
-                gray_restored = gray_restored and _is_gray(chunk.restored)
-                gray_truth = gray_truth and _is_gray(chunk.truth)
-                record.num_frames += len(frames)
-                on_frames(len(frames))
-            if not record.num_frames:
-                raise VideoError(f"{pair.truth}: no frames")
-        for video_metric in self.built.video:
+                for image, true_image in zip(images, true_images, strict=True):
+                    pictures.add(image, true_image)
+                has_hole = has_hole or (mask is not None and bool(mask.any()))
+                grays = chunk.both("gray", _is_gray)
+                gray_restored, gray_truth = gray_restored and grays[0], gray_truth and grays[1]
+                num_faces += len(chunk.faces())
+                on_frames(len(images))
+            if pair.restored is not None:
+                record.num_frames += sum(1 for _ in restored)
+            if record.num_frames != num_truth:
+                differ = f"{record.num_frames} frames, the ground truth has {num_truth}"
+                raise VideoError(f"{pair.restored}: {differ}; nothing is cut")
+        for video_metric in videos:
             row = video_metric.compute()
             for column in video_metric.columns:
+                if settings.no_reference and not column.no_reference:
+                    continue  # it was compared with itself
                 value = row[column.name]
                 record.metrics[column.name] = _finite(value)
                 if _finite(value) is None:
-                    why = _why_undefined(column, value, pair, record.num_frames, has_hole, points)
+                    why = _why_undefined(column, value, pair, record.num_frames, has_hole, num_faces)
                     record.why_none[column.name] = why
-        for index, set_metric in enumerate(self.built.sets):
-            records.save_features(folder, index, set_metric.features(pair.name))
-        arrays = {name: np.array(values, dtype=np.float64) for name, values in frame_values.items()}  # NaN for None
+        for index, set_metric in enumerate(sets):
+            records.save_features(self.output, pair, index, set_metric.features(pair.name))
+        arrays = {
+            name: np.array(values, dtype=np.float64)  # NaN for None
+            for name, values in frame_values.items()
+            if not settings.no_reference or name in record.metrics
+        }
         records.save_arrays(folder / FRAMES, **arrays)
         if gray_restored and not gray_truth and pair.method not in ("degraded", "ground_truth"):
-            record.problems.append("no colour in any frame, though the ground truth has some")
+            grey = record.notes if "colorization" in pair.task else record.problems  # there, a result like others
+            grey.append("no colour in any frame, though the ground truth has some")
+        if lag := pictures.lag():
+            late = f"{abs(lag)} frame{'s'[: abs(lag) > 1]} {'late' if lag > 0 else 'early'}"
+            record.problems.append(f"fits the ground truth best if taken to be {late}: are frames missing or twice?")
         if record.num_frames == 1 and info.kind != "image":
             record.problems.append("one frame only: what compares neighbouring frames is not defined")
-        if points is not None and (unseen := int(np.isnan(points[:, 0, 0]).sum())):
-            record.notes.append(f"no face in {unseen} of {record.num_frames} frames of the ground truth")
+        record.num_capped = sum(value is not None and value >= PSNR_CEILING for value in frame_values.get("psnr", ()))
+        if record.num_capped and not is_truth:
+            record.notes.append(describe_capped(record.num_capped, record.num_frames))
+        if self.detector is not None and (unseen := record.num_frames - num_faces):
+            where = "" if settings.no_reference else " of the ground truth"
+            record.notes.append(f"no face in {unseen} of {record.num_frames} frames{where}")
 
     def _compare_infos(self, pair: Pair, truth: VideoInfo, record: Record) -> None:
         """Compare sizes and rates before any frame is decoded.
@@ -151,32 +226,6 @@ class Evaluator:
                 raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"says {differ}")
 
-    def _frame_pairs(self, pair: Pair, info: VideoInfo) -> Iterator[FramePair]:
-        """Frames of both videos, with their holes.
-
-        Raises:
-            VideoError: one ends before the other, or cannot be read.
-        """
-        truths = (frame.image for frame in read_frames(pair.truth))
-        if pair.restored is None:
-            factor = 1 if pair.method == "ground_truth" else self.settings.bicubic_factor
-            yield from (FramePair(shrink_and_enlarge(truth, factor), truth, None) for truth in truths)
-            return
-        holes = _holes(pair.mask, info) if pair.mask else repeat(None)
-        num_truth = num_restored = 0
-        for truth, frame in zip_longest(truths, read_frames(pair.restored)):
-            num_truth += truth is not None
-            num_restored += frame is not None
-            if num_truth == num_restored:
-                hole = next(holes, None)
-                if pair.mask and hole is None:
-                    ends = f"the mask ends after {num_truth - 1} frames, the ground truth goes on"
-                    raise VideoError(f"{pair.mask}: {ends}")
-                yield FramePair(resize(frame.image, info.width, info.height), truth, hole)
-        if num_truth != num_restored:
-            differ = f"{num_restored} frames, the ground truth has {num_truth}"
-            raise VideoError(f"{pair.restored}: {differ}; nothing is cut")
-
 
 def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
     """(h, w, 3) uint8 after bicubic down- and upsampling by `factor`, antialiased."""
@@ -190,12 +239,9 @@ def _holes(mask: Path, info: VideoInfo) -> Iterator[np.ndarray]:
     return repeat(next(holes)) if probe(mask).num_frames == 1 else holes
 
 
-def _to_chunk(frames: list[FramePair], points: np.ndarray | None) -> Chunk:
-    both = torch.from_numpy(np.stack([(frame.restored, frame.truth) for frame in frames]))  # (n, 2, h, w, 3)
-    restored, truth = both.movedim((1, -1), (0, 2)).contiguous()  # (n, 3, h, w) each
-    holes = [frame.hole for frame in frames if frame.hole is not None]
-    mask = torch.from_numpy(np.stack(holes)) if holes else None
-    return Chunk(restored, truth, mask, None if points is None else torch.from_numpy(points[: len(frames)]))
+def _to_frames(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """(h, w, 3) uint8 each -> (n, 3, h, w)."""
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
 
 
 def _is_gray(frames: torch.Tensor) -> bool:
@@ -208,12 +254,12 @@ def _finite(value: float | None) -> float | None:
 
 
 def _why_undefined(
-    column: Column, value: float | None, pair: Pair, num_frames: int, has_hole: bool, points: np.ndarray | None
+    column: Column, value: float | None, pair: Pair, num_frames: int, has_hole: bool, num_faces: int
 ) -> str:
     if value is not None:
         return "infinite: equal to the ground truth" if value == math.inf else f"not a number ({value})"
     if column.needs_holes and not has_hole:
         return "no holes" if pair.mask is None else "the mask has no holes"
-    if column.needs_faces and (points is None or np.isnan(points).all()):
+    if column.needs_faces and not num_faces:
         return "no face found in the ground truth"
     return "one frame only" if num_frames == 1 else "not defined for this video"

@@ -1,18 +1,15 @@
 """Which restored video belongs to which ground truth, by relative name; what does not fit is named, never dropped."""
 
-import re
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Container, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.evaluation.settings import BASELINES
+from svfr.evaluation.settings import BASELINES, TASK_SEPARATORS
 from svfr.inference.batch import Item, find_items, mask_of
 from svfr.tasks import TASKS, parse_tasks
-
-TASK_SEPARATORS = re.compile(r"[+,&]")
 
 
 @dataclass(frozen=True)
@@ -78,13 +75,13 @@ def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def canonical_task(name: str) -> str | None:
-    """ "colorization,bfr" -> "bfr+colorization"; None if the name is not made of tasks."""
-    parts = TASK_SEPARATORS.split(name)
+    """ "Colorization,bfr" -> "bfr+colorization"; None if the name is not made of tasks."""
+    parts = TASK_SEPARATORS.split(name.lower())
     return "+".join(parse_tasks(parts)) if all(part in TASKS for part in parts) else None
 
 
 def match(
-    truth: Path,
+    truth: Path | None,
     methods: dict[str, Path],
     degraded: Path | None,
     masks: Path | None,
@@ -97,7 +94,7 @@ def match(
     """Match folders of results with the ground truth.
 
     Args:
-        truth: folder of videos, frame folders or images; or one of these itself.
+        truth: folder of videos, frame folders or images; or one of these itself. None: each result is its own.
         methods: folder of results by name of method, with a subfolder for each task or without.
         degraded: folder of degraded inputs, laid out like the results.
         masks: folder of masks, laid out like the ground truth, or one mask.
@@ -110,12 +107,12 @@ def match(
         ValueError: no ground truth.
     """
     problems = list(failed)
-    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems)
+    items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems) if truth else []
     truths = {item_name(item): item for item in items}
     lone = item_name(items[0]) if len(items) == 1 and items[0].source == truth else None
-    mask_by_name = _find_masks(truths, truth, masks)
+    mask_by_name = _find_masks(truths, truth, masks) if truth else {}
     not_restored = {(problem.method, problem.task, problem.name) for problem in failed}
-    computed = [baseline for baseline in baselines if baseline != "degraded"]
+    computed = [baseline for baseline in baselines if baseline != "degraded" and truth]
     pairs = [Pair(baseline, "", name, item.source, None) for baseline in computed for name, item in truths.items()]
     folders = {**({"degraded": degraded} if degraded and "degraded" in baselines else {}), **methods}
     tasks: set[str] = set()
@@ -131,12 +128,20 @@ def match(
             except VideoError as error:
                 problems.append(Problem(method, task_name, "", str(error)))
                 continue
+            if truth is None:
+                for item in _without_strays(found, method, task_name, problems):
+                    truths.setdefault(item_name(item), item)
+                    pairs.append(Pair(method, task_name, item_name(item), item.source, item.source))
+                continue
             if lone is not None and len(found) == 1:  # one video against one video, whatever their names
                 results = {lone: found[0].source}
             else:
                 found = _without_strays(found, method, task_name, problems)
+                found, doubles = _without_doubles(found, task_folder, truths)
+                problems += [Problem(method, task_name, name, reason) for name, reason in doubles.items()]
+                not_restored |= {(method, task_name, name) for name in doubles}
                 results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
-            if results.keys().isdisjoint(truths):
+            if results and results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
                     f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
@@ -201,6 +206,21 @@ def _without_strays(items: list[Item], method: str, task: str, problems: list[Pr
         if _is_image(item)
     ]
     return clips
+
+
+def _without_doubles(items: list[Item], folder: Path, names: Container[str]) -> tuple[list[Item], dict[str, str]]:
+    """Results without those that differ in their suffix alone, and why these are none, by their one name."""
+    by_name: dict[str, list[Item]] = {}
+    for item in items:
+        place = item.source.relative_to(folder)
+        by_name.setdefault((place if item.source.is_dir() else place.with_suffix("")).as_posix(), []).append(item)
+    doubles = {name: found for name, found in by_name.items() if len(found) > 1 and name in names}
+    reasons = {
+        name: f"{len(found)} results of this name ({', '.join(sorted(item.source.name for item in found))}): "
+        "leave one of them"
+        for name, found in doubles.items()
+    }
+    return [item for name, found in by_name.items() if name not in doubles for item in found], reasons
 
 
 def _without_inner_folders(results: dict[str, Path], names: Set[str]) -> dict[str, Path]:

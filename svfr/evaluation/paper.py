@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 SOURCE = "Wang et al., SVFR: A Unified Framework for Generalized Video Face Restoration, arXiv 2501.01235"
+NOTE = (
+    "Its protocol is not published. It does not say which variant of VIDD it prints (0.48 to 0.79 is neither 1 - cos "
+    "nor normalized at stride 1): compare ours with the ground truth's own, not with these."
+)
 COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")  # of Tables 2 and 3, in their order
 TASKS = ("bfr", "colorization", "inpainting")  # each cell of Tables 2 and 3 holds one figure a task
 

@@ -1,17 +1,20 @@
 """Pictures of a video that are taken while it streams by: a strip of frames, a temporal slice, a small clip, the worst.
 
-All are small JPEG files or MP4, for the report. A ground truth's pictures serve all methods.
+Small JPEG files and MP4, and as PNG of all pixels the slice and the frames of the strip.
 """
 
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
+from svfr.evaluation.lag import best_lag
+from svfr.evaluation.settings import EvalConfig
 from svfr.metrics.temporal import temporal_slice
 
 QUALITY = 88  # of JPEG
@@ -20,27 +23,31 @@ CLIP_FRAMES = 150  # the report's clips end here
 SLICE_FRAMES = 400  # and its slices here
 WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one moment several times
 WORST = 3
+THUMBNAIL = 16  # [px] side of the gray pictures that show a shift in time
 
 
 class Pictures(AbstractContextManager):
-    """Takes the frames of one video in turn; a context manager that writes strip.jpg, slice.jpg, clip.mp4, worst_I.jpg.
+    """Takes the frames of one video in turn; a context manager that writes strip.jpg, clip.mp4, worst_I.jpg, and of
+    full size slice.png and frame_I.png.
 
     Args:
         folder: where it writes.
         info: of the ground truth.
-        height: of all pictures [px].
-        strip_frames: evenly spread over the video.
+        settings: `picture_size`, the height of the small ones [px]; `strip_frames`, evenly spread over the video;
+            `slice_column`.
         is_truth: restored and truth are the same, and no frame is the worst.
     """
 
-    def __init__(self, folder: Path, info: VideoInfo, height: int, strip_frames: int, is_truth: bool) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, info: VideoInfo, settings: EvalConfig, is_truth: bool) -> None:
+        self._folder, self._column = folder, settings.slice_column
+        height = settings.picture_size
         self._size = (max(2, 2 * round(height * info.width / info.height / 2)), 2 * (height // 2))
         num_frames = max(1, info.num_frames)
-        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(strip_frames, num_frames))}
+        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(settings.strip_frames, num_frames))}
         self._strip: list[np.ndarray] = []
         self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
+        self._thumbnails: list[np.ndarray] = []  # (2, THUMBNAIL^2) each, restored and truth
         self._is_truth = is_truth
         self._index = 0
         clip_info = VideoInfo(info.path, *self._size, info.fps, 0, 0.0, False, 0, "frames")
@@ -51,7 +58,7 @@ class Pictures(AbstractContextManager):
         self._clip.__exit__(*error)
         if error[0] is None:
             _save(np.concatenate(self._strip, axis=1), self._folder / "strip.jpg")
-            _save(np.concatenate(self._slice, axis=1), self._folder / "slice.jpg")
+            _save(np.concatenate(self._slice, axis=1), self._folder / "slice.png")
             for _, index, picture in self._worst:
                 _save(picture, self._folder / f"worst_{index:06d}.jpg")
 
@@ -60,13 +67,19 @@ class Pictures(AbstractContextManager):
         small = resize(restored, *self._size)
         if self._index in self._strip_indices:
             self._strip.append(small)
+            _save(restored, self._folder / f"frame_{self._index:06d}.png")
         if self._index < SLICE_FRAMES:
-            self._slice.append(temporal_slice([small]))
+            self._slice.append(temporal_slice([restored], self._column))
         if self._index < CLIP_FRAMES:
             self._clip.write(small, self._index, self._time_base)
         if not self._is_truth:
             self._keep_worst(small, restored, truth)
+            self._thumbnails.append(np.stack([_thumbnail(image) for image in (restored, truth)]))
         self._index += 1
+
+    def lag(self) -> int:
+        """How many frames the restored video comes late (see `best_lag`)."""
+        return best_lag(*np.stack(self._thumbnails, axis=1)) if self._thumbnails else 0
 
     def _keep_worst(self, small: np.ndarray, restored: np.ndarray, truth: np.ndarray) -> None:
         error = float(np.square(restored.astype(np.int32) - truth).mean())
@@ -77,5 +90,10 @@ class Pictures(AbstractContextManager):
             self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
 
 
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel().astype(np.float32)
+
+
 def _save(image: np.ndarray, file: Path) -> None:
-    Image.fromarray(np.ascontiguousarray(image)).save(file, quality=QUALITY)
+    Image.fromarray(np.ascontiguousarray(image)).save(file, quality=QUALITY, compress_level=1)  # of JPEG, of PNG

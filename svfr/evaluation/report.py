@@ -1,31 +1,43 @@
-"""`report.html`: one file that opens from disk, with all tables, distributions, pictures and clips inside."""
+"""`report.html`: it opens from disk, with all figures inside; pictures and clips lie beside it."""
 
-import base64
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from svfr.evaluation import paper, tables
+from svfr.evaluation import paper, publication, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
-from svfr.evaluation.plots import Axis, colour_of
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
-from svfr.evaluation.tables import show_number
+from svfr.evaluation.statistics import by_video, half_width
+from svfr.evaluation.tables import main_columns, show_number
+from svfr.files import replacing
 from svfr.metrics import COLUMNS
 
+# Okabe and Ito's colours, which people with colour blindness tell apart.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31")
+GRAY = "#8a97a6"
+FILES = "report_files"  # folder beside the page
+CURVE_POINTS = 300  # of a curve over frames; of longer videos every 2nd frame, every 3rd, ...
 WORST_FRAMES = 12  # in the gallery
-Series = dict[str, dict[str, float]]  # a column's values by method and video
-MIME = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
 
 
-def report_html(results: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
-    """The whole page; pictures come from the folder of the records."""
+def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
+    """The whole page; what it shows of the records beside itself is copied into `FILES`.
+
+    Args:
+        results: of all videos.
+        common: of those that all methods have.
+        records: of every pair.
+        evaluator: that made them.
+    """
     environment = Environment(
         loader=PackageLoader("svfr", "assets/report"),
         autoescape=True,
@@ -33,14 +45,25 @@ def report_html(results: Results, records: dict[Pair, Record], evaluator: Evalua
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.policies["json.dumps_kwargs"] = {}  # in our order
     environment.filters.update(task_title=tables.task_title, name_of=tables.name_of)
-    return environment.get_template("report.html").render(
-        page=Page(results, records, evaluator.output),
+    page = Page(results, records, evaluator.output)
+    text = environment.get_template("report.html").render(
+        page=page,
+        common=page if common is results else Page(common, records, evaluator.output),
         results=results,
         tables=tables,
+        columns=COLUMNS,
+        publication=publication,
         paper=paper,
         limit=evaluator.settings.report_videos,
     )
+    with replacing(evaluator.output / FILES) as partial:
+        partial.mkdir()
+        for place, source in page.files.items():
+            (partial / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, partial / place)
+    return text
 
 
 class Cell(NamedTuple):
@@ -59,6 +82,8 @@ class Page:
         self.results, self.records, self.output = results, records, output
         self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
         self.restoring = [method for method in self.methods if not is_baseline(method)]
+        self.of_videos = {column for row in results.rows for column in row.metrics}
+        self.files: dict[str, Path] = {}  # what `file` was asked for, by its place in `FILES`
         self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
 
     def aggregates(self, task: str) -> list[Aggregate]:
@@ -66,30 +91,32 @@ class Page:
         return sorted((a for a in self.results.aggregates if a.task == task), key=lambda a: not is_baseline(a.method))
 
     def columns(self, task: str) -> tuple[list[str], list[str]]:
-        """The columns of the paper, and all others that have a figure."""
+        """The main columns, and all others that have a figure."""
         columns = ordered_columns(self.results)
-        first = [column for column in paper.COLUMNS if column in columns]
+        first = [column for column in main_columns(self.results) if column in columns]
         aggregates = self.aggregates(task)
         others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
         return first, others
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
-        """A method's figure, with its spread over videos or the ends of its interval."""
-        value, std = aggregate.metrics.get(column), aggregate.std.get(column)
-        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column))
+        """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
+        value = aggregate.metrics.get(column)
+        own = tables.truth_value(self.results, aggregate.task, column)
+        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
         best = tables.best_value(self.results, aggregate.task, column)
         is_best = value == best and not is_baseline(aggregate.method)
-        spread = f"± {show_number(column, std)}" if std is not None else ""
-        ends = [aggregate.metrics.get(f"{column}_{end}") for end in ("low", "high")]
+        half = half_width(list(by_video(self.results, aggregate.task, aggregate.method, column).values()))
+        spread = f"± {show_number(column, half)}" if half is not None else ""
+        ends = [aggregate.metrics.get(f"{column}_spread_{end}") for end in ("low", "high")]
         if None not in ends:
             spread = " to ".join(show_number(column, end) for end in ends)
         return Cell(text, "best" if is_best else "", spread)
 
     def quoted(self, task: str, columns: Sequence[str]) -> list[tuple[str, dict[str, float | None]]]:
         """The paper's own rows that have a figure in these columns: label, and figure by column."""
-        if task not in paper.TASKS:
+        if task not in paper.TASKS or self.results.protocol["settings"]["no_reference"]:
             return []
         place = paper.TASKS.index(task)
         rows = []
@@ -101,28 +128,9 @@ class Page:
                     rows.append((f"{row.method} ({source}, quoted)", figures))
         return rows
 
-    def plots(self, task: str) -> tuple[dict[str, Series], dict[str, Series]]:
-        """By column: those of the paper and of holes, and the others."""
-        first, others = dict[str, Series](), dict[str, Series]()
-        for column in ordered_columns(self.results):
-            series: Series = {method: {} for method in self.methods}
-            for row in self.results.rows:
-                value = row.metrics.get(column)
-                is_perfect = row.method == "ground_truth" and not COLUMNS[column].no_reference
-                if row.task == task and value is not None and not is_perfect:  # perfect: would squeeze the others
-                    series[row.method][row.name] = value
-            if any(series.values()):
-                group = first if column in paper.COLUMNS or COLUMNS[column].needs_holes else others
-                group[column] = {method: points for method, points in series.items() if points}
-        return first, others
-
-    def axis(self, series: Series) -> Axis:
-        """The axis of a plot."""
-        return Axis([value for points in series.values() for value in points.values()])
-
     def worst_frames(self) -> list[tuple[str, str]]:
         """Labels and pictures, lowest PSNR first."""
-        found: list[tuple[float, str, Path]] = []
+        found: list[tuple[float, str, Pair, str]] = []
         for pair in self.records:
             if is_baseline(pair.method) or self.records[pair].status != "done":
                 continue
@@ -133,8 +141,11 @@ class Page:
                 value = float(psnr[index]) if index < len(psnr) else math.nan
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
                 known = not math.isnan(value)
-                found.append((value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, file))
-        return [(label, data_url(file)) for _, label, file in sorted(found)[:WORST_FRAMES]]
+                found.append(
+                    (value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, pair, file.name)
+                )
+        worst = sorted(found, key=lambda entry: entry[:2])[:WORST_FRAMES]
+        return [(label, self.file(pair, name)) for _, label, pair, name in worst]
 
     def worst_first(self, task: str) -> list[str]:
         """Names of the task's videos by the mean LPIPS of all methods, by PSNR without it."""
@@ -153,22 +164,37 @@ class Page:
         return {pair: record for pair, record in mine.items() if record.status == "done"}
 
     def numbers(self, record: Record) -> list[str]:
-        """A video's figures in the columns of the paper."""
-        found = {column: value for column in paper.COLUMNS if (value := record.metrics.get(column)) is not None}
+        """A video's figures in the main columns."""
+        columns = main_columns(self.results)[:6]
+        found = {column: value for column in columns if (value := record.metrics.get(column)) is not None}
         return [f"{COLUMNS[c].title.split(',')[0]} {show_number(c, value)}" for c, value in found.items()]
 
-    def picture(self, pair: Pair, name: str) -> str:
-        """The URL of a picture or clip."""
-        return data_url(record_folder(self.output, pair) / PICTURES / name)
+    def file(self, pair: Pair, name: str) -> str:
+        """The URL of a picture or a clip beside the page; empty if it is not there."""
+        source = record_folder(self.output, pair) / PICTURES / name
+        if not source.is_file():
+            return ""
+        place = f"{pair.method}/{pair.task or 'all'}/{pair.name}/{name}"
+        self.files[place] = source
+        return quote(f"{FILES}/{place}")
+
+    def frames(self, pair: Pair) -> dict[str, str]:
+        """The URLs of a video's frames of full size, by index."""
+        files = sorted((record_folder(self.output, pair) / PICTURES).glob("frame_*.png"))
+        return {file.stem.removeprefix("frame_").lstrip("0") or "0": self.file(pair, file.name) for file in files}
+
+    def curves(self, shown: dict[Pair, Record]) -> dict[str, dict[str, list[float | None]]]:
+        """Figures of frames by column's title and method, thinned; of columns in which frames have figures."""
+        curves: dict[str, dict[str, list[float | None]]] = {}
+        for pair in shown:
+            for column, values in load_arrays(record_folder(self.output, pair) / FRAMES).items():
+                is_perfect = pair.method == "ground_truth" and not COLUMNS[column].no_reference
+                thin = values[:: math.ceil(len(values) / CURVE_POINTS)].tolist()
+                if not is_perfect and any(map(math.isfinite, thin)):
+                    points = [float(f"{value:.4g}") if math.isfinite(value) else None for value in thin]
+                    curves.setdefault(column, {})[tables.name_of(pair.method)] = points
+        return {tables.title(column, self.results): curves[column] for column in COLUMNS if column in curves}
 
     def colour(self, method: str) -> str:
-        """A method's colour on the page."""
-        return colour_of(method, self.methods)
-
-
-def data_url(file: Path) -> str:
-    """A picture or a clip as a URL that holds it; empty if it is not there."""
-    try:
-        return f"data:{MIME[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
-    except OSError:
-        return ""
+        """The same colour for a method wherever it is shown; gray for baselines."""
+        return GRAY if is_baseline(method) else PALETTE[self.restoring.index(method) % len(PALETTE)]

@@ -9,12 +9,22 @@ from typing import Any
 from svfr import __version__
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem
-from svfr.evaluation.records import Record, load_features, record_folder
+from svfr.evaluation.provenance import Provenance, cost_of
+from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
+from svfr.files import versions
 from svfr.metrics import COLUMNS, METRICS, SetFeatures, SetMetric
+from svfr.metrics.base import Row
 from svfr.networks import describe
 
 RESULTS = "results.json"
+# What numbers may depend on.
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-image", "opencv-python", "av"),
+    *("lpips", "onnxruntime", "insightface", "face-alignment"),
+)
+# Settings of other steps, whose own files say what they were, or that no number depends on.
+NOT_MEASURING = ("testset", "restore", "workers")
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,14 @@ class Aggregate:
     task: str
     num_videos: int  # that the means are over
     num_failed: int  # that could not be compared
+    num_capped: int = 0  # frames of these videos whose PSNR is at its ceiling
     metrics: dict[str, float | None] = field(default_factory=dict)  # by column: the mean, or a set metric's number
     std: dict[str, float | None] = field(default_factory=dict)  # standard deviation over videos
     num_defined: dict[str, int] = field(default_factory=dict)  # videos for which the column has a number
     why_none: dict[str, str] = field(default_factory=dict)  # by column
     clips: list[dict[str, Any]] = field(default_factory=list)  # of a set metric: `video` and `starts`, first frames
     notes: list[str] = field(default_factory=list)  # what a reader should know, one line each
+    cost: dict[str, Any] = field(default_factory=dict)  # of restoring, where it is known; see `cost_of`
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Results:
     aggregates: list[Aggregate]  # one a method and task
     problems: list[Problem]  # what could not be compared, or not wholly
     missing: dict[str, str]  # name of a metric -> why it was not computed
+    networks: dict[str, str]  # by column: name of its network, where there is a choice
 
     def as_json(self) -> dict[str, Any]:
         """For `results.json`."""
@@ -58,7 +71,12 @@ class Results:
 
 
 def gather(
-    matches: Matches, records: dict[Pair, Record], evaluator: Evaluator, missing: dict[str, str], task: str
+    matches: Matches,
+    records: dict[Pair, Record],
+    evaluator: Evaluator,
+    missing: dict[str, str],
+    task: str,
+    provenance: Provenance,
 ) -> Results:
     """Put the records of all pairs together, whoever made them.
 
@@ -68,14 +86,19 @@ def gather(
         evaluator: with the metrics that were computed.
         missing: name of a metric that was not -> reason.
         task: of the rows of baselines where no method names one.
+        provenance: of what was compared.
     """
     rows: list[Record] = []
     aggregates: list[Aggregate] = []
+    facts = {pair: provenance.facts[pair.restored] for pair in records if pair.restored in provenance.facts}
+    for pair, known in facts.items():
+        records[pair].cost = cost_of([known])
     for row_task, method in product(matches.tasks or [task], matches.methods):
         found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
         if found:
             rows += [replace(record, task=row_task) for record in found.values()]
             aggregates.append(_aggregate(method, row_task, found, evaluator))
+            aggregates[-1].cost.update(cost_of([facts[pair] for pair in found if pair in facts]))
     for name, reason in missing.items():
         for aggregate, column in product(aggregates, METRICS[name].columns):
             aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
@@ -83,13 +106,21 @@ def gather(
     for pair, record in records.items():
         reasons = [record.reason] if record.reason else record.problems
         problems += [Problem(pair.method, pair.task, pair.name, reason) for reason in reasons]
-    return Results(describe_protocol(evaluator), matches.names, rows, aggregates, problems, missing)
+    protocol = describe_protocol(evaluator, provenance)
+    networks = {
+        column: metric["network"]["name"]
+        for metric in protocol["metrics"]
+        for column in metric["columns"]
+        if "name" in metric.get("network", {})
+    }
+    return Results(protocol, matches.names, rows, aggregates, problems, missing, networks)
 
 
 def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: Evaluator) -> Aggregate:
     pairs = sorted((pair for pair in records if records[pair].status == "done"), key=lambda pair: pair.name)
     done = [records[pair] for pair in pairs]
-    result = Aggregate(method, task, len(done), len(records) - len(done))
+    capped = sum(record.num_capped for record in done)
+    result = Aggregate(method, task, len(done), len(records) - len(done), capped)
     for column in [column.name for metric in evaluator.built.video for column in metric.columns]:
         values = [value for record in done if (value := record.metrics.get(column)) is not None]
         result.metrics[column] = statistics.fmean(values) if values else None
@@ -99,40 +130,45 @@ def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: E
             reasons = [record.why_none[column] for record in done if column in record.why_none]
             result.why_none[column] = reasons[0] if reasons else "no video"
     for index, metric in enumerate(evaluator.built.sets):
-        loaded = [load_features(record_folder(evaluator.output, pair), index, pair.name) for pair in pairs]
-        _add_set_metric(result, metric, [features for features in loaded if features is not None])
+        loaded = [load_features(evaluator.output, pair, index) for pair in pairs]
+        videos = [features for features in loaded if features is not None]
+        row = compute_set(evaluator.output, metric, [video for video in videos if video.starts])
+        _add_set_metric(result, metric, row, videos)
+    if capped and method != "ground_truth":
+        result.notes.append(f"{method}: {describe_capped(capped, sum(record.num_frames for record in done))}")
     return result
 
 
-def _add_set_metric(result: Aggregate, metric: SetMetric, videos: list[SetFeatures]) -> None:
+def _add_set_metric(result: Aggregate, metric: SetMetric, row: Row, videos: list[SetFeatures]) -> None:
     features = [video for video in videos if video.starts]
-    row = metric.compute(features)
     result.metrics.update(row)
     result.why_none.update({column: "no video is long enough" for column, value in row.items() if value is None})
-    result.clips.extend({"video": video.video, "starts": list(video.starts)} for video in videos)
+    if metric.samples == "clips":
+        result.clips.extend({"video": video.video, "starts": list(video.starts)} for video in videos)
     title = metric.columns[0].title
     num_clips = sum(len(video.starts) for video in features)
     dimensions = features[0].truth.shape[1] if features else 0
     if 0 < num_clips < dimensions:
         result.notes.append(
-            f"{title} of {num_clips} clips in {dimensions} dimensions: its bias dominates, compare it only with that "
-            "of as many clips"
+            f"{title} of {num_clips} {metric.samples} in {dimensions} dimensions: its bias dominates, compare it only "
+            f"with that of as many {metric.samples}"
         )
     if features and (short := len(videos) - len(features)):
         result.notes.append(f"{title} leaves out {short} of {len(videos)} videos, which are shorter than its clips")
 
 
-def describe_protocol(evaluator: Evaluator) -> dict[str, Any]:
+def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str, Any]:
     """All that a reader has to know to get the same numbers."""
     settings, detector = evaluator.settings, evaluator.detector
     metrics = (*evaluator.built.video, *evaluator.built.sets)
-    source = Path(detector.source) if detector else Path()
-    network = describe(source) if source.is_file() else {"file": source.name}
+    known = {"test_set": provenance.test_set, "restored": provenance.restored}
     return {
         "svfr": __version__,
+        "packages": versions(*PACKAGES),
         "name": settings.name,
+        **{key: value for key, value in known.items() if value},
         "metrics": [{"columns": [column.name for column in m.columns], **m.protocol} for m in metrics],
-        "face_detector": detector and {"name": detector.name, **network},
+        "face_detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "means": "of frames within a video, then of videos; set metrics as they say",
         "frames": "decoded to uint8 RGB, compared one by one, nothing cut or resized but smaller degraded inputs",
         "baselines": {
@@ -140,7 +176,7 @@ def describe_protocol(evaluator: Evaluator) -> dict[str, Any]:
             "degraded": "the degraded input, enlarged by bicubic interpolation where it is smaller",
             "bicubic": f"the ground truth, bicubic down- and upsampled by {settings.bicubic_factor}",
         },
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key not in NOT_MEASURING},
     }
 
 

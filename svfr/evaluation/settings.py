@@ -1,16 +1,20 @@
 """Settings of `scripts/make_testset.py` and `scripts/eval.py`: together the whole protocol of an evaluation."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from svfr.config import ConfigError, check_at_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
-from svfr.metrics import METRICS
+from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
+from svfr.networks import PACKS
 from svfr.tasks import parse_tasks
 
 Baseline = Literal["ground_truth", "degraded", "bicubic"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+TASK_SEPARATORS = re.compile(r"[+,&]")
+DETECTORS = ("auto", "insightface", *PACKS, "yunet")
 
 
 @dataclass
@@ -32,8 +36,8 @@ class TestsetConfig:
     ffhq_frames (one a frame, as DicFace's set is meant)."""
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces for the alignment."""
+    detector: str = "auto"
+    """Finds the faces for the alignment: one of `DETECTORS`, see `svfr.data.detectors.load_detector`."""
     landmarks: str | None = None
     """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
     num_videos: int | None = None
@@ -44,6 +48,8 @@ class TestsetConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ConfigError(f"preset={self.preset}: choose from {', '.join(PRESETS)}")
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"testset.detector={self.detector}: choose from {', '.join(DETECTORS)}")
         check_at_least("seed", self.seed, 0)
         for key in ("size", "num_videos", "max_frames"):
             check_at_least(key, getattr(self, key), 1)
@@ -57,8 +63,12 @@ class EvalConfig:
 
     name: str = ""
     """Name of the protocol, the title of the report."""
-    metrics: list[str] = field(default_factory=lambda: list(METRICS))
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
     """Names of `svfr.metrics.METRICS`; each gives one or more columns."""
+    no_reference: bool = False
+    """Each video by itself, without ground truth (`--no-reference`)."""
+    photo: str | None = None
+    """Photo of the person, with which the metric `photo` is computed too."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
     """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""
     bicubic_factor: int = 4
@@ -67,15 +77,19 @@ class EvalConfig:
     """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
     """Compare frame by frame even where two videos say different frame rates."""
-    detector: Literal["auto", "insightface", "yunet"] = "auto"
-    """Finds the faces of the ground truth, which align both videos."""
+    detector: str = "auto"
+    """Finds the faces of the ground truth, which align both videos: one of `DETECTORS`."""
     recognizer: str = "auto"
-    """Face recognition network of IDS and VIDD: auto | insightface | edgeface | path of an ONNX file."""
+    """Face recognition network of IDS and VIDD: auto | insightface | insightface/PACK | edgeface | an ONNX file."""
     landmarker: str = "auto"
     """Network of the landmark error: auto | face_alignment | onnx."""
     download: bool = True
-    """Download missing networks of metrics; else they are reported as not computed."""
-    chunk_size: int = 16
+    """Download missing networks of metrics."""
+    missing: Literal["note", "fail"] = "note"
+    """What of a metric whose network is not to be had: note (its columns are "not computed") | fail (stop at once)."""
+    workers: int = 1
+    """Processes that measure, of each that a launcher started; no number depends on it."""
+    chunk_size: int = 4
     """Frames that are held at once; results do not depend on it."""
     device: str = "auto"
     """auto, or a torch device, for metrics that are networks."""
@@ -87,20 +101,33 @@ class EvalConfig:
     """Frames of a video in its strip of pictures."""
     picture_size: int = 160
     """Height of the report's pictures and clips [px]."""
+    slice_column: float = 0.5
+    """Where the temporal slices are cut, as a share of the width."""
     testset: TestsetConfig = field(default_factory=TestsetConfig)
     """How the test set is made (`scripts/make_testset.py`)."""
     restore: InferConfig = field(default_factory=lambda: InferConfig(face="aligned", format="png"))
     """How `--run` restores it."""
 
     def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise ConfigError(f"detector={self.detector}: choose from {', '.join(DETECTORS)}")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ConfigError(f"metrics: unknown metric '{metric}', choose from {', '.join(METRICS)}")
+        if self.no_reference and self.metrics == list(DEFAULT_METRICS):
+            self.metrics = [name for name in NO_REFERENCE if name != "photo"]
+        if self.photo and "photo" not in self.metrics:
+            self.metrics = [*self.metrics, "photo"]
+        if not self.metrics:
+            raise ConfigError(f"metrics: name at least one of {', '.join(METRICS)}")
         try:
-            parse_tasks(self.task.replace("+", ","))
+            self.task = "+".join(parse_tasks(TASK_SEPARATORS.sub(",", self.task.lower())))
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
         for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
             check_at_least(key, getattr(self, key), least)
-        check_at_least("strip_frames", self.strip_frames, 1)
+        if not 0 <= self.slice_column <= 1:
+            raise ConfigError(f"slice_column={self.slice_column}: it has to be in 0..1")
+        for key in ("strip_frames", "workers"):
+            check_at_least(key, getattr(self, key), 1)
         check_at_least("picture_size", self.picture_size, 16)

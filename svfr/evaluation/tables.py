@@ -1,5 +1,6 @@
 """`table.md`: results in the layout of the paper's tables, with the paper's own figures beside them."""
 
+import re
 from collections.abc import Sequence
 
 from svfr.evaluation import paper
@@ -7,32 +8,36 @@ from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
 from svfr.metrics import COLUMNS, METRICS
 
-ARROWS = {"higher": "↑", "lower": "↓", "truth": ""}
+ARROWS = {"higher": "↑", "lower": "↓", "truth": "", "none": ""}
 NOT_COMPUTED, UNDEFINED = "not computed", "-"
 HEADS = {"bfr": "BFR", "colorization": "Colorization", "inpainting": "Inpainting"}
 NAMES = {"ground_truth": "ground truth", "degraded": "degraded input", "bicubic": "bicubic"}
 
 
-def show_number(column: str, value: float | None) -> str:
-    """A figure as tables print it."""
-    return UNDEFINED if value is None else f"{value:.{COLUMNS[column].digits}f}"
+def show_number(column: str, value: float | None, sign: str = "") -> str:
+    """A figure as tables print it, never as a negative zero; with "+" as `sign`, its sign comes first."""
+    digits = COLUMNS[column].digits
+    return UNDEFINED if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def show_cell(aggregate: Aggregate | None, column: str, missing: bool) -> str:
-    """A method's figure on one task; says where there is none."""
+def show_cell(aggregate: Aggregate | None, column: str, missing: bool, own: float | None = None) -> str:
+    """A method's figure on one task, with its difference to the truth's `own`; says where there is none."""
     value = aggregate.metrics.get(column) if aggregate else None
     if aggregate and value is None:
         if aggregate.why_none.get(column, "").startswith("infinite"):
             return "∞"
         return NOT_COMPUTED if missing else UNDEFINED
+    if aggregate and value is not None and own is not None and aggregate.method != "ground_truth":
+        return f"{show_number(column, value)} ({show_number(column, value - own, '+')})"
     return show_number(column, value)
 
 
-def title(column: str) -> str:
-    """A column's head: its name, an arrow to the better side, its unit."""
+def title(column: str, results: Results | None = None) -> str:
+    """A column's head: its name, its network where there is a choice, its unit, an arrow to the better side."""
     about = COLUMNS[column]
     unit = f" [{about.unit}]" if about.unit else ""
-    return f"{about.title}{unit} {ARROWS[about.better]}".strip()
+    network = f", {results.networks[column]}" if results and column in results.networks else ""
+    return f"{about.title}{network}{unit} {ARROWS[about.better]}".strip()
 
 
 def task_title(task: str) -> str:
@@ -61,8 +66,25 @@ def methods_of(results: Results) -> list[str]:
 
 
 def notes_of(results: Results) -> list[str]:
-    """What a reader should know of the figures, each line once."""
-    return list(dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes))
+    """What a reader should know of the figures, each line once, of single videos with their number."""
+    notes: dict[str, None] = dict.fromkeys(note for aggregate in results.aggregates for note in aggregate.notes)
+    rows = {(row.method, "" if is_baseline(row.method) else row.task, row.name): row for row in results.rows}
+    alike: dict[str, list[str]] = {}  # those that differ in numbers alone are one line
+    for (method, task, _), row in rows.items():
+        place = f"{name_of(method)}{', ' * bool(task)}{task and task_title(task)}"
+        for note in row.notes:
+            alike.setdefault(re.sub(r"\d+", "…", f"{place}: {note}"), []).append(f"{place}: {note}")
+    for pattern, found in alike.items():
+        text = found[0] if len(set(found)) == 1 else pattern
+        notes[f"{text} ({len(found)} video{'s'[: len(found) > 1]})"] = None
+    return list(notes)
+
+
+def main_columns(results: Results) -> list[str]:
+    """The columns of the paper; of footage without ground truth, all that have a figure."""
+    if not results.protocol["settings"]["no_reference"]:
+        return list(paper.COLUMNS)
+    return [c for c in ordered_columns(results) if any(a.metrics.get(c) is not None for a in results.aggregates)]
 
 
 def count_of(aggregate: Aggregate | None, total: int) -> str:
@@ -72,15 +94,23 @@ def count_of(aggregate: Aggregate | None, total: int) -> str:
     return str(aggregate.num_videos) if aggregate.num_videos == total else f"{aggregate.num_videos} of {total}"
 
 
+def truth_value(results: Results, task: str, column: str) -> float | None:
+    """The ground truth's own figure in a column where what is nearest to it is best; None in others."""
+    own = [a.metrics.get(column) for a in results.aggregates if (a.method, a.task) == ("ground_truth", task)]
+    return own[0] if own and COLUMNS[column].better == "truth" else None
+
+
 def best_value(results: Results, task: str, column: str) -> float | None:
     """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
     restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
     most = max((aggregate.num_videos for aggregate in restoring), default=0)
     found = [aggregate.metrics.get(column) for aggregate in restoring if aggregate.num_videos == most]
     values = [value for value in found if value is not None]
-    better = COLUMNS[column].better
-    if len(values) < 2 or better == "truth":
+    better, own = COLUMNS[column].better, truth_value(results, task, column)
+    if len(values) < 2 or better == "none" or (better == "truth" and own is None):
         return None
+    if own is not None:
+        return min(values, key=lambda value: abs(value - own))
     return max(values) if better == "higher" else min(values)
 
 
@@ -89,6 +119,7 @@ def table_markdown(results: Results) -> str:
     heads = " / ".join(task_title(task) for task in tasks_of(results))
     parts = [f"# {results.protocol['name'] or 'Evaluation'}"]
     parts += [f"## In the columns of the paper: {heads}", paper_table(results)]
+    parts += cost_table(results)
     if notes := notes_of(results):
         parts.append(_bullets(notes))
     if results.missing:
@@ -97,7 +128,7 @@ def table_markdown(results: Results) -> str:
         parts += [f"Problems ({len(results.problems)}):", _bullets([str(problem) for problem in results.problems])]
     for task in tasks_of(results):
         parts += [f"## All columns: {task_title(task)}", _all_columns(results, task)]
-    parts += ["## Quoted from the paper", f"Not measured here: {paper.SOURCE}. Its protocol is not published."]
+    parts += ["## Quoted from the paper", f"Not measured here: {paper.SOURCE}. {paper.NOTE}"]
     parts += ["### Table 2, VFHQ-test: BFR / Colorization / Inpainting", _quoted_table(paper.TABLE_2)]
     parts += ["### Table 3, ablation: BFR / Colorization / Inpainting", _quoted_table(paper.TABLE_3)]
     header = ["GVFR subtask", "FID without prior ↓", "FID with prior ↓"]
@@ -110,15 +141,34 @@ def paper_table(results: Results) -> str:
     """Our rows in the paper's columns; a cell has a figure for each task, as the paper's has."""
     tasks = tasks_of(results)
     by_place = {(aggregate.method, aggregate.task): aggregate for aggregate in results.aggregates}
-    rows = [["Methods", *(title(column) for column in paper.COLUMNS), "videos"]]
+    columns = main_columns(results)
+    rows = [["Methods", *(title(column, results) for column in columns), "videos"]]
     for method in methods_of(results):
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
-        for column in paper.COLUMNS:
-            cells = [show_cell(aggregate, column, is_missing(results, column)) for aggregate in aggregates]
+        for column in columns:
+            owns = [truth_value(results, task, column) for task in tasks]
+            missing = is_missing(results, column)
+            cells = [show_cell(a, column, missing, own) for a, own in zip(aggregates, owns, strict=True)]
             row.append(NOT_COMPUTED if NOT_COMPUTED in cells else " / ".join(cells))
         rows.append([*row, " / ".join(count_of(aggregate, len(results.names)) for aggregate in aggregates)])
     return markdown_table(rows)
+
+
+def cost_rows(results: Results) -> list[list[str]]:
+    """What restoring took, where it is known: the heads, and a row for each method and task."""
+    rows = [["Methods", "task", "UNet runs / frame", "s / frame", "peak memory [GiB]", "device"]]
+    for aggregate in results.aggregates:
+        if cost := aggregate.cost:
+            figures = f"{cost['unet_runs']:.2f}", f"{cost['seconds']:.3g}", f"{cost['peak_gib']:.2f} {cost['memory']}"
+            rows.append([name_of(aggregate.method), task_title(aggregate.task), *figures, cost["device"]])
+    return rows
+
+
+def cost_table(results: Results) -> list[str]:
+    """`cost_rows` as Markdown; nothing if nothing is known."""
+    rows = cost_rows(results)
+    return [markdown_table(rows)] if len(rows) > 1 else []
 
 
 def _all_columns(results: Results, task: str) -> str:
@@ -127,7 +177,9 @@ def _all_columns(results: Results, task: str) -> str:
     rows = [["", *(name_of(aggregate.method) for aggregate in aggregates)]]
     for column in ordered_columns(results):
         if any(aggregate.metrics.get(column) is not None for aggregate in aggregates):
-            rows.append([title(column), *(show_cell(aggregate, column, False) for aggregate in aggregates)])
+            own = truth_value(results, task, column)
+            cells = (show_cell(aggregate, column, False, own) for aggregate in aggregates)
+            rows.append([title(column, results), *cells])
     return markdown_table([*rows, ["videos", *(count_of(a, len(results.names)) for a in aggregates)]])
 
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +27,9 @@ from svfr.data.tracks import track_largest_face
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_frames
 from svfr.evaluation.pairs import canonical_task
 from svfr.evaluation.settings import TestsetConfig
-from svfr.files import digest, fingerprint, replacing, write_json
+from svfr.files import digest, fingerprint, replacing, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
+from svfr.networks import describe
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"
@@ -58,7 +58,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """What a manifest says of one clip; sizes in px, `fps` of the source.
+    """What a manifest says of one clip; sizes in px, `fps` of the source [1/s], None if it is a folder of frames.
 
     Attributes:
         output: folder of its ground truth.
@@ -75,7 +75,7 @@ class ClipEntry:
     num_frames: int
     width: int
     height: int
-    fps: float
+    fps: float | None
     seed: int
     matrices: list[list[list[float]]]
     tasks: dict[str, dict[str, Any]]
@@ -99,8 +99,10 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: the output has to be another folder than the ground truth")
     output.mkdir(parents=True, exist_ok=True)
-    packages = {name: version(name) for name in ("numpy", "opencv-python", "av", "pillow")}
+    packages = versions("numpy", "opencv-python", "av", "pillow")
     about = {"svfr": __version__, "settings": asdict(settings), "packages": packages}
+    if maker.detector is not None:
+        about["detector"] = {"name": maker.detector.name, **describe(Path(maker.detector.source))}
     try:
         with tqdm(total=len(items), desc="clips", unit="clip") as bar:
             run_items(items, output, maker.cache_key, maker.make, bar.write, lambda _: bar.update())
@@ -181,7 +183,7 @@ class TestsetMaker:
             num_frames=len(truth),
             width=truth.shape[2],
             height=truth.shape[1],
-            fps=float(info.fps),
+            fps=float(info.fps) if info.kind == "video" else None,
             seed=settings.seed,
             matrices=matrices.tolist(),
             tasks=inputs.made_by,
@@ -375,17 +377,17 @@ def pixels_sha256(frames: np.ndarray) -> str:
 
 def other_pixels(manifest: Path, expected: Path) -> list[str]:
     """Where the pixels of two manifest.jsonl differ, one line each; a ValueError if one is no manifest."""
-    ours, theirs = _read_manifest(manifest), _read_manifest(expected)
+    ours, theirs = read_manifest(manifest), read_manifest(expected)
     problems = [f"{name}: only in one of the manifests" for name in sorted(ours.keys() ^ theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
-        parts = theirs[name].items()
-        problems += [f"{name}: {part} has other pixels" for part, sha256 in parts if ours[name].get(part) != sha256]
+        same, parts = ours[name]["sha256"], theirs[name]["sha256"].items()
+        problems += [f"{name}: {part} has other pixels" for part, sha256 in parts if same.get(part) != sha256]
     return problems
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, str]]:
-    """The sha256 of each part, by clip."""
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """The fields of `ClipEntry` by the name of the clip; a ValueError if it is no manifest of a test set."""
     try:
-        return {entry["name"]: entry["sha256"] for entry in map(json.loads, path.read_text().splitlines())}
+        return {entry["name"]: entry for entry in map(json.loads, path.read_text().splitlines()) if entry["sha256"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no manifest of a test set") from error

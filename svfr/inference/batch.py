@@ -1,19 +1,25 @@
 """Many inputs: find them, skip what is done, let no bad file stop the rest, keep a record of each."""
 
-import json
+import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
-from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
-from svfr.files import write_json
+from svfr.data.images import are_frames
+from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
+from svfr.files import is_machine_error, read_json, short_name, walk, write_json
+from svfr.inference.watch import CALL, progress, rest
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
+ENDED = "its process ended: a crash of its decoder, a hang, or not enough memory"
 
 
 class Item(NamedTuple):
@@ -48,6 +54,7 @@ class Record:
     trace: str | None = None  # of an error that is ours, not the input's
     output: str | None = None
     facts: dict[str, Any] | None = None
+    call: str | None = None  # in which a watched process ended while it worked on the input (see `watch`)
 
 
 def find_items(source: Path, output: Path, format: str) -> list[Item]:
@@ -68,11 +75,17 @@ def find_items(source: Path, output: Path, format: str) -> list[Item]:
     if not source.is_dir() or _is_frame_folder(source):
         items = [Item(source, Path(_target_name(source, format)))]
     else:
-        found = _search(source, output.resolve())
+        found, _ = _search(source, output.resolve())
         if not found:
             raise VideoError(f"{source}: no videos, images or frame folders in it")
         items = [Item(path, path.relative_to(source).with_name(_target_name(path, format))) for path in found]
     return _without_collisions(items)
+
+
+def find_skipped(source: Path, output: Path) -> list[Path]:
+    """The files of a folder that are no inputs, by name and by content; arguments as `find_items`."""
+    is_one = not source.is_dir() or _is_frame_folder(source)
+    return [] if is_one else _search(source, output.resolve())[1]
 
 
 def run_items(
@@ -96,12 +109,24 @@ def run_items(
     for item in items:
         key = _key_of(item, cache_key)
         if _is_done(output, item, key):
-            show(f"{item.source}: done before, skipped")
+            show(printable(f"{item.source}: done before, skipped"))
+        elif _ended_this_call(output, item):
+            show(printable(f"{item.source}: {ENDED}"))
         else:
-            record = _process_one(item, output, key, process)
+            # If the process ends, this stands.
+            ended = Record(str(item.source), "failed", key, ENDED, call=os.environ.get(CALL))
+            write_json(record_path(output, item), asdict(ended))
+            progress()
+            try:
+                record = _process_one(item, output, key, process)
+            except BaseException:
+                record_path(output, item).unlink(missing_ok=True)
+                raise
+            finally:
+                rest()
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
-                show(f"{item.source}: {line}")
+                show(printable(f"{item.source}: {line}"))
         on_done(item)
 
 
@@ -110,6 +135,10 @@ def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], R
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         report = process(item)
     except Exception as error:  # a fault of ours must not stop the batch either
+        if is_machine_error(error):
+            raise OSError(
+                f"{output}: {' '.join(str(error).split())}; make room, and run the same command again"
+            ) from error
         cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
         reason, trace = describe_failure(error, cure)
         # The file's name once: the caller puts it in front.
@@ -142,6 +171,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or cannot show, escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[str, Any]:
     """Put the records of all inputs together, whichever process made them.
 
@@ -155,7 +189,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
     """
     videos = []
     for item in items:
-        record = _read_record(output, item)
+        record = read_json(record_path(output, item))
         if record.get("cache_key") != _key_of(item, cache_key):
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
@@ -165,7 +199,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
 
 def record_path(output: Path, item: Item) -> Path:
     """Where the record of an input lies."""
-    return output / RECORDS / item.target.with_name(item.target.name + ".json")
+    return output / RECORDS / item.target.with_name(short_name(item.target.name) + ".json")
 
 
 def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
@@ -196,21 +230,19 @@ def _key_of(item: Item, cache_key: CacheKey) -> str:
         return ""
 
 
-def _read_record(output: Path, item: Item) -> dict[str, Any]:
-    try:
-        return json.loads(record_path(output, item).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def _is_done(output: Path, item: Item, key: str) -> bool:
-    record = _read_record(output, item)
+    record = read_json(record_path(output, item))
     done = record.get("status") == "done" and record.get("cache_key") == key
     return done and (output / record["output"]).exists()
 
 
+def _ended_this_call(output: Path, item: Item) -> bool:
+    call = os.environ.get(CALL)
+    return call is not None and read_json(record_path(output, item)).get("call") == call
+
+
 def _is_frame_folder(path: Path) -> bool:
-    """Whether a folder is one video: images alone, or more of them than folders that hold clips.
+    """Whether a folder is one video: images alone, or more of them than folders that hold clips, that look like frames.
 
     One or two images beside many clips are a thumbnail or a contact sheet.
     """
@@ -221,43 +253,57 @@ def _is_frame_folder(path: Path) -> bool:
     images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if not images or not VIDEO_SUFFIXES.isdisjoint(suffixes):
         return False
-    return images > sum(_holds_media(child) for child in children if child.is_dir())
+    folders_with_clips = sum(_holds_media(child) for child in children if child.is_dir())
+    return images > folders_with_clips and are_frames(image_files(path))
 
 
 def _holds_media(folder: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES for file in folder.rglob("[!.]*"))
+    return any(is_media(child) for _, children in walk(folder) for child in children)
 
 
-def _search(folder: Path, output: Path) -> list[Path]:
-    found: list[Path] = []
-    for child in sorted(folder.iterdir()):
-        if child.name.startswith(".") or child.resolve() == output:
-            continue
-        if child.is_dir():
-            try:
-                found += [child] if _is_frame_folder(child) else _search(child, output)
-            except PermissionError:
-                found.append(child)  # fails by itself, with its reason
-        elif child.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-            found.append(child)
-    return found
+def _search(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
+    """The inputs below a folder, and the files that are none."""
+    found, there = list[Path](), output.exists()
+
+    def enter(child: Path) -> bool:
+        if there and child.samefile(output):
+            return False
+        with suppress(PermissionError):  # it fails by itself, with its reason
+            if not _is_frame_folder(child):
+                return True
+        found.append(child)
+        return False
+
+    files = [child for _, children in walk(folder, enter) for child in children if not child.is_dir()]
+    media = [file for file in files if is_media(file)]
+    return sorted(found + media), sorted(set(files) - set(media))
 
 
 def _target_name(path: Path, format: str) -> str:
-    if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+    if not path.is_dir() and _is_still(path):
         return f"{path.stem}.png"
     name = path.name if path.is_dir() else path.stem
     return name if format == "png" else f"{name}.mp4"
 
 
+def _is_still(path: Path) -> bool:
+    try:
+        return kind_of(path) == "image"
+    except (VideoError, OSError):  # of a broken file: by its name
+        return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _without_collisions(items: list[Item]) -> list[Item]:
-    """Inputs that differ in their suffix alone keep it in the name of their result."""
-    taken: dict[Path, int] = {}
+    """Inputs whose results would have one name get a longer one: with their suffix, or else a number."""
+    wanted = Counter(item.target for item in items)
+    taken = {Path(REPORT), *(target for target, count in wanted.items() if count == 1)}
+    unique = []
     for item in items:
-        taken[item.target] = taken.get(item.target, 0) + 1
-    return [
-        item
-        if taken[item.target] == 1
-        else Item(item.source, item.target.with_name(f"{item.source.name}{item.target.suffix}"))
-        for item in items
-    ]
+        source, target = item
+        if wanted[target] > 1 or target == Path(REPORT):
+            names = chain([source.name], (f"{source.name}-{number}" for number in count(2)))
+            candidates = (target.with_name(name + target.suffix) for name in names)
+            target = next(candidate for candidate in candidates if candidate not in taken)
+            taken.add(target)
+        unique.append(Item(source, target))
+    return unique

@@ -16,7 +16,8 @@ class Tail:
     """The last `overlap` frames of a clip, which the next one begins with.
 
     Attributes:
-        lq: (n, c, h, w) latents of the degraded frames, not scaled.
+        lq: (n, c, h, w) latents of the degraded frames, not scaled; with weights that know context frames, those of
+            the result, which take their place.
         restored: (n, c, h, w) latents of the result, scaled.
     """
 
@@ -32,7 +33,8 @@ class Chain:
 
     The first clip has no reference, unless one is given; then one of its frames is chosen, and each later clip is
     denoised with it. Neighbouring clips share `overlap` frames: at each step those are set to the previous clip's
-    result at that noise level, and they are decoded again before the new ones.
+    result at that noise level, and they are decoded again before the new ones. Weights with `context_frames` see the
+    result in them from the start, as LQ and as reference latents. Weights with `one_step_sigma` run once, from zero.
 
     Sampling starts from noise alone. The released code puts the input's latents under it; where the noise ends at 20
     instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
@@ -87,7 +89,7 @@ class Chain:
         Returns:
             (f, 3, H, W) restored frames, about [-1, 1], not clamped.
         """
-        new_latents = self.components.encode(lq)  # (f, c, h, w)
+        new_latents, settings = self.components.encode(lq), self.components.settings  # (f, c, h, w)
         tail = self.tail
         lq_latents = new_latents if tail is None else torch.cat([tail.lq, new_latents])
         num_shared = len(lq_latents) - len(lq)
@@ -97,9 +99,14 @@ class Chain:
             return x if tail is None else torch.cat([tail.restored + sigma * noise[:num_shared], x[num_shared:]])
 
         conditions = self._find_conditions((lq_latents.shape[2], lq_latents.shape[3]))
-        denoise = make_denoiser(self.components, lq_latents, self.gamma, conditions, self._scale)
-        sigmas = karras_sigmas(self._num_steps, *self.components.sigma_range).to(self.components.device)
-        steps = self._sample(denoise, sigmas[0] * noise, sigmas, set_shared)
+        num_known = num_shared if settings.context_frames else 0
+        denoise = make_denoiser(self.components, lq_latents, self.gamma, conditions, self._scale, num_known)
+        if settings.one_step_sigma is None:
+            sigmas = karras_sigmas(self._num_steps, *self.components.sigma_range).to(self.components.device)
+            steps = self._sample(denoise, sigmas[0] * noise, sigmas, set_shared)
+        else:
+            sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=self.components.device)
+            steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])
         latents = set_shared(run_to_end(steps, on_step, len(lq) / self._num_steps), sigmas[-1])
         restored = self.components.decode(latents, self._chunk_size, context=self._overlap)[num_shared:]
 
@@ -108,7 +115,8 @@ class Chain:
             self._conditions = []
         self.position += len(lq)
         if self._overlap:
-            self.tail = Tail(lq_latents[-self._overlap :], latents[-self._overlap :])
+            seen = latents / self.components.vae.config.scaling_factor if settings.context_frames else lq_latents
+            self.tail = Tail(seen[-self._overlap :], latents[-self._overlap :])
         return restored
 
     def _noise(self, num_shared: int, latents: Tensor) -> Tensor:

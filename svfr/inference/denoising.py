@@ -24,24 +24,29 @@ def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -
 
 
 def make_denoiser(
-    components: Components, lq_latents: Tensor, gamma: Tensor, conditions: list[Condition], scale: float
+    components: Components, lq_latents: Tensor, gamma: Tensor, conditions: list[Condition], scale: float, known: int = 0
 ) -> Denoiser:
     """The denoiser of one clip, guided from the first condition to the last.
 
     Args:
         components: the networks.
-        lq_latents: (f, c, h, w), not scaled.
+        lq_latents: (f, c, h, w), not scaled; of known frames the clean ones.
         gamma: (3,) task prompt.
         conditions: one, or two to guide between; each is one run of the UNet.
         scale: guidance scale.
+        known: first frames that are known, whose LQ latents are their reference, too.
     """
-    gamma = gamma[None].to(lq_latents)
+    gamma, lq = gamma[None].to(lq_latents), lq_latents[None]  # (1, f, c, h, w)
+
+    def reference(condition: Condition) -> Tensor:
+        if not known:
+            return condition.ref_latents
+        others = condition.ref_latents[:, None].to(lq).expand_as(lq)[:, known:]
+        return torch.cat([lq[:, :known], others], dim=1)  # (1, f, c, h, w)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         estimates = [
-            components.model(
-                x[None], lq_latents[None], condition.ref_latents, condition.context, sigma[None], gamma
-            ).denoised[0]
+            components.model(x[None], lq, reference(condition), condition.context, sigma[None], gamma).denoised[0]
             for condition in conditions
         ]
         return estimates[0] if len(estimates) == 1 else guide(estimates[0], estimates[1], scale)

@@ -2,44 +2,29 @@
 
 import sys
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from svfr import __version__
 from svfr.data.detectors import load_detector
 from svfr.data.video import probe, read_frames
-from svfr.files import digest, fingerprint, write_json
-from svfr.inference.batch import REPORT, Item, collect, find_items, mask_of, run_items
+from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
+from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
-from svfr.networks import NetworkMissing
+from svfr.inference.watch import progress
+from svfr.models.sources import weights_files
+from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
 
+PACKAGES = ("torch", "diffusers", "numpy", "opencv-python", "av", "onnxruntime", "insightface")  # that pixels depend on
+SHOWN = 5  # names in one line
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
-
-
-class Share(Protocol):
-    """Which inputs are this process's; accelerate's `PartialState` is one."""
-
-    process_index: int
-    num_processes: int
-    is_main_process: bool
-
-    def wait_for_everyone(self) -> None:
-        """Until all processes are here."""
-        ...
-
-
-class OneProcess:
-    """All inputs are this process's."""
-
-    process_index, num_processes, is_main_process = 0, 1, True
-
-    def wait_for_everyone(self) -> None:
-        """Nobody else to wait for."""
 
 
 def load_pipeline(
@@ -51,13 +36,12 @@ def load_pipeline(
         weights: as `SVFRPipeline.from_pretrained` takes them.
         settings: of the restoration.
         networks: folder of third-party networks.
-        device: where `settings.device` says auto.
+        device: auto, or a torch device.
 
     Raises:
         WeightsError: the weights cannot be used.
         NetworkMissing: no detector, although it is asked for by name or needed.
     """
-    device = device if settings.device == "auto" else settings.device
     detector = None
     try:
         detector = load_detector(settings.detector, networks)
@@ -104,7 +88,7 @@ def restore_folder(
     weights: str,
     mask: Path | None = None,
     reference: Path | None = None,
-    share: Share | None = None,
+    share: Processes,
     title: str = "all",
 ) -> dict[str, Any]:
     """Restore the inputs at a path, each into a file of its own; finished ones are skipped.
@@ -121,45 +105,48 @@ def restore_folder(
         weights: the name of the pipeline's weights, on which results depend.
         mask: see `mask_of`.
         reference: a photo of the person.
-        share: of this process; None for all.
+        share: of this process.
         title: of the progress bar.
 
     Returns:
         What `report.json` says (on the main process it is written, too): `done`, `failed`, the resolved `settings`,
-        `videos`, a record of each input.
+        `weights_sha256` (see `sha256_of_all`), `packages`, `skipped` files, `videos`, a record of each input.
 
     Raises:
         ValueError: a call that cannot be; nothing was restored.
         OSError: the output cannot be written.
     """
-    share = share or OneProcess()
     items = check_inputs(source, output, tasks, settings, mask, reference)
     resolved = settings.resolve(pipe.parts)
     photo = next(read_frames(reference)).image if reference else None
     if photo is not None and resolved.size is not None:
         pipe.references.from_photo(photo, resolved.size, or_whole=settings.face == "aligned")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{output}: no folder for the results can be made here ({error.strerror})") from error
-
     detector = pipe.detector
+    files = tuple((name, file, str(fingerprint(file))) for name, file in sorted(weights_files(weights).items()))
     about: dict[str, Any] = {
         "svfr": __version__,
         "weights": weights,
         "untrained": pipe.settings.untrained,
         "tasks": tasks,
-        "detector": detector and {"name": detector.name, "source": detector.source},
+        "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "settings": asdict(resolved),
     }
+    depends_on = digest({**about, "weights_files": files})
+    if share.is_main_process:
+        sweep(output)  # nobody else writes here
+        about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
+        about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
     if about["untrained"] and share.is_main_process:
         bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
+    if skipped := about.get("skipped"):
+        shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
+        bar.write(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"), sys.stderr)
+    share.wait_for_everyone()
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
-        files = (item.source, mask_of(item, source, mask), reference, Path(weights))
-        return digest({**about, "files": [fingerprint(path) for path in files]})
+        return digest([depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference))])
 
     def restore(item: Item) -> VideoReport:
         frames_bar = _FramesBar(item.source, disable=bar.disable)
@@ -187,6 +174,12 @@ def restore_folder(
     return report
 
 
+@lru_cache(maxsize=1)
+def _sha256_once(files: tuple[tuple[str, Path, str], ...]) -> str:
+    """`sha256_of_all` of names and files; with their fingerprints, since gigabytes should not be read for each task."""
+    return sha256_of_all({name: file for name, file, _ in files})
+
+
 class _FramesBar:
     """Progress within one input, a stage after the other."""
 
@@ -195,8 +188,9 @@ class _FramesBar:
         self.bar = tqdm(total=self.total, unit="frame", position=1, leave=False, disable=disable, bar_format=BAR)
 
     def advance(self, frames: float, stage: str) -> None:
+        progress()
         description = f"{self.name} {stage}"
-        if self.bar.desc != f"{description}: ":
+        if not self.bar.disable and self.bar.desc != f"{description}: ":  # a disabled one has no `desc`
             self.bar.reset(self.total)
             self.bar.set_description(description)
         self.bar.update(frames)

@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from svfr.config import ConfigError, check_at_least, check_choices
+from svfr.data.errors import MAX_PIXELS
 from svfr.diffusion import SAMPLERS
 from svfr.models.components import Components
 
 # The released code's constants (its inference script and pipeline).
 RELEASED_STEPS = (50, 30)
 RELEASED_OVERLAP = 3
+# What weights that restore in one step can be told of sampling: these values, or nothing.
+ONE_STEP: dict[str, Any] = {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1, "sampler": None}
 
 Settings = TypeVar("Settings", bound="Sampling")
 
@@ -25,7 +28,8 @@ class Sampling:
     strategy: Literal["chained", "released"] = "chained"
     """chained (the paper's self-referred refinement, clip by clip, streaming) | released (the released code)."""
     num_inference_steps: Any = None
-    """Denoising steps of each clip. For `released`, a pair sets its two passes; its default is 50 and 30."""
+    """Denoising steps of each clip; 1 alone with weights that restore in one step. For `released`, a pair sets its two
+    passes; its default is 50 and 30."""
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
@@ -39,7 +43,7 @@ class Sampling:
     clip_length: int | None = None
     """Frames that are denoised together."""
     overlap: int | None = None
-    """Frames that neighbouring clips (`released`: windows) share."""
+    """Frames that neighbouring clips (`released`: windows) share; weights that were trained with context say it."""
     decode_chunk_size: int | None = None
     """Frames that the VAE decodes together; fewer take less memory."""
     reference_frame: Literal["best", "last", "none"] = "best"
@@ -81,6 +85,15 @@ class Sampling:
         """
         settings, is_released = components.settings, self.strategy == "released"
         length = self.clip_length or settings.clip_length
+        if settings.one_step_sigma is not None:
+            for name, only in ONE_STEP.items():
+                if (value := getattr(self, name)) not in (None, only):
+                    advice = "leave it out" if only is None else f"{name}={only} alone"
+                    raise ConfigError(f"{name}={value}: these weights restore in one step; {advice}")
+            settings = replace(settings, num_inference_steps=1, guidance_scale=1.0)
+        context = min(settings.context_frames, length - 1)
+        if settings.context_frames and not is_released and self.overlap not in (None, context):
+            raise ConfigError(f"overlap={self.overlap}: these weights say context_frames={context}; leave it out")
 
         def default(value: Any, chained: Any, released: Any) -> Any:
             return value if value is not None else released if is_released else chained
@@ -92,7 +105,7 @@ class Sampling:
             sampler=default(self.sampler, settings.sampler, "euler"),
             size=components.check_size(self.size or settings.size),
             clip_length=length,
-            overlap=default(self.overlap, min(1, length - 1), min(RELEASED_OVERLAP, length - 1)),
+            overlap=default(self.overlap, context or min(1, length - 1), min(RELEASED_OVERLAP, length - 1)),
             decode_chunk_size=self.decode_chunk_size or length,
             keep_known=default(self.keep_known, True, False),
             keep_luminance=default(self.keep_luminance, True, False),
@@ -110,9 +123,19 @@ class VideoSettings(Sampling):
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
+    fps: float | None = None
+    """Frames a second of folders of images; 25 if None."""
+    deinterlace: Literal["auto", "yes", "no"] = "auto"
+    """Make whole pictures of the fields of interlaced video, at its rate: auto (where it is flagged so or looks so)."""
+    salvage: bool = False
+    """Restore the readable part of a truncated file, with a note, instead of refusing it."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture or a frame; larger ones are refused before they fill the memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least("max_pixels", self.max_pixels, 1)
+        check_at_least("fps", self.fps, 0.001)
         check_at_least("crf", self.crf, 0)
         if self.crf > 51:
             raise ConfigError(f"crf={self.crf}: has to be at most 51")

@@ -82,6 +82,8 @@ def restore_clips(
         return
     if isinstance(initial_noise, tuple):
         raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
+    if initial_noise is not None and components.settings.one_step_sigma is not None:
+        raise ValueError("initial_noise: these weights restore without noise; leave it out")
     chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
     while clip := list(islice(crops, chain.frames_wanted)):
         yield clip, chain(torch.stack([crop.lq for crop in clip]), on_step)

@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import islice, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from svfr.data.deinterlacing import is_interlaced
 from svfr.data.detectors import Face, FaceDetector
 from svfr.data.faces import crop, feather, fit, region
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.tracks import FaceTrack, track_largest_face
-from svfr.data.video import Frame, VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.data.video import DEEP, Frame, ReadOptions, VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.inference.cost import measuring_cost
 from svfr.inference.keep import KeepRules
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
@@ -23,6 +26,7 @@ from svfr.models.components import Components
 
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
+DEEPEST = 8  # bits a colour that a result has by itself
 TO_THE_END = 2**62  # a frame index that no video reaches
 
 
@@ -38,6 +42,7 @@ class VideoReport:
     height: int
     fps: float
     seconds: float
+    cost: dict[str, Any]  # of `measuring_cost`
     detector: str | None
     notes: list[str] = field(default_factory=list)
 
@@ -99,18 +104,22 @@ def restore_file(
     photo = None
     if reference is not None:
         photo = references.from_photo(reference, size, or_whole=settings.face == "aligned")
-    info = probe(source)
-    segments, notes = _find_segments(source, info, settings.face, detector, on_progress)
+    options, notes = _how_to_read(source, settings)
+    info = probe(source, options)
+    notes += info.notes
+    segments, found = _find_segments(source, info, options, settings.face, tasks, detector, on_progress)
+    notes += found
 
-    pairs = _with_masks(source, mask, info)
+    pairs = _with_masks(source, mask, info, options, notes.append)
     position = restored_frames = 0
-    with VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
+    measured = measuring_cost(components.model.unet, components.device)
+    with measured as cost, VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
         if writer.path.resolve() == source.resolve():
             raise VideoError(f"{source}: the result would replace it; choose another output")
         for segment in (*segments, _Segment(TO_THE_END, TO_THE_END, ())):
             # 1. Frames before the segment have no face.
             for frame, _ in islice(pairs, segment.start - position):
-                writer.write(frame.image, frame.pts, frame.time_base)
+                writer.write(frame.image if frame.deep is None else frame.deep, frame.pts, frame.time_base)
                 position += 1
                 if advance:
                     advance(1)
@@ -120,7 +129,7 @@ def restore_file(
                 components, settings, tasks, crops, references, photo, first_frame=segment.start, on_step=advance
             ):
                 for crop, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
-                    result = _put_back(crop.frame.image, image, crop.box, crop.hole, keep)
+                    result = _put_back(crop.frame, image, crop.box, crop.hole, keep)
                     writer.write(result, crop.frame.pts, crop.frame.time_base)
                 position += len(clip)
                 restored_frames += len(clip)
@@ -135,36 +144,75 @@ def restore_file(
         height=info.height,
         fps=float(info.fps),
         seconds=time.perf_counter() - started,
+        cost=cost,
         detector=detector.name if detector else None,
-        notes=notes,
+        notes=[*notes, *writer.notes],
     )
 
 
+def _how_to_read(source: Path, settings: VideoSettings) -> tuple[ReadOptions, list[str]]:
+    """How the source is read, and what of that is worth a note."""
+    options = ReadOptions(max_pixels=settings.max_pixels, salvage=settings.salvage)
+    if settings.fps is not None:
+        options = replace(options, fps=Fraction(settings.fps).limit_denominator(1001))
+    info, notes = probe(source, options), []
+    if info.bits > DEEPEST:
+        options = replace(options, deep=True)
+        notes.append(f"{info.bits} bits a colour: faces are restored in 8, the rest keeps 10")
+    looks_so = settings.deinterlace == "auto" and info.kind == "video" and is_interlaced(source, settings.max_pixels)
+    if settings.deinterlace == "yes" or looks_so:
+        options = replace(options, deinterlace=True)
+        notes.append("interlaced: whole pictures are made of its fields, at its rate (deinterlace=no keeps them)")
+    return options, notes
+
+
 def _find_segments(
-    source: Path, info: VideoInfo, face: str, detector: FaceDetector | None, on_progress: OnProgress | None
+    source: Path,
+    info: VideoInfo,
+    options: ReadOptions,
+    face: str,
+    tasks: tuple[str, ...],
+    detector: FaceDetector | None,
+    on_progress: OnProgress | None,
 ) -> tuple[list[_Segment], list[str]]:
     """What to restore as one chain each, and notes to the user."""
     if face == "aligned":
         return [_Segment(0, TO_THE_END, repeat(None))], []
     if detector is None:
         raise ValueError('face="auto" needs a detector')
-    tracks = find_tracks(source, info, detector, on_progress)
+    tracks, num_others = find_tracks(source, info, detector, options, on_progress)
     notes = [] if tracks else ["no face found: the input passed through unchanged"]
+    if num_others:
+        notes.append(f"{num_others} frames show other faces, which are left as they are")
+    if tracks and "colorization" in tasks:
+        notes.append("only the square around the face is coloured")
     return [_Segment(track.start, track.stop, track.boxes) for track in tracks], notes
 
 
 def find_tracks(
-    source: Path, info: VideoInfo, detector: FaceDetector, on_progress: OnProgress | None = None
-) -> list[FaceTrack]:
-    """Follow the largest face through a video; only boxes and landmarks are held."""
+    source: Path,
+    info: VideoInfo,
+    detector: FaceDetector,
+    options: ReadOptions,
+    on_progress: OnProgress | None = None,
+) -> tuple[list[FaceTrack], int]:
+    """Follow the largest face through a video; only boxes and landmarks are held.
+
+    Returns:
+        Its tracks, and the number of frames that show other faces, too.
+    """
+    num_others = 0
 
     def detections() -> Iterator[list[Face]]:
-        for frame in read_frames(source):
-            yield detector(frame.image)
+        nonlocal num_others
+        for frame in read_frames(source, replace(options, deep=False)):
+            faces = detector(frame.image)
+            num_others += len(faces) > 1
+            yield faces
             if on_progress:
                 on_progress(1, "faces")
 
-    return track_largest_face(detections(), float(info.fps))
+    return track_largest_face(detections(), float(info.fps)), num_others
 
 
 def _crop_segment(
@@ -195,43 +243,49 @@ def _crop_hole(hole: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def _put_back(
-    image: np.ndarray, restored: np.ndarray, box: np.ndarray | None, hole: np.ndarray | None, keep: KeepRules
+    frame: Frame, restored: np.ndarray, box: np.ndarray | None, hole: np.ndarray | None, keep: KeepRules
 ) -> np.ndarray:
-    """A restored crop at its place in the frame, at the frame's size."""
+    """A restored crop at its place in the frame, at the frame's size; of a deep frame, in 16 bits."""
+    image = frame.image
     height, width = image.shape[:2]
     if box is None:
         return keep.apply(resize(restored, width, height), image, hole, min(width, height))
     x0, y0, x1, y1 = inside = region(box, width, height)
     if x0 == x1 or y0 == y1:
-        return image
+        return image if frame.deep is None else frame.deep
     below = image[y0:y1, x0:x1]
     cut_hole = None if hole is None else hole[y0:y1, x0:x1]
     patch = keep.apply(fit(restored, box, inside), below, cut_hole, box[2] - box[0])
     alpha = feather(box, inside)
-    result = image.copy()
-    result[y0:y1, x0:x1] = np.rint(below + alpha * (patch.astype(np.float32) - below)).astype(np.uint8)
+    result, patch = image.copy(), patch.astype(np.float32)
+    if frame.deep is not None:
+        result, patch = frame.deep.copy(), patch * DEEP
+    below = result[y0:y1, x0:x1]
+    result[y0:y1, x0:x1] = np.rint(below + alpha * (patch - below)).astype(result.dtype)
     return result
 
 
-def _with_masks(source: Path, mask: Path | None, info: VideoInfo) -> Iterator[tuple[Frame, np.ndarray | None]]:
+def _with_masks(
+    source: Path, mask: Path | None, info: VideoInfo, options: ReadOptions, on_note: Callable[[str], None]
+) -> Iterator[tuple[Frame, np.ndarray | None]]:
     """Frames with their masks, (h, w) uint8 of any size.
 
     Raises:
         VideoError: a mask of another length.
     """
-    frames = read_frames(source)
+    frames = read_frames(source, options, on_note)
     if mask is None:
         yield from zip(frames, repeat(None))
         return
-    mask_info = probe(mask)
+    mask_info = probe(mask, options)
     if mask_info.kind == "image":
-        still = next(read_frames(mask)).image.max(axis=-1)
+        still = next(read_frames(mask, options)).image.max(axis=-1)
         yield from zip(frames, repeat(still))
         return
     known = mask_info.num_frames > 0 and info.num_frames > 0
     if known and abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
         raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
-    masks = read_frames(mask)
+    masks = read_frames(mask, replace(options, deinterlace=False, deep=False))
     num_frames = 0
     for frame in frames:
         mask_frame = next(masks, None)

@@ -21,13 +21,24 @@ METRICS: dict[str, type[Metric]] = {
         "gradient_energy": "gradients:GradientEnergy",
         "colour": "colour:Colour",
         "chroma_psnr": "colour:ChromaPSNR",
+        "colour_drift": "no_reference:ColourDrift",
+        "arniqa": "no_reference:ArniqaScore",
+        "sharpness": "no_reference:Sharpness",
+        "photo": "no_reference:PhotoIdentity",
         "ids": "identity:Identity",
         "landmarks": "landmarks:LandmarkError",
         "warping": "temporal:WarpingError",
         "fvd": "fvd:FVD",
+        "fid": "fid:FID",
     }.items()
 }
 """Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""
+
+DEFAULT_METRICS = tuple(name for name in METRICS if name not in ("arniqa", "sharpness", "photo"))
+"""What compares with a ground truth, or belongs beside it."""
+
+NO_REFERENCE = tuple(name for name, metric in METRICS.items() if any(column.no_reference for column in metric.columns))
+"""What says something of a video without one."""
 
 COLUMNS: dict[str, Column] = {column.name: column for metric in METRICS.values() for column in metric.columns}
 """Every column that a metric gives, in a table's order."""
@@ -43,13 +54,14 @@ class BuiltMetrics(NamedTuple):
 
 
 def build_metrics(
-    names: Sequence[str] = tuple(METRICS),
+    names: Sequence[str] = DEFAULT_METRICS,
     networks: Path | None = None,
     device: str = "cpu",
     *,
     recognizer: str = "auto",
     landmarker: str = "auto",
     download: bool = True,
+    photo: Path | None = None,
 ) -> BuiltMetrics:
     """Make metrics by name; one that cannot be had is named with its reason and left out.
 
@@ -60,13 +72,14 @@ def build_metrics(
         recognizer: the network of `ids`, as `svfr.metrics.identity.load_face_network` takes it.
         landmarker: the network of `landmarks`, as `svfr.data.landmarks.load_landmarker` takes it.
         download: whether missing networks may be downloaded.
+        photo: of the person, for `photo`.
 
     Raises:
         ValueError: an unknown name.
     """
     if unknown := [name for name in names if name not in METRICS]:
         raise ValueError(f"unknown metric '{unknown[0]}': choose from {', '.join(METRICS)}")
-    options = NetworkOptions(networks, device, recognizer, landmarker, download)
+    options = NetworkOptions(networks, device, recognizer, landmarker, download, photo)
     built = BuiltMetrics([], [], {})
     for name in dict.fromkeys(names):
         try:

@@ -1,14 +1,15 @@
 """What a metric is: it takes a video chunk by chunk, and gives one number a column at the end.
 
 A number that isn't defined (no hole in the mask, no face, a single frame) is None, never 0 or NaN. Nothing depends on
-how a video is cut into chunks beyond 1e-6, and no metric keeps frames beyond the few it needs.
+how a video is cut into chunks, and no metric keeps frames beyond the few it needs. What is computed of the ground truth
+alone is asked of the chunk, which computes it once for all videos that are measured beside it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 Row = dict[str, float | None]  # a number by column; None where it isn't defined
 FrameRows = dict[str, list[float | None]]  # the same for each frame of a chunk
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Column:
 
     name: str  # in results.json
     title: str  # in tables
-    better: Literal["higher", "lower", "truth"]  # "truth": the nearer to the ground truth's own value
+    better: Literal["higher", "lower", "truth", "none"]  # "truth": the nearer to the ground truth's own value
     unit: str = ""
     digits: int = 3  # after the point, in tables
     needs_faces: bool = False  # not defined without the landmarks of a face
@@ -44,6 +46,9 @@ class Chunk:
     truth: Tensor  # (n, 3, h, w) uint8 RGB
     mask: Tensor | None = None  # (n, h, w) bool, True is a hole; None if nothing was filled in
     landmarks: Tensor | None = None  # (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN without a face
+    # What was computed of the truth, by name: one dictionary for all chunks of the same true frames.
+    shared: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    _own: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name, frames in (("restored", self.restored), ("truth", self.truth)):
@@ -61,6 +66,25 @@ class Chunk:
     def __len__(self) -> int:
         return self.truth.shape[0]
 
+    def of_truth(self, name: str, compute: Callable[[], T]) -> T:
+        """What depends on the truth alone, computed by the first that asks for it under this name."""
+        if name not in self.shared:
+            self.shared[name] = compute()
+        return self.shared[name]
+
+    def both(self, name: str, compute: Callable[[Tensor], T]) -> tuple[T, T]:
+        """What is computed of frames (n, 3, h, w) by themselves: the restored ones' and the truth's, each once."""
+        truth = self.of_truth(name, lambda: compute(self.truth))
+        if self.restored is self.truth:
+            return truth, truth
+        if name not in self._own:
+            self._own[name] = compute(self.restored)
+        return self._own[name], truth
+
+    def on(self, device: str) -> tuple[Tensor, Tensor]:
+        """The restored and the true frames on a device."""
+        return self.both(f"frames on {device}", lambda frames: frames.to(device))
+
     def faces(self) -> list[tuple[int, np.ndarray]]:
         """Indices of the frames with a face, and its landmarks (5, 2) float64 [px]."""
         if self.landmarks is None:
@@ -77,12 +101,14 @@ class NetworkOptions(NamedTuple):
     recognizer: str
     landmarker: str
     download: bool
+    photo: Path | None = None
 
 
 class Metric(ABC):
     """What metrics have in common; one object serves video after video, with a `reset` before each."""
 
     columns: ClassVar[tuple[Column, ...]]  # the numbers that it gives, in a table's order
+    device: str = "cpu"  # where pixels are computed with in float64
     protocol: Mapping[str, Any]  # what a report has to state: variant, window, network with its file's sha256 (JSON)
 
     @classmethod
@@ -93,7 +119,10 @@ class Metric(ABC):
             NetworkMissing: a network is not there.
             ValueError: a file that is something else, or a package that is not installed.
         """
-        return cls()
+        metric = cls()
+        if torch.device(options.device).type != "mps":  # which has no float64
+            metric.device = options.device
+        return metric
 
     @abstractmethod
     def reset(self) -> None:
@@ -140,17 +169,39 @@ class SetFeatures:
     """What a set metric has to know of one video; small, and all that a resumed or split evaluation keeps."""
 
     video: str  # its name
-    starts: tuple[int, ...]  # first frames of the clips that were taken, in order
-    restored: np.ndarray  # (len(starts), d) float64 features of the restored clips
-    truth: np.ndarray  # (len(starts), d) float64 features of the same clips of the ground truth
+    starts: tuple[int, ...]  # first frames of the samples (clips, or single frames) that were taken, in order
+    restored: np.ndarray  # (len(starts), d) float features of the restored samples
+    truth: np.ndarray  # (len(starts), d) float features of the same samples of the ground truth
+
+
+class FeatureNetwork(Protocol):
+    """What sees samples, each by itself: (n, ..., 3, h, w) uint8 RGB frames or clips -> (n, d) features on the CPU."""
+
+    protocol: dict[str, Any]  # what a report has to state of it (JSON)
+
+    def __call__(self, samples: Tensor, /) -> Tensor:
+        """The features of samples."""
 
 
 class SetMetric(Metric):
     """A metric of a whole set of videos, like FVD: each gives its features, in any order and in any process."""
 
-    @abstractmethod
+    samples: ClassVar[str]  # what features are of: clips | frames
+
+    def reset(self) -> None:
+        """Start with the next video."""
+        self._features: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # restored, true (d,) by the sample's first frame
+
     def features(self, video: str) -> SetFeatures:
-        """The features of the frames so far, under the name of their video."""
+        """The features of the frames so far, under the name of their video.
+
+        Raises:
+            ValueError: they aren't finite.
+        """
+        found = np.stack([*self._features.values()], axis=1) if self._features else np.zeros((2, 0, 0))
+        if not np.isfinite(found).all():
+            raise ValueError(f"{self.columns[0].title}: the network's features of this video are not finite")
+        return SetFeatures(video, tuple(self._features), found[0], found[1])
 
     @abstractmethod
     def compute(self, features: Sequence[SetFeatures]) -> Row:

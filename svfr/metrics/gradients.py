@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_numbers
 from svfr.metrics.image import LUMA
@@ -15,30 +14,30 @@ SMALLEST = 3  # [px], the side of Prewitt's kernels
 
 def gradient_magnitude(frames: Tensor) -> Tensor:
     """Magnitude of Prewitt's gradients of luma: (n, 3, h, w) uint8 -> (n, h - 2, w - 2) float64."""
-    luma = (frames.double() * torch.tensor(LUMA, dtype=torch.float64, device=frames.device).view(3, 1, 1)).sum(dim=1)
-    across = torch.tensor([[1.0, 0, -1]] * 3, dtype=luma.dtype, device=luma.device) / 3
-    kernels = torch.stack([across, across.T])[:, None]  # (2, 1, 3, 3)
-    return functional.conv2d(luma[:, None], kernels).square().sum(dim=1).sqrt()
+    luma = torch.einsum("nchw,c->nhw", frames.double(), torch.tensor(LUMA, dtype=torch.float64, device=frames.device))
+    rows = luma[:, :-2] + luma[:, 1:-1] + luma[:, 2:]
+    columns = luma[..., :-2] + luma[..., 1:-1] + luma[..., 2:]
+    across, down = rows[..., :-2] - rows[..., 2:], columns[:, :-2] - columns[:, 2:]
+    return across.square_().addcmul_(down, down).sqrt_().div_(3)
 
 
-def gmsd(restored: Tensor, truth: Tensor) -> Tensor:
+def gmsd(ours: Tensor, theirs: Tensor) -> Tensor:
     """Gradient magnitude similarity deviation (Xue et al. 2014) of each frame.
 
     Assumption: without the paper's halving of the picture, which is meant for pictures of some hundred px.
-    (n, 3, h, w) uint8 RGB -> (n,) float64, 0 for equal frames; h, w >= 3.
+    `gradient_magnitude` of restored and true frames -> (n,) float64, 0 for equal ones.
     """
-    ours, theirs = gradient_magnitude(restored), gradient_magnitude(truth)
     similarity = (2 * ours * theirs + GMSD_CONSTANT) / (ours.square() + theirs.square() + GMSD_CONSTANT)
     return similarity.flatten(1).std(dim=1, correction=0)
 
 
-def gradient_energy(restored: Tensor, truth: Tensor) -> Tensor:
+def gradient_energy(ours: Tensor, theirs: Tensor) -> Tensor:
     """Mean squared gradient of luma over that of the truth: below 1 is too smooth, above 1 too rough.
 
-    (n, 3, h, w) uint8 RGB -> (n,) float64, NaN where the truth is flat; h, w >= 3.
+    `gradient_magnitude` of restored and true frames -> (n,) float64, NaN where the truth is flat.
     """
-    ours, theirs = (gradient_magnitude(frames).square().mean(dim=(1, 2)) for frames in (restored, truth))
-    return torch.where(theirs > 0, ours / theirs, torch.nan)
+    mine, known = (magnitude.square().mean(dim=(1, 2)) for magnitude in (ours, theirs))
+    return torch.where(known > 0, mine / known, torch.nan)
 
 
 class GMSD(VideoMetric):
@@ -50,7 +49,7 @@ class GMSD(VideoMetric):
         self.protocol = {"gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames"}
 
     def _measure(self, chunk: Chunk) -> FrameRows:
-        return {"gmsd": _values(gmsd, chunk)}
+        return {"gmsd": _values(gmsd, chunk, self.device)}
 
 
 class GradientEnergy(VideoMetric):
@@ -62,9 +61,11 @@ class GradientEnergy(VideoMetric):
         self.protocol = {"gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames"}
 
     def _measure(self, chunk: Chunk) -> FrameRows:
-        return {"gradient_energy": _values(gradient_energy, chunk)}
+        return {"gradient_energy": _values(gradient_energy, chunk, self.device)}
 
 
-def _values(function: Callable[[Tensor, Tensor], Tensor], chunk: Chunk) -> list[float | None]:
-    too_small = min(chunk.truth.shape[2:]) < SMALLEST
-    return [None] * len(chunk) if too_small else to_numbers(function(chunk.restored, chunk.truth))
+def _values(function: Callable[[Tensor, Tensor], Tensor], chunk: Chunk, device: str) -> list[float | None]:
+    if min(chunk.truth.shape[2:]) < SMALLEST:
+        return [None] * len(chunk)
+    of_frames = chunk.both("gradients", lambda frames: [gradient_magnitude(x.to(device)) for x in frames.split(1)])
+    return to_numbers(torch.cat([function(*both) for both in zip(*of_frames, strict=True)]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from svfr.data.recognition import Recognizer, load_recognizer
 from svfr.files import sha256_of
@@ -19,7 +20,6 @@ from svfr.models.weights import load_iresnet, load_part
 # Ends of VIDD's columns and of their titles.
 STRIDES = {1: ("", ""), 5: ("_stride5", ", every 5th frame")}  # [frames], the latter VFRxBenchmark's
 DISTANCES = {"": "", "_raw": ", not normalized", "_cosine": ", 1 - cos"}
-BATCH_SIZE = 32  # faces
 
 
 def ids(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -53,9 +53,11 @@ class Identity(VideoMetric):
     columns = (
         Column("ids", "IDS", "higher", needs_faces=True),
         *(
-            Column(f"vidd{name}{end}", f"VIDD{title}{more}", "lower", needs_faces=True, no_reference=True)
+            # Best is the truth's own: a black video has a distance of 0.
+            Column(f"vidd{name}{end}", f"VIDD{title}{more}", "truth", needs_faces=True, no_reference=True)
             for (name, title), (end, more) in product(DISTANCES.items(), STRIDES.values())
         ),
+        Column("id_drift", "Identity drift", "truth", needs_faces=True, no_reference=True),
     )
 
     @classmethod
@@ -71,6 +73,7 @@ class Identity(VideoMetric):
             "ids": "cosine, mean over frames",
             "vidd": "L2 of normalized embeddings of consecutive frames; raw: not normalized; cosine: 1 - cos; "
             "stride5: frames 0, 5, 10, ...; mean over pairs of the restored video",
+            "id_drift": "1 - cos of the embeddings of each frame and of the first with a face, restored video, mean",
         }
 
     def reset(self) -> None:
@@ -78,6 +81,7 @@ class Identity(VideoMetric):
         super().reset()
         self._num_frames = 0
         self._last: dict[int, np.ndarray | None] = dict.fromkeys(STRIDES)
+        self._first: np.ndarray | None = None
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
@@ -85,6 +89,9 @@ class Identity(VideoMetric):
             ours = None if pair is None else pair[0]
             if pair is not None:
                 rows["ids"][at] = float(ids(*pair))
+            if ours is not None:
+                rows["id_drift"][at] = None if self._first is None else 1 - float(ids(self._first, ours))
+                self._first = ours if self._first is None else self._first
             for stride, (end, _) in STRIDES.items():
                 if (self._num_frames + at) % stride:
                     continue
@@ -99,18 +106,16 @@ class Identity(VideoMetric):
     def _embed(self, chunk: Chunk) -> list[tuple[np.ndarray, np.ndarray] | None]:
         """Embeddings (d,) float64 of the restored and the true face of each frame; None without a face."""
         found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(chunk)
-        faces = chunk.faces()
-        for start in range(0, len(faces), BATCH_SIZE // 2):
-            batch = faces[start : start + BATCH_SIZE // 2]
-            crops = [
-                align_face(to_images(frames[at : at + 1])[0], points)
-                for frames in (chunk.restored, chunk.truth)
-                for at, points in batch
-            ]
-            ours, theirs = np.split(self._recognizer(np.stack(crops)).astype(np.float64), 2)
-            for (at, _), *pair in zip(batch, ours, theirs, strict=True):
-                found[at] = (pair[0], pair[1])
+        if faces := chunk.faces():
+            pairs = zip(*chunk.both("embeddings", lambda frames: self._embed_faces(frames, faces)), strict=True)
+            for (at, _), pair in zip(faces, pairs, strict=True):
+                found[at] = pair
         return found
+
+    def _embed_faces(self, frames: Tensor, faces: list[tuple[int, np.ndarray]]) -> list[np.ndarray]:
+        """Embeddings (d,) float64, face by face: those of a batch may round otherwise."""
+        crops = (align_face(to_images(frames[at : at + 1])[0], points) for at, points in faces)
+        return [self._recognizer(crop[None])[0].astype(np.float64) for crop in crops]
 
 
 class IResNetRecognizer:

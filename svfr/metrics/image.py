@@ -1,18 +1,21 @@
 """PSNR and SSIM of single frames; a video's number is its frames' mean."""
 
+from functools import partial
+
+import cv2
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
+from torch.nn import functional
 
-from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_images, to_numbers
+from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_numbers
 
 PEAK = 255
 # [dB] Assumption: what a frame counts that equals the truth, whose PSNR is infinite and would swallow the mean; other
 # frames that are better (a few levels of difference in all of a frame) count as much.
 PSNR_CEILING = 100.0
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # [px], Wang et al. 2004
-INNER = (slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)),) * 2  # the pixels whose window lies in the frame
+SSIM_CONSTANTS = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 
 
@@ -32,40 +35,67 @@ def psnr(restored: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
     Returns:
         (n,) float64 [dB], at most 100; NaN where the mask is empty.
     """
-    squares = (restored.double() - truth.double()).square().mean(dim=1)  # (n, h, w)
-    if mask is None:
-        return decibels(squares.mean(dim=(1, 2)))
-    return decibels((squares * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2)))
+    differences = torch.maximum(restored, truth) - torch.minimum(restored, truth)
+    squares = torch.arange(PEAK + 1, dtype=torch.float64, device=truth.device).square()
+    errors = []
+    for at, frame in enumerate(differences):  # whole numbers, counted: no sum of theirs rounds
+        counts = torch.bincount((frame if mask is None else frame[:, mask[at]]).flatten(), minlength=PEAK + 1)
+        errors.append((counts * squares).sum() / counts.sum())
+    return decibels(torch.stack(errors))
 
 
-def ssim_map(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004; scikit-image's).
+def window_means(values: Tensor) -> Tensor:
+    """Means of (..., h, w) float64 in SSIM's Gaussian windows that lie in the frame -> (..., h - 10, w - 10)."""
+    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=values.device) - SSIM_WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    window /= window.sum()
+    flat = values.flatten(0, -3)
+    if values.device.type == "cpu":  # where PyTorch's convolutions of float64 take seven times as long
+        inner, kernel = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2)), window.numpy()
+        filtered = (cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)[inner, inner] for plane in flat.numpy())
+        return torch.from_numpy(np.stack([*filtered])).unflatten(0, values.shape[:-2])
+    return _convolve(flat, window).unflatten(0, values.shape[:-2])
 
-    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255.
+
+def _convolve(planes: Tensor, window: Tensor) -> Tensor:
+    """Weighted means of planes (n, h, w), by a window (k,) along both axes -> (n, h - k + 1, w - k + 1)."""
+    down = functional.conv2d(planes[:, None], window.view(1, 1, -1, 1))
+    return functional.conv2d(down, window.view(1, 1, 1, -1))[:, 0]
+
+
+def local_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and mean squares of (..., h, w) float64 in SSIM's windows."""
+    return window_means(values), window_means(values.square())
+
+
+def ssim_map(restored: Tensor, truth: Tensor, of_truth: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004).
+
+    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's.
 
     Args:
-        restored: (h, w) or (h, w, 3), each channel on its own; h, w >= 11.
+        restored: (..., h, w) float64, each channel on its own; h, w >= 11.
         truth: the same shape.
+        of_truth: `local_statistics` of `truth`, if they are known.
 
     Returns:
-        (h - 10, w - 10) or (h - 10, w - 10, 3) float64; its mean is the SSIM.
+        (..., h - 10, w - 10) float64; its mean is the SSIM.
     """
-    _, values = structural_similarity(
-        restored.astype(np.float64),
-        truth.astype(np.float64),
-        channel_axis=2 if restored.ndim == 3 else None,
-        gaussian_weights=True,
-        sigma=SSIM_SIGMA,
-        use_sample_covariance=False,
-        data_range=PEAK,
-        full=True,
-    )
-    return values[INNER]
+    (c1, c2), (their_mean, their_square) = SSIM_CONSTANTS, of_truth or local_statistics(truth)
+    mean, square = local_statistics(restored)
+    product, squares = mean * their_mean, mean.square_().addcmul_(their_mean, their_mean)
+    covariance = window_means(restored * truth).sub_(product)
+    similarity = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
+    return similarity.div_(square.add_(their_square).sub_(squares).add_(c2).mul_(squares.add_(c1)))
 
 
-def luma(image: np.ndarray) -> np.ndarray:
-    """(..., 3) RGB -> (...) luma of ITU-R 601, full range and rounded, as the SSIM authors' script takes it."""
-    return np.rint(image @ np.array(LUMA))
+def luma(frames: Tensor) -> Tensor:
+    """(n, 3, h, w) uint8 RGB -> (n, h, w) float64, rounded luma of ITU-R 601, full range, as SSIM's authors take it.
+
+    Of whole numbers, so that halves round to even on every device.
+    """
+    red, green, blue = frames.int().unbind(dim=1)
+    return (299 * red + 587 * green + 114 * blue).double().div_(1000).round_()
 
 
 class PSNR(VideoMetric):
@@ -84,10 +114,11 @@ class PSNR(VideoMetric):
         }
 
     def _measure(self, chunk: Chunk) -> FrameRows:
+        frames = chunk.on(self.device)
         holes: list[float | None] = [None] * len(chunk)
         if chunk.mask is not None:
-            holes = to_numbers(psnr(chunk.restored, chunk.truth, chunk.mask))
-        return {"psnr": to_numbers(psnr(chunk.restored, chunk.truth)), "psnr_mask": holes}
+            holes = to_numbers(psnr(*frames, chunk.mask.to(self.device)))
+        return {"psnr": to_numbers(psnr(*frames)), "psnr_mask": holes}
 
 
 class SSIM(VideoMetric):
@@ -104,7 +135,7 @@ class SSIM(VideoMetric):
             "window": f"Gaussian, {SSIM_WINDOW} x {SSIM_WINDOW} px, sigma {SSIM_SIGMA}, valid area",
             "data_range": PEAK,
             "rgb": "mean over channels",
-            "y": "ITU-R 601, full range, rounded",
+            "y": "ITU-R 601, full range, rounded, halves to even",
             "video": "mean over frames",
         }
 
@@ -112,11 +143,18 @@ class SSIM(VideoMetric):
         rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
         if min(chunk.truth.shape[2:]) < SSIM_WINDOW:
             return rows
-        for at, (restored, truth) in enumerate(zip(to_images(chunk.restored), to_images(chunk.truth), strict=True)):
-            rgb = ssim_map(restored, truth).mean(axis=2)
-            rows["ssim"][at] = float(rgb.mean())
-            rows["ssim_y"][at] = float(ssim_map(luma(restored), luma(truth)).mean())
-            hole = None if chunk.mask is None else chunk.mask[at].cpu().numpy()[INNER]
+        margin = SSIM_WINDOW // 2
+        for at, (restored, truth) in enumerate(zip(*chunk.on(self.device), strict=True)):  # one by one: they are large
+            ours, theirs = _with_luma(restored), _with_luma(truth)
+            known = chunk.of_truth(f"ssim {at}", partial(local_statistics, theirs))
+            values = ssim_map(ours, theirs, known)
+            rows["ssim"][at], rows["ssim_y"][at] = values[:3].mean().item(), values[3].mean().item()
+            hole = None if chunk.mask is None else chunk.mask[at, margin:-margin, margin:-margin].to(self.device)
             if hole is not None and hole.any():
-                rows["ssim_mask"][at] = float(rgb[hole].mean())
+                rows["ssim_mask"][at] = values[:3, hole].mean().item()
         return rows
+
+
+def _with_luma(frame: Tensor) -> Tensor:
+    """(3, h, w) uint8 RGB -> (4, h, w) float64, the last one luma, rounded."""
+    return torch.cat([frame.double(), luma(frame[None])])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from svfr.data.alignment import similarity_transform
 from svfr.data.landmarks import Landmarker, load_landmarker
@@ -55,8 +56,12 @@ class LandmarkError(VideoMetric):
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = [None] * len(chunk)
-        for at, points in chunk.faces():
-            box = box_of(points)[None]
-            images = (to_images(frames[at : at + 1])[0] for frames in (chunk.restored, chunk.truth))
-            values[at] = landmark_error(*(self._landmarker(image, box)[0] for image in images))
+        faces = chunk.faces()
+        found = chunk.both("landmarks", lambda frames: [self._search(frames[at], points) for at, points in faces])
+        for (at, _), *pair in zip(faces, *found, strict=True):
+            values[at] = landmark_error(*pair)
         return {"landmark_error": values}
+
+    def _search(self, frame: Tensor, points: np.ndarray) -> np.ndarray:
+        """Landmarks (68, 2) [px] of the face that the truth has at five `points`."""
+        return self._landmarker(to_images(frame[None])[0], box_of(points)[None])[0]

@@ -1,6 +1,7 @@
 """Temporal stability: the warping error, and the picture of one line of pixels over time."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -52,7 +53,8 @@ def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, tru
     if not trusted.any():
         return None
     moved = cv2.remap(before.astype(np.float32), source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return SCALE * float(np.square((after - moved)[trusted].astype(np.float64) / 255).mean())
+    squares = cv2.norm(after.astype(np.float32), moved, cv2.NORM_L2SQR, trusted.view(np.uint8))  # summed in float64
+    return SCALE * squares / (after.shape[2] * np.count_nonzero(trusted) * 255**2)
 
 
 class WarpingError(VideoMetric):
@@ -61,7 +63,8 @@ class WarpingError(VideoMetric):
     The flow is the truth's, so that a restored video cannot gain by blurring its motion away.
     """
 
-    columns = (Column("warping_error", "Warping error", "lower", "1/1000", no_reference=True),)
+    # Best is the truth's own: a video that stands still or is black has no error at all.
+    columns = (Column("warping_error", "Warping error", "truth", "1/1000", no_reference=True),)
 
     def __init__(self) -> None:
         self.protocol = {
@@ -78,18 +81,19 @@ class WarpingError(VideoMetric):
 
     def _measure(self, chunk: Chunk) -> FrameRows:
         values: list[float | None] = []
-        for restored, truth in zip(to_images(chunk.restored), to_images(chunk.truth), strict=True):
+        for at, (restored, truth) in enumerate(zip(*chunk.both("images", to_images), strict=True)):
             value = None
             if self._last is not None and min(truth.shape[:2]) >= SMALLEST:
-                value = warping_error(self._last[0], restored, *sources(self._last[1], truth))
+                flow = chunk.of_truth(f"sources {at}", partial(sources, self._last[1], truth))
+                value = warping_error(self._last[0], restored, *flow)
             values.append(value)
             self._last = restored, truth
         return {"warping_error": values}
 
 
-def temporal_slice(frames: Iterable[np.ndarray]) -> np.ndarray:
-    """The middle column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
+def temporal_slice(frames: Iterable[np.ndarray], column: float = 0.5) -> np.ndarray:
+    """One column of pixels of every frame side by side (SVFR, Fig. 5): jitter shows as ragged edges.
 
-    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right.
+    (h, w, 3) uint8 each, taken one by one -> (h, f, 3) uint8, time from left to right; `column` is a share of width.
     """
-    return np.stack([frame[:, round(0.5 * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)
+    return np.stack([frame[:, round(column * (frame.shape[1] - 1))].copy() for frame in frames], axis=1)

@@ -28,6 +28,7 @@ from svfr.models.weights import (
     load_id_projector,
     load_iresnet,
     load_part,
+    one_line_errors,
     read_config,
     read_json,
 )
@@ -48,21 +49,33 @@ class ModelSettings:
     """Side of the square frames [px]."""
     clip_length: int = 16
     """Frames that are denoised together."""
-    num_inference_steps: int = 30
-    """Steps of the released code's referred pass."""
+    num_inference_steps: int = 30  # of the released code's referred pass
     guidance_scale: float = 2.0
     sampler: str = "euler"
     """One of `svfr.diffusion.SAMPLERS`; the released code's is Euler's."""
     id_crop: str = "official"
     """Alignment of the ID network's input: arcface (the usual one) | official (the released code's)."""
+    context_frames: int = 0
+    """First frames of a clip that are known from the clip before; 0: clips are joined at each step's noise level."""
+    one_step_sigma: float | None = None
+    """Noise level at which one run from zero gives the result; None: results are sampled from noise."""
     untrained: bool = False
     """Random weights: results are noise and have to be labelled so."""
 
     def __post_init__(self) -> None:
+        for name in ("size", "clip_length", "num_inference_steps"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name} {value!r}: has to be a whole number of at least 1")
+        if type(self.guidance_scale) not in (int, float) or not 0 <= self.guidance_scale < float("inf"):
+            raise ValueError(f"guidance_scale {self.guidance_scale!r}: has to be a number of at least 0")
         if self.id_crop not in ID_CROP_STYLES:
             raise ValueError(f"id_crop '{self.id_crop}': choose from {', '.join(ID_CROP_STYLES)}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler '{self.sampler}': choose from {', '.join(SAMPLERS)}")
+        if type(self.context_frames) is not int or not 0 <= self.context_frames < self.clip_length:
+            raise ValueError(f"context_frames {self.context_frames}: has to be below clip_length ({self.clip_length})")
+        if (sigma := self.one_step_sigma) is not None and not (type(sigma) in (int, float) and 0 < sigma < 1e9):
+            raise ValueError(f"one_step_sigma {sigma}: has to be a noise level above 0")
 
 
 @dataclass(frozen=True)
@@ -273,18 +286,18 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
         WeightsError: a part is missing, unreadable or of another architecture.
     """
     hint = "weights are a folder that save_pretrained or convert_released.py wrote"
-    index = read_json(folder / INDEX_NAME, hint)
-    settings = _read_settings(index, folder)
-    if settings.untrained and seed is None:
-        seed = 0
-
-    def load(part_class: type[Any], name: str) -> Any:
-        if seed is not None and not has_weights(folder / name):
-            return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
-        return load_part(part_class, folder / name, dtype)
-
-    with torch.random.fork_rng(devices=[]):
+    with one_line_errors(folder), torch.random.fork_rng(devices=[]):
+        index = read_json(folder / INDEX_NAME, hint)
+        settings = _read_settings(index, folder)
+        if settings.untrained and seed is None:
+            seed = 0
         torch.manual_seed(seed or 0)
+
+        def load(part_class: type[Any], name: str) -> Any:
+            if seed is not None and not has_weights(folder / name):
+                return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
+            return load_part(part_class, folder / name, dtype)
+
         return assemble(
             folder,
             settings,
@@ -305,7 +318,7 @@ def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
     """
     entry = index.get("vae", ["diffusers", AutoencoderKLTemporalDecoder.__name__])
     name = entry[-1] if isinstance(entry, list) and entry else entry
-    if name not in VAE_CLASSES:
+    if not isinstance(name, str) or name not in VAE_CLASSES:
         raise WeightsError(f"{folder / INDEX_NAME}: vae '{name}': choose from {', '.join(VAE_CLASSES)}")
     return VAE_CLASSES[name]
 
@@ -316,16 +329,17 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
     Raises:
         WeightsError: a file is missing, unreadable or of another architecture.
     """
-    config = read_config(svd / "unet")
-    config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
-    return assemble(
-        svd,
-        ModelSettings(),
-        unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
-        vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
-        id_projector=load_id_projector(id_linear, dtype),
-        id_encoder=load_iresnet(arcface, dtype),
-    )
+    with one_line_errors(svd):
+        config = read_config(svd / "unet")
+        config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
+        return assemble(
+            svd,
+            ModelSettings(),
+            unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
+            vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
+            id_projector=load_id_projector(id_linear, dtype),
+            id_encoder=load_iresnet(arcface, dtype),
+        )
 
 
 def assemble(

@@ -83,6 +83,21 @@ def find_model(source: str | Path) -> Path:
     return _download(str(source), None)
 
 
+def weights_files(source: str | Path) -> dict[str, Path]:
+    """The files that a model is loaded from, by name; those of a folder by their path in it, hidden ones left out.
+
+    Raises:
+        WeightsError: as `find_released` and `find_model`.
+    """
+    released = find_released(source)
+    folder, patterns = (find_model(source), ("**/*",)) if released is None else (released.svd, SVD_PATTERNS)
+    found = [file for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
+    files = {file.relative_to(folder): file for file in found} | {
+        Path(file.name): file for file in (released or ())[1:]
+    }
+    return {name.as_posix(): file for name, file in files.items() if not any(part[0] == "." for part in name.parts)}
+
+
 def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=list(patterns) if patterns else None))

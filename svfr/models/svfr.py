@@ -58,13 +58,16 @@ class SVFR(nn.Module):
         Args:
             noisy_latents: (b, f, c, h, w) scaled latents plus sigma times noise.
             lq_latents: (b, f, c, h, w) of the degraded frames, not scaled (released code).
-            ref_latents: (b, c, h, w) of the reference frame, not scaled; zeros without one.
+            ref_latents: (b, f, c, h, w) of each frame's reference, not scaled, zeros without one; or (b, c, h, w), one
+                for all frames.
             id_tokens: (b, n, d) from the ID projector, zeros without a reference; or, while sampling, a `FixedContext`.
             sigma: (b,) noise levels > 0.
             task_prompt: (b, 3) gamma of 0 and 1.
         """
         num_frames = noisy_latents.shape[1]
         dtype = self.unet.dtype
+        if ref_latents.ndim == 4:
+            ref_latents = ref_latents.unsqueeze(1)  # (b, 1, c, h, w)
         scalings = get_scalings(sigma.float())
         skip, out, inp = (factor.view(-1, 1, 1, 1, 1) for factor in scalings[:3])
         noisy_latents = noisy_latents.float()
@@ -73,7 +76,7 @@ class SVFR(nn.Module):
             [
                 (inp * noisy_latents).to(dtype),
                 lq_latents.to(dtype),
-                ref_latents.to(dtype).unsqueeze(1).expand(-1, num_frames, -1, -1, -1),
+                ref_latents.to(dtype).expand(-1, num_frames, -1, -1, -1),
             ],
             dim=2,
         )  # (b, f, 3 c, h, w)

@@ -1,7 +1,9 @@
 """Weights on disk: SVD's folders, the released SVFR files and our own folders, checked key by key."""
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +30,8 @@ WEIGHTS_FILES = tuple(
 )
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only training reads them, and not every checkpoint has them
 SHOWN_KEYS = 3
+COUNTED = re.compile("layers|blocks|depth")  # in the names of settings that count what has weights of its own
+LONGEST_TEXT = 100  # of a setting, such as a name
 
 
 class WeightsError(ValueError):
@@ -120,11 +124,14 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         WeightsError: it is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except OSError as error:
         raise WeightsError(f"{path}: missing; {hint}") from error
-    except ValueError as error:  # of JSON or of its encoding
+    except (ValueError, RecursionError) as error:  # of JSON or of its encoding
         raise WeightsError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object; {hint}")
+    return content
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -167,10 +174,16 @@ def load_file(
     """Load one part from a file of weights; `config` is its configuration, or reads it off the weights.
 
     Raises:
-        WeightsError: as `read_state`, `build_part` and `load_strict`.
+        WeightsError: as `read_state`, `build_part` and `load_strict`; a configuration of more layers than the weights
+            can have.
     """
     state = read_state(path)
-    part = build_part(part_class, config(state, path) if callable(config) else config, path)
+    values = config(state, path) if callable(config) else config
+    for key, value in values.items():
+        layers = len(value) if isinstance(value, list | tuple | str) else value if COUNTED.search(key) else 0
+        if isinstance(layers, int | float) and layers > max(len(state), LONGEST_TEXT):
+            raise WeightsError(f"{path}: {len(state)} tensors cannot have the {layers} of {key} in the configuration")
+    part = build_part(part_class, values, path)
     load_strict(part, state, path)
     return nn.Module.to(part, dtype).eval()  # diffusers' own `to` warns of parts that none of these has
 
@@ -209,5 +222,17 @@ def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
     return load_file(IResNet, iresnet_config, path, dtype)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+@contextmanager
+def one_line_errors(source: Path) -> Iterator[None]:
+    """Turn whatever crafted or broken files of a model raise into a `WeightsError` of one line, not too long."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(_first_line(error, 500)) from error
+    except Exception as error:  # the libraries' classes raise whatever comes
+        raise WeightsError(f"{source}: cannot be used ({type(error).__name__}: {_first_line(error)})") from error
+
+
+def _first_line(error: Exception, length: int = 200) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= length else f"{line[:length]}..."

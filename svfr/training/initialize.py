@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
@@ -47,7 +48,11 @@ def initialize(config: TrainConfig) -> Components:
             (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
         )
     size, clip_length = components.check_size(config.data.size), config.data.num_frames
-    components.settings = replace(components.settings, size=size, clip_length=clip_length, untrained=False)
+    settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "untrained": False, "one_step_sigma": None}
+    if config.method == "one_step":
+        settings |= {"one_step_sigma": config.one_step_sigma, "num_inference_steps": 1, "guidance_scale": 1.0}
+        settings["sampler"] = ModelSettings.sampler  # none is used
+    components.settings = replace(components.settings, **settings, context_frames=config.context_frames)
     return components
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
@@ -27,7 +27,8 @@ from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.models.unet import checkpoint_blocks
 from svfr.training.initialize import initialize
-from svfr.training.objective import Objective, TrainedModel
+from svfr.training.objective import Objective
+from svfr.training.one_step import OneStep
 from svfr.training.processes import Processes, make_accelerator, make_gather, mean_over_processes
 from svfr.training.run_folder import RunFolder, step_name
 from svfr.training.settings import TrainConfig
@@ -45,6 +46,7 @@ from svfr.training.validation import show, validate
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
 SAME_CTRL_C = 3.0  # [s] a launcher hands on the Ctrl-C that its processes have had from the terminal already
+METHODS: dict[str, type[Objective]] = {"svfr": Objective, "one_step": OneStep}
 VAL_SEEDS = 1_000_000  # rendered clips from here up are never trained on
 
 
@@ -86,14 +88,16 @@ def train(config: TrainConfig) -> bool:
     # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     components.to(accelerator.device, frozen, model_dtype=torch.float32)
-    model = TrainedModel(components.model.train().requires_grad_(True))
+    method = METHODS[config.method](config, components, make_gather(accelerator), accelerator.autocast)
+    module = method.module()
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    optimizer = torch.optim.AdamW(method.groups(module), weight_decay=config.weight_decay)
+    model, optimizer = accelerator.prepare(module, optimizer)
     trained = accelerator.unwrap_model(model)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
-    ema = MovingAverage(trained, None if averaged is None else TrainedModel(averaged.model), config.ema_decay)
+    average = None if averaged is None else nn.ModuleDict({"model": averaged.model})
+    ema = MovingAverage(nn.ModuleDict({"model": trained.model}), average, config.ema_decay)
     progress = Progress()
     state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler, progress)
     step = resume(state, run, processes)
@@ -101,7 +105,6 @@ def train(config: TrainConfig) -> bool:
         accelerator.print(f"{run.path}: goes on after step {step}")
     if config.lambda_ulr and batch_size == 1:
         accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
-    objective = Objective(config, components, make_gather(accelerator), accelerator.autocast)
     with processes.agreeing():
         if is_main:
             run.cut_metrics(progress.step)
@@ -120,10 +123,13 @@ def train(config: TrainConfig) -> bool:
                 # Split gradients are summed over the processes each time: whole ones would not fit.
                 sums_gradients = micro_step == config.accumulate - 1 or accelerator.is_fsdp2
                 with nullcontext() if sums_gradients else accelerator.no_sync(model):
-                    loss, parts = objective(model, next(batches))
+                    loss, parts = method(model, next(batches))
                     accelerator.backward(loss / config.accumulate)
                 values = {name: values.get(name, 0) + part / config.accumulate for name, part in parts.items()}
-            grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            first, *others = (group["params"] for group in optimizer.param_groups)
+            grad_norm = accelerator.clip_grad_norm_(first, config.max_grad_norm)  # of the model that restores
+            for parameters in others:
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
 
             # All processes see the same numbers, so they skip and stop together.
             values["stop"] = torch.tensor(float(bool(interrupted)))
@@ -135,7 +141,7 @@ def train(config: TrainConfig) -> bool:
             rate = learning_rate(config, progress.updates)
             if is_sound(means, progress.mean_loss, config.explosion):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["scale"]
                 optimizer.step()
                 ema.update(progress.updates)
                 progress.add_step(means, samples_per_step)
@@ -160,7 +166,7 @@ def train(config: TrainConfig) -> bool:
                 with processes.agreeing():
                     if averaged is not None and held_out:
                         pictures = run.samples / step_name(step)
-                        results = validate(objective, averaged.model, held_out, accelerator.autocast(), pictures)
+                        results = validate(method, averaged.model, held_out, accelerator.autocast(), pictures)
                         log(accelerator, run, step, results)
                         show(accelerator.trackers, pictures, step)
                         bar.write(f"step {step}: {describe(results)}")
@@ -188,7 +194,8 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     data = config.data
     if data.manifests:
         best = data.best if split == "train" else None
-        return ManifestClips([Path(path) for path in data.manifests], split, best, data.size)
+        paths, other_clip = [Path(path) for path in data.manifests], data.reference_other_clip
+        return ManifestClips(paths, split, best, data.size, other_clip if split == "train" else 0, data.allow_outside)
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
@@ -208,6 +215,7 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
             num_views=len(weights),
             task_weights=weights,
             reference_dropout=0.0,
+            reference_degraded=0.0,
             flip=False,
             max_broken_share=1.0,
         )

@@ -6,14 +6,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Weighting = Literal["edm", "epsilon"]
+Weighting = Literal["edm", "epsilon", "unit"]
 Denominator = Literal["standard", "printed"]
 # Wing loss, Feng et al. 2018: w = 10 px, epsilon = 2 px at 256 px. Assumption: SVFR, which names no values, uses these.
 WING_WIDTH = 10 / 256
 WING_CURVATURE = 2 / 256
 
 
-def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: Weighting) -> Tensor:
+def denoising_loss(
+    denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: Weighting, known: Tensor | None = None
+) -> Tensor:
     """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1).
 
     Args:
@@ -21,13 +23,17 @@ def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: We
         clean: x0 (b, f, c, h, w).
         sigma: (b,) noise levels.
         weighting: "edm", (1 + sigma^2) / sigma^2: the plain error of SVD's v-prediction; "epsilon", 1 / sigma^2: the
-            error of the noise, which is Eq. 1 as printed.
+            error of the noise, which is Eq. 1 as printed; "unit", 1.
+        known: (b, f) bool, frames that don't count; not all of a video.
 
     Returns:
-        Scalar mean over all elements.
+        Scalar mean over videos of the mean over all elements that count.
     """
-    error = (denoised.float() - clean.float()).square().flatten(1).mean(dim=1)  # (b,)
-    weight = sigma.square().reciprocal() + {"edm": 1, "epsilon": 0}[weighting]
+    errors = (denoised.float() - clean.float()).square().mean(dim=(2, 3, 4))  # (b, f)
+    counts = torch.ones_like(errors) if known is None else (~known).float()
+    error = (errors * counts).sum(dim=1) / counts.sum(dim=1)  # (b,)
+    noise = sigma.square().reciprocal()
+    weight = {"edm": noise + 1, "epsilon": noise, "unit": torch.ones_like(noise)}[weighting]
     return (weight * error).mean()
 
 

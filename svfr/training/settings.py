@@ -7,6 +7,15 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
+SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_temporal", "lambda_adversarial")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ConfigError unless `value` is between 0 and 1."""
+    check_at_least(name, value, 0)
+    if value > 1:
+        raise ConfigError(f"{name}={value}: has to be at most 1")
+
 
 @dataclass
 class DataConfig(SampleConfig):
@@ -16,6 +25,8 @@ class DataConfig(SampleConfig):
     """Manifests that data preparation wrote; their clips of the split `train` are used, `val` validates."""
     best: int | None = None
     """Train on this many clips of all manifests together, those of the highest quality; none: on all."""
+    allow_outside: bool = False
+    """Whether manifests may name files outside of their folder."""
     images: str | None = None
     """A folder of aligned photos; each is a clip of one frame (num_frames=1)."""
     rendered_clips: int = 0
@@ -30,10 +41,9 @@ class DataConfig(SampleConfig):
             check_at_least(f"data.{name}", getattr(self, name), 1)
         for name in ("rendered_clips", "num_workers", "val_clips"):
             check_at_least(f"data.{name}", getattr(self, name), 0)
-        for name in ("reference_dropout", "max_broken_share"):
-            check_at_least(f"data.{name}", getattr(self, name), 0)
-            if getattr(self, name) > 1:
-                raise ConfigError(f"data.{name}={getattr(self, name)}: has to be at most 1")
+        shares = ("reference_dropout", "reference_degraded", "reference_other_clip", "old_media", "max_broken_share")
+        for name in shares:
+            check_share(f"data.{name}", getattr(self, name))
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
         if self.images is not None and self.num_frames != 1:
@@ -77,7 +87,7 @@ class TrainConfig:
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
     weighting: Weighting = "edm"
-    """Weighting of the denoising loss: edm (v-prediction), or epsilon (Eq. 1 as printed)."""
+    """Weighting of the denoising loss: edm (v-prediction), epsilon (Eq. 1 as printed), or unit."""
     sigma_mean: float = 0.7
     """Mean of ln(sigma). Assumption: common in SVD fine-tuning."""
     sigma_std: float = 1.6
@@ -93,6 +103,32 @@ class TrainConfig:
     ulr_noise: Literal["own", "shared"] = "own"
     """Noise of the videos that Eq. 2 tells apart: own (each its own; those of all processes), or shared (one level and
     one noise for the clips of a process's forward pass, which are compared with each other alone)."""
+    context_frames: int = 0
+    """First frames of a clip that inference takes from the clip before; 0: the released way, without."""
+    context_share: float = 0.3
+    """Share of samples whose first frames are known, if `context_frames` is above 0."""
+    max_context: int = 3
+    """So many are known at most; their number is drawn."""
+    reference_own: float = 0.0
+    """Share of the references that are the model's own one-step result of the clip's first frame."""
+    method: Literal["svfr", "one_step"] = "svfr"
+    """svfr (denoising, Eq. 1) | one_step (one run of the UNet, from zero at `one_step_sigma`)."""
+    one_step_sigma: float = 20.0
+    """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
+    lambda_pixel: float = 0.0
+    """Weight of the decoded pixels' L1 error. Any of these four above 0 is stage 2 of method=one_step."""
+    lambda_perceptual: float = 0.0
+    """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
+    lambda_temporal: float = 0.0
+    """Weight of the L1 error of neighbouring frames' differences."""
+    lambda_adversarial: float = 0.0
+    """Weight of the hinge adversarial loss."""
+    crop_size: int = 256
+    """Largest side of the crops that are decoded [px]."""
+    crop_frames: int = 4
+    """Frames of them."""
+    discriminator: Literal["unet", "patch"] = "unet"
+    """Light heads on the features of the start's own UNet encoder | a small network on the pixels' patches."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500
@@ -114,18 +150,33 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """What is read."""
 
+    @property
+    def sharpens(self) -> bool:
+        """Whether decoded crops are compared: stage 2 of one_step."""
+        return any(getattr(self, name) for name in SHARPENING)
+
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulate", "log_every"):
+        for name in ("max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("checkpoint_every", "keep_checkpoints", "keep_weights"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):
             check_at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature"):
+        for name in ("context_frames", *SHARPENING):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma"):
             check_at_least(name, getattr(self, name), 1e-12)
         check_at_least("ema_decay", self.ema_decay, 0)
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
+        for name in SHARPENING:
+            if getattr(self, name) and self.method != "one_step":
+                raise ConfigError(f"{name}={getattr(self, name)}: goes with method=one_step alone")
+        for name in ("context_share", "reference_own"):
+            check_share(name, getattr(self, name))
+        check_at_least("max_context", self.max_context, max(1, self.context_frames))
+        if self.context_frames >= self.data.num_frames:
+            raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
         if self.ulr_noise == "shared" and self.batch_size < 2:

@@ -22,7 +22,6 @@ from svfr.training.losses import denoising_loss
 from svfr.training.objective import Objective, TrainedModel
 
 METRICS = ("psnr", "ssim", "lpips")
-NOISE_BINS = 8  # of the loss
 SHOWN_FRAMES = 4  # of each clip in the picture
 SHOWN_SIZE, FILM_SIZE = 256, 128  # [px] largest side of a frame in a picture, in the film
 FRAME_TIME = 40  # [ms] of the film
@@ -47,7 +46,7 @@ def validate(
     Returns:
         Means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same of
         SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
-        `val_loss/sigma_SIGMA`, the denoising loss in the middle of equally likely bins of training's noise levels.
+        `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
     """
     components = objective.components
     networks = copy(components)
@@ -86,21 +85,17 @@ def restore(chain: Chain, lq: Tensor) -> Tensor:
 
 
 def loss_by_noise(objective: Objective, model: SVFR, sample: Sample) -> dict[float, float]:
-    """The denoising loss of a sample's first frames, as many as in training, by noise level.
-
-    The levels are the middles of `NOISE_BINS` bins of those that training draws, all bins being equally likely.
-    """
-    config, num_frames = objective.config, objective.config.data.num_frames
+    """The denoising loss of a sample's first frames, as many as in training, at the method's `noise_levels`."""
+    num_frames = objective.config.data.num_frames
     clip = sample._replace(gt=sample.gt[:num_frames], lq=sample.lq[:, :num_frames])
     batch = Sample(*(part[None] for part in clip))
     targets = objective.prepare(batch)
     noise = objective.draw_noise(batch.seed, tuple(targets.clean.shape[1:]))[1].to(targets.clean)  # (1, f, c, h, w)
-    middles = torch.special.ndtri((torch.arange(NOISE_BINS) + 0.5) / NOISE_BINS)
     losses = {}
-    for level in (config.sigma_mean + config.sigma_std * middles).exp().tolist():
-        sigma = torch.full_like(targets.sigma, level)
-        outputs = TrainedModel(model)(targets._replace(noisy=targets.clean + level * noise, sigma=sigma))
-        losses[level] = float(denoising_loss(outputs.denoised, targets.clean, sigma, config.weighting))
+    for level in objective.noise_levels:
+        sigma, noisy = torch.full_like(targets.sigma, level), objective.x_scale * (targets.clean + level * noise)
+        outputs = TrainedModel(model)(targets._replace(noisy=noisy, sigma=sigma))
+        losses[level] = float(denoising_loss(outputs.denoised, targets.clean, sigma, objective.weighting))
     return losses
 
 

@@ -1,4 +1,5 @@
 import builtins
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,16 @@ def test_auto_takes_yunet_without_a_pack_or_with_a_broken_one(tmp_path: Path) ->
     assert load_detector("auto", REAL_NETWORKS).name == "yunet"
 
 
+def test_a_named_pack_is_no_other(tmp_path: Path) -> None:
+    for pack in ("buffalo_l", "antelopev2"):
+        constant_detector(tmp_path / "models" / pack / "scrfd_10g_bnkps.onnx", [])
+    for pack in ("buffalo_l", "antelopev2"):
+        assert Path(load_detector(f"insightface/{pack}", tmp_path).source).parent.name == pack
+    shutil.rmtree(tmp_path / "models" / "antelopev2")
+    with pytest.raises(NetworkMissing, match="'insightface/antelopev2'"):
+        load_detector("insightface/antelopev2", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["auto", "yunet", "insightface"])
 def test_nothing_to_be_had(name: str, tmp_path: Path) -> None:
     with pytest.raises(NetworkMissing, match="'insightface/buffalo_l'" if name == "insightface" else "'yunet'"):
@@ -260,7 +271,7 @@ def test_insightface_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_detector() -> None:
-    with pytest.raises(ValueError, match="unknown detector 'mtcnn': choose from auto, insightface, yunet"):
+    with pytest.raises(ValueError, match=r"unknown detector 'mtcnn': choose from auto, insightface/.*, yunet"):
         load_detector("mtcnn")
 
 

@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,14 @@ ROWS: list[tuple[str, dict[str, object]]] = [
 def test_a_missing_manifest_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"nowhere\.jsonl: the manifest cannot be read"):
         read_manifest(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("field", [{"video": "/etc/hosts"}, {"video": "a/../../b.mp4"}, {"landmarks": "../x.npz"}])
+def test_files_outside_of_the_manifests_folder_are_refused_unless_allowed(
+    tmp_path: Path, field: dict[str, Any]
+) -> None:
+    write_manifest(tmp_path / "m.jsonl", [replace(CLIP, **field)])
+    for bad in (None, list[ManifestError]()):
+        with pytest.raises(ManifestError, match="lies outside of the manifest's folder"):
+            read_manifest(tmp_path / "m.jsonl", bad)
+    assert len(read_manifest(tmp_path / "m.jsonl", allow_outside=True)) == 1

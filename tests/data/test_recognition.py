@@ -41,7 +41,9 @@ def test_a_pack_comes_first_and_its_other_networks_do_not_matter(tmp_path: Path)
     with pytest.raises(ValueError, match=r"buffalo_l: none of its 1 ONNX files is a face recognition network"):
         load_recognizer("insightface", tmp_path)
     linear(pack / "w600k_r50.onnx", 112, 4)
-    for name in ("insightface", "auto"):
+    linear(tmp_path / "models" / "antelopev2" / "glintr100.onnx", 112, 4)
+    assert load_recognizer("insightface/antelopev2", tmp_path).name == "insightface/antelopev2"
+    for name in ("insightface", "auto", "insightface/buffalo_l"):
         recognizer = load_recognizer(name, tmp_path)
         assert recognizer.name == "insightface/buffalo_l"
         assert recognizer.source.endswith("w600k_r50.onnx")

@@ -1,13 +1,14 @@
 """Files that cannot be read to their end: the good frames, then one clear line."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from svfr.data.video import Frame, VideoError, read_frames
+from svfr.data.video import Frame, VideoError, probe, read_frames
 from tests.data.video_files import frames_of, make_clip
 
 
@@ -32,7 +33,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         "missing.mp4": "No such file",
         "empty.mp4": "empty",
         "text.mp4": "no video at all",
-        "text.txt": "no video stream",
+        "text.txt": "not a video of a format that is read",
         "bad.png": "not a readable image",
         "cut.jpg": "not a readable image",
         "nothing": "without images",
@@ -91,3 +92,41 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path, codec: str) -> None:
     path.write_bytes(data)
     with pytest.raises(VideoError, match="of 24 frames: truncated or corrupt"):
         list(read_frames(path))
+
+
+def turned_png(path: Path, late: bool) -> None:
+    """A PNG of 6 x 4 px that is to be shown turned by a quarter; its EXIF before or after the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3)).save(path, exif=exif)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    rest = content[:start] + content[end:]
+    place = rest.index(b"IEND") - 4 if late else rest.index(b"IDAT") - 4
+    path.write_bytes(rest[:place] + content[start:end] + rest[place:])
+
+
+def test_looking_at_a_folder_of_frames_decodes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    load = ImageFile.ImageFile.load
+
+    def counted(image: ImageFile.ImageFile) -> Any:
+        decoded.extend([str(image.filename)] if image.tile else [])
+        return load(image)
+
+    for index in range(5):
+        Image.fromarray(np.full((4, 6, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    assert (probe(tmp_path).width, probe(tmp_path).height) == (6, 4)
+    assert decoded == []
+    assert len(list(read_frames(tmp_path))) == 5
+    assert len(decoded) == 5, "each once"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_png_files_that_are_to_be_turned(tmp_path: Path, late: bool) -> None:
+    turned_png(tmp_path / "0.png", late)
+    assert (probe(tmp_path).width, probe(tmp_path).height) == (4, 6)
+    [frame] = read_frames(tmp_path)
+    assert frame.image.shape == (6, 4, 3)

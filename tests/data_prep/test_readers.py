@@ -47,6 +47,13 @@ def test_any_folder_of_videos(tmp_path: Path) -> None:
     assert list(search("videos", tmp_path)) == ["a/x.MKV", "b.mp4", "frames"]
 
 
+def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
+    make(tmp_path, "a/x.mp4", "b/1.png")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    assert list(search("videos", tmp_path)) == ["a/x.mp4", "b"]
+
+
 def test_any_folder_of_images(tmp_path: Path) -> None:
     make(tmp_path, "1.png", "deep/2.jpg", "x.mp4", ".3.png")
     assert list(search("images", tmp_path)) == ["1.png", "deep/2.jpg"]

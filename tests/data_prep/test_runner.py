@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from data_prep.records import PrepareError, Record, read_step, step_file
 from data_prep.runner import Step, reject, rejected_file
 from data_prep.settings import DataPrepConfig, SourceConfig
 from data_prep.workers import Task, Workers, start_workers
+from svfr.data.video import VideoError
 
 
 def work(number: int, settings: DataPrepConfig) -> list[Record]:
@@ -179,6 +181,17 @@ def test_a_full_disk_stops_all_and_is_no_inputs_fault(tmp_path: Path) -> None:
     done(tmp_path)
     assert len(step(tmp_path, in_process()).map(work, inputs(2, 4))) == 2
     assert done(tmp_path) == {"did-4"}
+
+
+def read_as_the_decoder_does(number: int, settings: DataPrepConfig) -> list[Record]:
+    if number == 1:
+        raise VideoError("a file that claims a huge table") from OSError(errno.ENOMEM, "Cannot allocate memory")
+    return [{"source": str(number)}]
+
+
+def test_memory_that_a_file_asks_for_is_that_files_fault(tmp_path: Path) -> None:
+    records = step(tmp_path, in_process()).map(read_as_the_decoder_does, inputs(1, 2))
+    assert [record.get("source") for record in records] == [None, "2"]
 
 
 def test_nothing_left_says_why(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Motion(VideoMetric):
 class MeanColour(SetMetric):
     """Stands for FVD: distance between mean colours."""
 
-    columns = (COLUMNS["fvd"],)
+    columns, samples = (COLUMNS["fvd"],), "clips"
     protocol: Mapping[str, Any] = {"features": "mean colour"}
 
     def reset(self) -> None:

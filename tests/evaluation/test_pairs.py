@@ -124,6 +124,22 @@ def test_results_one_folder_deeper(tmp_path: Path, truth: Path) -> None:
     }
 
 
+def test_several_results_of_one_name_are_told_so(tmp_path: Path, truth: Path) -> None:
+    results = add(tmp_path / "r", "a", "a.mp4", "b.mp4", "b.mkv", "deep/c")
+    matches = run(truth, {"x": results})
+    assert found(matches, "x") == [("bfr", "deep/c")]
+    assert [str(problem) for problem in matches.problems] == [
+        "x/bfr/a: 2 results of this name (a, a.mp4): leave one of them",
+        "x/bfr/b: 2 results of this name (b.mkv, b.mp4): leave one of them",
+    ]
+    only = run(truth, {"x": add(tmp_path / "only", "a.mp4", "a.mkv")})
+    assert {problem.name: problem.reason for problem in only.problems} == {
+        "a": "2 results of this name (a.mkv, a.mp4): leave one of them",
+        "b": "no result of this name",
+        "deep/c": "no result of this name",
+    }
+
+
 def test_one_mask_serves_all(tmp_path: Path, truth: Path) -> None:
     results = add(tmp_path / "r", "inpainting/a", "inpainting/b", "inpainting/deep/c")
     for masks in (add(tmp_path / "masks", "m.png") / "m.png", add(tmp_path, "video") / "video"):
@@ -166,7 +182,15 @@ def test_a_failed_restoration_has_its_own_reason_and_no_older_result(tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("bfr", "bfr"), ("inpainting+bfr", "bfr+inpainting"), ("bfr,colorization", "bfr+colorization"), ("x", None)],
+    [
+        ("bfr", "bfr"),
+        ("inpainting+bfr", "bfr+inpainting"),
+        ("bfr,colorization", "bfr+colorization"),
+        ("BFR", "bfr"),
+        ("BFR+Colorization", "bfr+colorization"),
+        ("bfr+", None),
+        ("x", None),
+    ],
 )
 def test_task_names(name: str, task: str | None) -> None:
     assert canonical_task(name) == task

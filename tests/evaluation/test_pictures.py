@@ -11,7 +11,7 @@ from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, probe
 from svfr.evaluation import pictures
 from svfr.evaluation.pictures import Pictures
-from svfr.metrics.temporal import temporal_slice
+from svfr.evaluation.settings import EvalConfig
 
 FRAMES, SIDE, HEIGHT = 20, 32, 16
 JPEG_SLACK = 12  # levels, on the mean
@@ -38,7 +38,8 @@ def truth() -> list[np.ndarray]:
 
 def take(folder: Path, restored: list[np.ndarray], truth: list[np.ndarray], is_truth: bool = False) -> None:
     info = VideoInfo(folder, SIDE, SIDE, Fraction(25), FRAMES, FRAMES / 25, False, 0, "frames")
-    with Pictures(folder, info, HEIGHT, 3, is_truth) as taken:
+    settings = EvalConfig(picture_size=HEIGHT, strip_frames=3, slice_column=0.25)
+    with Pictures(folder, info, settings, is_truth) as taken:
         for pair in zip(restored, truth, strict=True):
             taken.add(*pair)
 
@@ -49,7 +50,10 @@ def test_strip_slice_and_clip(tmp_path: Path, truth: list[np.ndarray], monkeypat
     take(tmp_path, truth, truth, is_truth=True)
     small = [resize(frame, HEIGHT, HEIGHT) for frame in truth]
     assert near(image(tmp_path / "strip.jpg"), np.concatenate([small[0], small[10], small[19]], axis=1))
-    assert near(image(tmp_path / "slice.jpg"), temporal_slice(small[:18]))
+    slices = np.stack([frame[:, round((SIDE - 1) / 4)] for frame in truth[:18]], axis=1)
+    assert np.array_equal(image(tmp_path / "slice.png"), slices)  # every pixel, so that flicker is what it is
+    assert sorted(file.name for file in tmp_path.glob("frame_*")) == [f"frame_0000{i:02}.png" for i in (0, 10, 19)]
+    assert np.array_equal(image(tmp_path / "frame_000010.png"), truth[10])
     assert probe(tmp_path / "clip.mp4").num_frames == 15
     assert not list(tmp_path.glob("worst_*"))
 

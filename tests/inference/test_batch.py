@@ -1,5 +1,6 @@
 """Batches: which inputs there are, where results go, what is done again, what a bad one does."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,11 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from svfr.data.video import VideoError, probe
 from svfr.files import digest, fingerprint, write_json
-from svfr.inference.batch import RECORDS, REPORT, Item, collect, find_items, mask_of, record_path, run_items
+from svfr.inference.batch import (
+    RECORDS,
+    REPORT,
+    Item,
+    collect,
+    find_items,
+    find_skipped,
+    mask_of,
+    record_path,
+    run_items,
+)
 from svfr.inference.video import VideoReport
+from tests import clips
+from tests.assets import PHOTOS, needs_assets
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -46,7 +60,7 @@ class Batch:
             raise self.faults[item.source.name]
         target = self.output / item.target
         target.write_bytes(item.source.read_bytes())
-        return VideoReport(target, 1, 0, 0, 8, 8, 25.0, 0.1, None, ["no face found"])
+        return VideoReport(target, 1, 0, 0, 8, 8, 25.0, 0.1, {}, None, ["no face found"])
 
     def run(self) -> dict[str, Any]:
         self.restored.clear()
@@ -94,10 +108,10 @@ def test_an_image_beside_clips_does_not_make_them_one(tmp_path: Path) -> None:
 
 
 def test_same_names_stay_apart(tmp_path: Path) -> None:
-    touch(tmp_path, "a.mp4", "a.mov", "a/1.png", "b.png", "b.jpg")
+    touch(tmp_path, "a.mp4", "a.mov", "a.mp4.webm", "a/1.png", "b.png", "b.jpg", "report.json/1.png")
     for format in ("mp4", "png"):
         found = targets(tmp_path, tmp_path / "out", format)
-        assert len(found) == len(set(found.values())) == 5
+        assert len(found) == len({*found.values(), REPORT}) - 1 == 7
 
 
 def test_results_in_the_input_folder_are_no_inputs(tmp_path: Path) -> None:
@@ -188,7 +202,7 @@ def test_a_bad_input_stops_nothing(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch("a.mp4", "b.mp4", "c.mp4", "d.mp4", "sub/e.mp4")
     batch.faults = {
         "a.mp4": VideoError(f"{batch.input / 'a.mp4'}: of two\nlines"),
-        "b.mp4": OSError(28, "No space left on device"),
+        "b.mp4": OSError(5, "Input/output error"),
         "c.mp4": torch.OutOfMemoryError("CUDA out of memory"),
         "d.mp4": KeyError("ours"),
     }
@@ -196,7 +210,7 @@ def test_a_bad_input_stops_nothing(make_batch: Callable[..., Batch]) -> None:
     assert (report["done"], report["failed"]) == (1, 4)
     reasons = {Path(video["input"]).name: video["reason"] for video in report["videos"]}
     assert reasons["a.mp4"] == "of two lines"
-    assert "No space left" in reasons["b.mp4"]
+    assert "Input/output error" in reasons["b.mp4"]
     assert "out of memory" in reasons["c.mp4"]
     assert reasons["d.mp4"].startswith("internal error (KeyError")
     assert reasons["e.mp4"] is None
@@ -206,6 +220,34 @@ def test_a_bad_input_stops_nothing(make_batch: Callable[..., Batch]) -> None:
     assert "KeyError" in traces["d.mp4"]
     assert traces["a.mp4"] is None
     assert json.loads((batch.output / REPORT).read_text()) == report
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_where_nothing_can_be_written_the_batch_stops_at_once(make_batch: Callable[..., Batch], number: int) -> None:
+    batch = make_batch("a.mp4", "b.mp4", "c.mp4")
+    full = VideoError("a.mp4: cannot be written")
+    full.__cause__ = OSError(number, os.strerror(number))
+    batch.faults = {"b.mp4": full}
+    with pytest.raises(OSError, match=r"out: a.mp4: cannot be written; make room, and run the same command again"):
+        batch.run()
+    assert batch.restored == ["a.mp4", "b.mp4"]
+    batch.faults = {}
+    assert batch.run()["done"] == 3
+    assert batch.restored == ["b.mp4", "c.mp4"]
+
+
+def test_a_name_as_long_as_names_can_be_is_no_trouble(make_batch: Callable[..., Batch]) -> None:
+    names = ["ä" * 125 + ".mp4", "ä" * 124 + "a.mp4", "b.mp4"]
+    batch = make_batch(*names)
+    assert batch.run()["done"] == 3
+    assert batch.run()["done"] == 3
+    assert batch.restored == []
+
+
+def test_what_a_terminal_might_obey_is_shown_escaped(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch("a\x1b[2J\u202e.mp4", os.fsdecode(b"\xff.mp4"))
+    batch.run()
+    assert [Path(line.split(":")[0]).name for line in batch.told] == ["a\\x1b[2J\\u202e.mp4", "\\udcff.mp4"]
 
 
 def test_a_call_that_cannot_be_described_fails_alone(make_batch: Callable[..., Batch]) -> None:
@@ -317,3 +359,78 @@ def test_a_locked_folder_is_an_input_that_fails(tmp_path: Path, monkeypatch: pyt
     assert targets(tmp_path, tmp_path / "out") == {"a.mp4": "a.mp4", "locked": "locked.mp4", "open/c.mp4": "open/c.mp4"}
     with pytest.raises(VideoError, match=r"locked: Permission denied"):
         probe(tmp_path / "locked")
+
+
+def test_links_that_form_circles_are_followed_once(tmp_path: Path) -> None:
+    """Each folder under its own name; a link alone leads to what lies elsewhere."""
+    source, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (source / "a", source / "b", elsewhere / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(b"-")
+    (source / "a" / "to_b").symlink_to(source / "b")
+    (source / "b" / "to_a").symlink_to(source / "a")
+    (source / "b" / "up").symlink_to(source)
+    (source / "a" / "self").symlink_to(source / "a" / "self")
+    (source / "away").symlink_to(elsewhere)
+    found = [str(item.source.relative_to(source)) for item in find_items(source, tmp_path / "out", "png")]
+    assert found == ["a/clip.mp4", "away/deep/clip.mp4", "b/clip.mp4"]
+
+
+def test_deeply_nested_folders_are_searched(tmp_path: Path) -> None:
+    folders = [tmp_path / "in"]
+    for _ in range(1050):
+        folders.append(folders[-1] / "d")
+    try:
+        for folder in folders:
+            folder.mkdir()
+        touch(folders[-1], "clip.mp4")
+        [item] = find_items(tmp_path / "in", tmp_path / "out", "png")
+        assert item.source.name == "clip.mp4"
+        touch(tmp_path / "in", "sheet.png")  # is the folder beside it a clip's?
+        assert len(find_items(tmp_path / "in", tmp_path / "out", "png")) == 2
+    finally:  # pytest's own way is recursive
+        (folders[-1] / "clip.mp4").unlink(missing_ok=True)
+        (tmp_path / "in" / "sheet.png").unlink(missing_ok=True)
+        for folder in reversed(folders):
+            folder.rmdir()
+
+
+def photo(path: Path, level: int, size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (level, level, level)).save(path)
+
+
+def test_photos_of_several_people_are_stills_and_frames_are_a_film(tmp_path: Path) -> None:
+    for name, level in {"anna": 10, "bert": 90, "carl": 200, "dora": 30}.items():
+        photo(tmp_path / "people" / f"{name}.png", level)
+    for number in range(4):
+        photo(tmp_path / "film" / f"shot_{number}.png", 100 + 4 * number)
+        photo(tmp_path / "numbered" / f"{number}.png", 60 * number)  # as faces of a dataset are named
+        photo(tmp_path / "sizes" / f"{number}.png", 100, (40, 30 + number))
+    found = [str(item.source.relative_to(tmp_path)) for item in find_items(tmp_path, tmp_path / "out", "png")]
+    people = [f"people/{name}.png" for name in ("anna", "bert", "carl", "dora")]
+    faces = [f"{folder}/{number}.png" for folder in ("numbered", "sizes") for number in range(4)]
+    assert found == ["film", *sorted([*people, *faces])]
+
+
+@needs_assets
+def test_photos_of_real_faces_are_stills() -> None:
+    assert len(PHOTOS) > 3
+    assert [item.source for item in find_items(PHOTOS[0].parent, Path("out"), "png")] == PHOTOS
+
+
+def test_files_are_taken_for_what_they_contain_and_others_are_listed(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 100)
+    (tmp_path / "a.png").rename(tmp_path / "photo.unknown")
+    clips.video(tmp_path / "film.mp4", clips.scene(3, [None]))
+    (tmp_path / "film.mp4").rename(tmp_path / "film.unknown")
+    frames = [Image.new("RGB", (40, 30), (level, 0, 0)) for level in (0, 99, 200)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    touch(tmp_path, "notes.txt", "sub/list.nfo")
+    output = tmp_path / "out"
+    assert targets(tmp_path, output) == {
+        "film.unknown": "film.mp4",
+        "moving.webp": "moving.mp4",
+        "photo.unknown": "photo.png",
+    }
+    assert find_skipped(tmp_path, output) == [tmp_path / "notes.txt", tmp_path / "sub" / "list.nfo"]

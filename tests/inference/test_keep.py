@@ -95,7 +95,7 @@ def test_holes_of_the_source_do_not_count(image: np.ndarray, sigma: float) -> No
 
 
 @needs_assets
-@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"film"}))  # which fades
 @pytest.mark.parametrize("name", ["lp_d6", "vrt_2"])
 def test_degradations_leave_the_tone_of_real_clips(preset: str, name: str) -> None:
     clip = frames(ASSETS / "clips_hq" / f"{name}.mp4", range(2))

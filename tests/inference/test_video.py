@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,14 +18,14 @@ from torch import Tensor
 import svfr.inference.video
 from svfr.data.detectors import load_detector
 from svfr.data.frames import to_gray
-from svfr.data.video import VideoError, probe
+from svfr.data.video import ReadOptions, VideoError, probe
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.video import VideoReport, find_tracks, restore_file
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
-from tests.clips import MarkDetector, facts, pixels, scene, video
+from tests.clips import MarkDetector, facts, pixels, scene, truncated, video
 
 FACE = (40, 30, 30)  # x, y, side [px]
 CODEC_LEVELS = 12  # how far H.264 at crf 4 moves a pixel of these scenes
@@ -43,7 +45,8 @@ def invert(
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
     own = ("networks", "detector", "tasks", "mask", "on_progress")
     settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
-    networks: Any = None  # `invert` stands for them
+    # `invert` stands for them
+    networks: Any = SimpleNamespace(model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"))
     references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
         return restore_file(
@@ -147,7 +150,7 @@ def test_frames_keep_their_names_in_order(tmp_path: Path) -> None:
 def test_only_the_face_changes_and_its_border_is_soft(tmp_path: Path) -> None:
     source = video(tmp_path / "in.mp4", scene(5, [FACE]))
     report = run(source, tmp_path / "out", format="png")
-    track = find_tracks(source, probe(source), MarkDetector())[0]
+    track = find_tracks(source, probe(source), MarkDetector(), ReadOptions())[0][0]
     x0, y0, x1, y1 = track.boxes[2]
     differs = changed(source, report.output)[2]
     rows, columns = np.nonzero(differs)
@@ -187,6 +190,69 @@ def test_of_two_faces_the_larger_is_restored(tmp_path: Path) -> None:
     differs = changed(source, report.output)
     assert differs[:, :, :40].any(axis=(1, 2)).all()
     assert not differs[:, :, 90:].any()
+    assert report.notes == ["5 frames show other faces, which are left as they are"]
+
+
+def test_of_a_deep_video_all_but_the_face_keeps_its_depth(tmp_path: Path) -> None:
+    """Half levels of 8 bits survive outside of the crop; the face is there, and its border is soft."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv444p10le")
+        for image in scene(3, [FACE]):
+            deep = np.minimum(image.astype(np.uint32) * 257 + 128, 65535).astype(np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(deep, format="rgb48le")))
+        container.mux(stream.encode(None))
+    report = run(source, tmp_path / "out.mp4", crf=1)
+    assert report.notes == ["10 bits a colour: faces are restored in 8, the rest keeps 10"]
+    with av.open(str(source)) as one, av.open(str(report.output)) as other:
+        assert other.streams.video[0].pix_fmt == "yuv420p10le"
+        before, after = (
+            np.frombuffer(bytes(next(c.decode(video=0)).planes[0]), "<u2").reshape(96, 128).astype(int)
+            for c in (one, other)
+        )
+    changed_at = np.abs(after - before)
+    assert changed_at[40:52, 50:60].min() > 120  # of 1023: inverted
+    assert np.abs((after - before)[:, 110:].mean()) < 0.5
+    assert (before[:, 110:] % 4 != 0).any()
+
+
+def test_interlaced_video_is_made_whole_unless_told_not_to(tmp_path: Path) -> None:
+    combed = scene(6, [FACE])
+    for image in combed:
+        image[1::2] = 255 - image[1::2]
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=128, height=96, pix_fmt="yuv420p")
+        stream.codec_context.options = {"crf": "1", "flags": "+ilme+ildct", "x264-params": "tff=1"}
+        for image in combed:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    lines = []
+    for choice in ("no", "auto"):
+        report = run(source, tmp_path / choice, format="png", deinterlace=choice)
+        assert any("interlaced" in note for note in report.notes) == (choice == "auto")
+        lines.append(np.abs(np.diff(pixels(report.output)[2].astype(int), axis=0)).mean())
+    assert lines[1] < lines[0] / 3
+
+
+def test_the_readable_part_of_a_truncated_file_is_restored_if_asked(tmp_path: Path) -> None:
+    images = scene(20, [FACE])
+    for index, image in enumerate(images):  # noise, so that the file is mostly pictures
+        image[70:] = np.random.default_rng(index).integers(0, 120, image[70:].shape)
+    whole = video(tmp_path / "whole.mp4", images, options={"movflags": "+faststart"})
+    source = truncated(tmp_path / "in.mp4", whole)
+    with pytest.raises(VideoError, match="truncated"):
+        run(source, tmp_path / "out.mp4")
+    report = run(source, tmp_path / "out.mp4", salvage=True)
+    assert 5 < report.restored_frames == report.num_frames < 20
+    assert report.notes[-1] == f"ends after {report.num_frames} of 20 frames: truncated or corrupt"
+
+
+def test_a_folder_of_frames_has_the_rate_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index, image in enumerate(scene(6, [FACE])):
+        Image.fromarray(image).save(tmp_path / "in" / f"{index}.png")
+    assert probe(run(tmp_path / "in", tmp_path / "out.mp4", fps=10).output).fps == 10
 
 
 @pytest.mark.parametrize(
@@ -212,7 +278,7 @@ def test_faces_at_the_edge_and_of_any_size(tmp_path: Path, faces: list[tuple[int
 def test_tiny_frames(tmp_path: Path, size: tuple[int, int], face: str) -> None:
     source = video(tmp_path / "in.mp4", [np.full((*size, 3), 100, dtype=np.uint8)] * 3)
     report = run(source, tmp_path / "out.mp4", face=face)
-    assert pixels(report.output).shape == (3, *size, 3)
+    assert pixels(report.output).shape == (3, *(side + side % 2 for side in size), 3)
 
 
 # Masks

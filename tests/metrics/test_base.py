@@ -54,6 +54,20 @@ def test_mean_leaves_out_what_is_not_defined() -> None:
     assert metric.compute() == {"red": None}
 
 
+def test_what_is_of_the_truth_is_computed_once_for_all_that_are_beside_it() -> None:
+    truth, shared, calls = FRAMES, dict[str, Any](), list[str]()
+
+    def embed(frames: torch.Tensor) -> int:
+        calls.append("truth" if frames is truth else "restored")
+        return len(calls)
+
+    chunks = [Chunk(FRAMES.clone(), truth, shared=shared) for _ in range(3)] + [Chunk(truth, truth, shared=shared)]
+    for _ in range(2):
+        assert [chunk.both("embedding", embed) for chunk in chunks] == [(2, 1), (3, 1), (4, 1), (1, 1)]
+    assert calls == ["truth", "restored", "restored", "restored"]
+    assert chunks[0].of_truth("more", lambda: 5) == chunks[3].of_truth("more", lambda: 6) == 5
+
+
 def test_every_column_has_one_owner_known_without_its_network() -> None:
     owned = [column.name for metric in METRICS.values() for column in metric.columns]
     assert list(COLUMNS) == owned, "no name twice"
@@ -61,6 +75,7 @@ def test_every_column_has_one_owner_known_without_its_network() -> None:
     assert {name for name, metric in METRICS.items() if any(column.needs_faces for column in metric.columns)} == {
         "ids",
         "landmarks",
+        "photo",
     }
 
 
@@ -86,6 +101,7 @@ def test_what_cannot_be_computed_is_said_in_one_line_and_the_rest_runs(home: Pat
         "ids": "edgeface",
         "landmarks": "pfld",
         "fvd": "i3d",
+        "fid": "inception",
     }
     assert list(built.missing) == list(networks)
     for name, line in built.missing.items():
@@ -106,6 +122,7 @@ def test_what_cannot_be_computed_is_said_in_one_line_and_the_rest_runs(home: Pat
         "ciede2000",
         "colourfulness",
         "chroma_psnr",
+        "colour_drift",
         "warping_error",
     ]
     for metric in built.video:

@@ -81,7 +81,7 @@ def test_a_still_video_has_no_identity_distance(recognizer: Any) -> None:
     still = chunk.restored.expand(11, -1, -1, -1)
     row = measure(Identity(recognizer), [Chunk(still, still, None, template(11))])[0]
     assert row["ids"] == pytest.approx(1, abs=1e-12)
-    assert [row[c] for c in row if c != "ids"] == pytest.approx([0] * 6, abs=1e-6)
+    assert [row[c] for c in row if c != "ids"] == pytest.approx([0] * 7, abs=1e-6)
 
 
 def test_against_plain_loops(recognizer: Any) -> None:
@@ -120,7 +120,7 @@ def test_frames_without_a_face_do_not_count(recognizer: Any) -> None:
     assert chunk.landmarks is not None
     whole = measure(Identity(recognizer), [chunk])[1]
     chunk.landmarks[2, 3] = torch.nan
-    by_frame = measure(Identity(recognizer), [chunk])[1]
+    by_frame = measure(Identity(recognizer), [Chunk(chunk.restored, chunk.truth, None, chunk.landmarks)])[1]
     assert [at for at, value in enumerate(by_frame["ids"]) if value is None] == [2]
     assert [at for at, value in enumerate(by_frame["vidd"]) if value is None] == [0, 2, 3]
     assert by_frame["vidd"][4] == pytest.approx(whole["vidd"][4], rel=1e-6)

@@ -11,14 +11,16 @@ import pytest
 import torch
 import torchvision
 from lpips import pretrained_networks
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from svfr.files import sha256_of
+from svfr.metrics import build_metrics
 from svfr.metrics.base import Chunk
-from svfr.metrics.colour import ChromaPSNR, Colour, chroma_psnr, ciede2000, colourfulness
+from svfr.metrics.colour import ChromaPSNR, Colour, chroma_psnr, ciede2000, colourfulness, to_lab
 from svfr.metrics.gradients import GMSD, GradientEnergy
-from svfr.metrics.image import PSNR, SSIM, luma, psnr, ssim_map
+from svfr.metrics.image import PSNR, SSIM, _convolve, luma, psnr, ssim_map, window_means
 from svfr.metrics.lpips import LPIPS, LPIPSAlex
 from tests import assets
 from tests.metrics.made import check_streaming, frames, measure, noisy, video
@@ -125,6 +127,36 @@ def test_ssim_by_its_definition_and_by_scikit_image() -> None:
     assert row["ssim"] == pytest.approx(library, abs=1e-9)
 
 
+def test_ssim_and_ciede2000_are_scikit_images_to_the_last_digits() -> None:
+    truth = frames(1, 2, 150, 131)
+    restored = noisy(truth, 25)
+    restored[0, :, :40], truth[0, :, 20:60] = restored[0, :1, :40], truth[0, :1, 20:60]  # some gray
+    by_frame = {**measure(SSIM(), [Chunk(restored, truth)])[1], **measure(Colour(), [Chunk(restored, truth)])[1]}
+    for at in range(2):
+        a, b = (side[at].permute(1, 2, 0).numpy() for side in (restored, truth))
+        known: dict[str, Any] = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 255}
+        ssim = structural_similarity(a.astype(float), b.astype(float), channel_axis=2, full=True, **known)[1]
+        gray = [np.rint(image @ np.array([299, 587, 114]) / 1000) for image in (a, b)]
+        ssim_y = structural_similarity(*gray, full=True, **known)[1]
+        inner = (slice(5, -5), slice(5, -5))
+        assert by_frame["ssim"][at] == pytest.approx(ssim[inner].mean(), abs=1e-15)
+        assert by_frame["ssim_y"][at] == pytest.approx(ssim_y[inner].mean(), abs=1e-15)
+        difference = deltaE_ciede2000(rgb2lab(a), rgb2lab(b))
+        assert by_frame["ciede2000"][at] == pytest.approx(difference.mean(), abs=1e-14)  # its values are about 10
+        np.testing.assert_allclose(
+            ciede2000(*(to_lab(side[at : at + 1]) for side in (restored, truth)))[0], difference, atol=1e-11
+        )
+
+
+def test_windows_of_other_devices_are_those_of_the_cpu() -> None:
+    planes = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (2, 3, 30, 40)))
+    impulse = torch.zeros(1, 21, 21, dtype=torch.float64)
+    impulse[0, 10, 10] = 1
+    window = window_means(impulse)[0].sum(dim=0)
+    found = _convolve(planes.flatten(0, 1), window)
+    torch.testing.assert_close(found.unflatten(0, (2, 3)), window_means(planes), rtol=1e-13, atol=0)
+
+
 def test_ssim_of_small_frames_is_not_defined() -> None:
     small = frames(0, 2, 10, 30)
     row, by_frame = measure(SSIM(), [Chunk(small, small)])
@@ -141,7 +173,7 @@ def test_published_values_of_the_calibration_pairs(index: int) -> None:
     restored, truth = (assets.photo(folder / f"{kind}_dir_{PAIRS[index]}.bmp") for kind in ("dist", "ref"))
     a, b = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (restored, truth))
     assert psnr(a, b).item() == pytest.approx(published["psnr"], abs=0.006)
-    assert ssim_map(luma(restored), luma(truth)).mean() == pytest.approx(published["ssim"], abs=1.1e-4)
+    assert ssim_map(luma(a), luma(b)).mean().item() == pytest.approx(published["ssim"], abs=1.1e-4)
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
@@ -206,6 +238,10 @@ def lab_distance(first: np.ndarray, second: np.ndarray) -> float:
     return math.sqrt(d_l**2 + d_c**2 + d_h**2 + rotation * d_c * d_h)
 
 
+def colour_difference(first: Tensor, second: Tensor) -> float:
+    return ciede2000(to_lab(first), to_lab(second)).mean().item()
+
+
 def test_ciede2000_against_its_formulas_and_opencvs_colours() -> None:
     # Pairs 1 and 17 of Sharma et al.'s table.
     assert lab_distance(np.array([50, 2.6772, -79.7751]), np.array([50, 0, -82.7485])) == pytest.approx(
@@ -216,8 +252,8 @@ def test_ciede2000_against_its_formulas_and_opencvs_colours() -> None:
     for first, second in pairwise(colours):
         lab = cv2.cvtColor(np.array([[first, second]], np.float32) / 255, cv2.COLOR_RGB2Lab)[0].astype(float)
         expected = lab_distance(lab[0], lab[1])
-        assert ciede2000(one_colour(*first), one_colour(*second)).item() == pytest.approx(expected, rel=2e-3)
-    assert ciede2000(one_colour(0, 0, 0), one_colour(255, 255, 255)).item() == pytest.approx(100, abs=0.01)
+        assert colour_difference(one_colour(*first), one_colour(*second)) == pytest.approx(expected, rel=2e-3)
+    assert colour_difference(one_colour(0, 0, 0), one_colour(255, 255, 255)) == pytest.approx(100, abs=0.01)
 
 
 def test_colourfulness_by_its_definition() -> None:
@@ -259,6 +295,16 @@ def test_chroma_psnr_by_hand_and_of_gray_noise() -> None:
 def test_cutting_the_video_does_not_matter(metric: Any) -> None:
     row = check_streaming(metric, video())
     assert None not in row.values()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("name", ["psnr", "ssim", "colour", "chroma_psnr", "gmsd", "gradient_energy"])
+def test_an_accelerator_gives_the_same_numbers(name: str) -> None:
+    device = str(torch.accelerator.current_accelerator())
+    [ours], [theirs] = (build_metrics([name], device=place).video for place in (device, "cpu"))
+    assert ours.device == device or device == "mps"
+    assert measure(ours, [video()])[0] == pytest.approx(measure(theirs, [video()])[0], rel=1e-12)
 
 
 def test_equal_videos_are_perfect_and_noise_costs() -> None:

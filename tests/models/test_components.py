@@ -319,3 +319,30 @@ def test_id_crop_is_a_property_of_the_weights(style: str) -> None:
     reference = components.encode_reference(torch.zeros(3, 256, 256), image, landmarks)
     torch.testing.assert_close(reference.id_tokens, components.id_tokens(id_crop(image, landmarks, style)[None]))
     assert reference.latents.shape == (1, 4, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model_index.json", '{"vae": {"a": 1}, "settings": {"size": 64}}'),
+        ("model_index.json", '{"settings": {"size": "64"}}'),
+        ("model_index.json", '{"settings": [1]}'),
+        ("model_index.json", "[" * 100_000),
+        ("unet/config.json", "[1]"),
+        ("unet/config.json", '{"addition_time_embed_dim": {}}'),
+        ("unet/config.json", '{"layers_per_block": 100000}'),
+        ("unet/config.json", json.dumps({"block_out_channels": [32] * 100_000})),
+        ("scheduler/scheduler_config.json", '{"beta_schedule": -1}'),
+        ("scheduler/scheduler_config.json", '{"trained_betas": "x"}'),
+    ],
+)
+def test_crafted_metadata_is_one_line(tmp_path: Path, file: str, content: str) -> None:
+    tiny.pipeline().save_pretrained(tmp_path)
+    before = json.loads((tmp_path / file).read_text())
+    changes = json.loads(content) if content.startswith("{") and "index" not in file else None
+    (tmp_path / file).write_text(content if changes is None else json.dumps(before | changes))
+    with pytest.raises(WeightsError) as caught:
+        load_folder(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

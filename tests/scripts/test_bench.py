@@ -54,9 +54,14 @@ def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
 
 
 def test_each_metric_alone(run: Run) -> None:
-    rows = run("eval", "--metrics", "psnr", "--frames", "9", "--size", "32", "--device", "cpu")
-    assert [row["metric"] for row in rows] == ["psnr"]
-    assert float(rows[0]["frames/s"]) > 0
+    names = ("psnr", "lpips")
+    options = ("--frames", "9", "--rows", "3", "--size", "32", "--device", "cpu", "--networks", "nowhere")
+    rows = run("eval", "--metrics", ",".join(names), *options)
+    assert [row["metric"] for row in rows] == [*names, "all"]
+    assert rows[1]["frames/s"].startswith("network 'vgg16'")
+    hours = [row["h for 345,000 frames"] for row in rows]
+    assert hours[1] == "-"
+    assert float(hours[2]) == float(hours[0]) == pytest.approx(345_000 / float(rows[0]["frames/s"]) / 3600, rel=0.02)
 
 
 @needs_assets

@@ -22,7 +22,10 @@ import pytest
 from PIL import Image
 
 from svfr.data.detectors import load_detector
+from svfr.files import sha256_of_all
 from svfr.inference import folder
+from svfr.inference.processes import Processes
+from svfr.models.sources import weights_files
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, PHOTOS, needs_assets
 from tests.clips import MarkDetector, audio_only, facts, no_frames, pixels, scene, truncated, video
@@ -149,7 +152,9 @@ def test_one_video_keeps_what_it_has(infer: Infer) -> None:
     assert facts(infer.output / "a.mp4") == facts(source)
     [entry] = infer.report["videos"]
     assert entry["facts"]["restored_frames"] == entry["facts"]["num_frames"] == 9
-    assert infer.report["detector"] == {"name": "marks", "source": "made"}
+    assert infer.report["detector"] == {"name": "marks", "file": "made"}
+    assert infer.report["weights_sha256"] == sha256_of_all(weights_files(infer.weights or ""))
+    assert infer.report["packages"].keys() >= {"torch", "diffusers", "av"}
 
 
 def test_the_bundled_model_is_trained(infer: Infer) -> None:
@@ -605,12 +610,21 @@ def test_processes_share_the_work(infer: Infer, wrapper: Path) -> None:
     assert infer("format=png").code == 1
     alone, about = infer.files(), infer.reasons
     shutil.rmtree(infer.output)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, str(wrapper), *infer.words("format=png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * START_LIMIT)
     assert done.returncode == 1, done.stderr
+    assert done.stdout.count("4 done, 1 failed") == 1, done.stderr  # the main process alone speaks
+    assert "another call" not in done.stderr  # as if each took itself for the only one
     assert infer.files() == alone
     assert infer.reasons == about
+
+
+def test_a_second_call_on_the_same_folder_is_one_line(infer: Infer) -> None:
+    add(infer, "a.mp4", 1)
+    with Processes().alone_in(infer.output):
+        assert "another call writes here (process " in infer().only_line
+    assert infer().code == 0
 
 
 @pytest.mark.slow

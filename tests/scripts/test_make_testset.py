@@ -13,9 +13,10 @@ from PIL import Image
 
 from svfr.config import load
 from svfr.data.alignment import FFHQ_TEMPLATE
+from svfr.data.video import probe
 from svfr.evaluation import testset
 from svfr.evaluation.settings import EvalConfig
-from tests.clips import MarkDetector, pixels, scene, truncated, video
+from tests.clips import NTSC, MarkDetector, pixels, scene, truncated, video
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +54,14 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         faces: list[tuple[int, int, int] | None] = [(30 + index + step, 25, 36) for step in range(4)]
         video(tmp_path / "gt" / f"{name}.mp4", scene(4, faces))
     return Make(tmp_path, capsys)
+
+
+def test_inputs_as_videos_too(make: Make, tmp_path: Path) -> None:
+    make("--videos", "tasks=[bfr]", "max_frames=3")
+    for name in ("a", "deep/b"):
+        made = tmp_path / "set" / "videos" / "bfr" / f"{name}.mp4"
+        assert np.array_equal(pixels(made), pixels(tmp_path / "set" / "degraded" / "bfr" / name))
+        assert probe(made).fps == NTSC
 
 
 def test_a_whole_set_twice(make: Make, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 
 from svfr.config import ConfigError, load
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.models.components import load_folder
 from svfr.synthetic import render_clip
+from svfr.training.settings import TrainConfig
 from tests import tiny
 
 SETTINGS = [
@@ -86,6 +88,56 @@ def test_from_nothing_to_a_model_and_again_at_once(
     assert call(empty, again) == 0
     weights = "model/unet/diffusion_pytorch_model.safetensors"
     assert (again / weights).read_bytes() == (folder / weights).read_bytes()
+
+
+def test_stages_from_an_earlier_models_networks_and_on_where_it_stopped(
+    empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tiny.patch_pipeline().parts
+    old.save(tmp_path / "old")
+    more = [
+        f"warm_start={tmp_path / 'old'}",
+        "vae.patch_size=8",
+        "vae.latent_channels=10",
+        "train.context_frames=1",
+        "train.max_steps=1",
+        "train.checkpoint_every=1",
+        "stages={svfr: {}, one_step: {method: one_step}, sharp: {method: one_step, lambda_pixel: 1}}",
+        "stages.sharp.data={num_views: 3}",
+        "stages.sharp.lambda_adversarial=0.1",
+        "stages.sharp.discriminator=patch",
+    ]
+    folder = tmp_path / "run"
+    assert call(empty, folder, *more, "--until", "sharpen") == 2
+    assert "choose from vae, identity, svfr, one_step, sharp" in capsys.readouterr().err
+    assert call(empty, folder, *more, "--until", "svfr") == 0
+    assert not (folder / "id_encoder").exists()
+    init = load_folder(folder / "init")
+    assert (init.latent_channels, init.downscale, init.settings.size) == (10, 8, 32)
+    kept = {
+        name
+        for name, value in init.model.state_dict().items()
+        if not name.startswith(("unet.conv_in", "unet.conv_out"))
+    }
+    assert all(torch.equal(init.model.state_dict()[name], old.model.state_dict()[name]) for name in kept)
+    assert all(
+        torch.equal(*pair) for pair in zip(init.id_encoder.parameters(), old.id_encoder.parameters(), strict=True)
+    )
+    before = load_folder(folder / "model").settings
+    assert (before.one_step_sigma, before.context_frames) == (None, 1)
+
+    def files(stage: str) -> dict[Path, int]:
+        return {file: file.stat().st_mtime_ns for file in (folder / stage / "weights").rglob("*.safetensors")}
+
+    done = files("svfr")
+    assert call(empty, folder, *more) == 0
+    assert files("svfr") == done
+    assert load_folder(folder / "model").settings.one_step_sigma == 20.0
+    assert "step 1 of sharp" in (folder / "model/README.md").read_text()
+    assert load(TrainConfig, folder / "sharp/config.yaml").data.num_views == 3
+    assert load(TrainConfig, folder / "sharp/config.yaml").init_from == str(folder / "one_step/weights/step_000001")
+    with pytest.raises(ConfigError, match="lambda_pixel"):
+        settings("stages={svfr: {lambda_pixel: 1}}")
 
 
 def test_steps_one_by_one_and_other_settings(

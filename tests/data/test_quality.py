@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from data_prep.quality import Arniqa
 from svfr import networks
+from svfr.data.quality import Arniqa
 from svfr.files import sha256_of
 from svfr.networks import NetworkMissing
 

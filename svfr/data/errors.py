@@ -1,0 +1,37 @@
+"""What is wrong with a user's picture or video, in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+
+MAX_PIXELS = 40_000_000  # of a picture or a frame; beyond it lies a mistake or a bomb (8K has 33 million)
+
+
+class VideoError(ValueError):
+    """A video or picture that cannot be read or written; its message is one line that names the file and the reason."""
+
+
+def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
+    """Refuse what would not fit into memory.
+
+    Raises:
+        VideoError: more than `max_pixels`.
+    """
+    if width * height > max_pixels:
+        raise VideoError(
+            f"{path}: {width}x{height} are {width * height / 1e6:.0f} million pixels; "
+            f"max_pixels={width * height} would allow them"
+        )
+
+
+@contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the system and the codecs into a `VideoError` that names `path`."""
+    try:
+        yield
+    except av.InvalidDataError as err:
+        raise VideoError(f"{path}: damaged, cut off, or no video at all ({err.strerror})") from err
+    except (OSError, av.FFmpegError) as err:
+        raise VideoError(f"{path}: {err.strerror or err}") from err

@@ -1,0 +1,170 @@
+"""What goes along with the pictures of a video: sound, subtitles, chapters and titles, carried over into the result."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+
+from svfr.data.demuxing import audio_streams, demux, open_video
+from svfr.data.errors import one_line_errors
+
+# FFmpeg's names, and the suffix that a file has to have. In order of preference: MP4 and Matroska each refuse some
+# codecs of sound; QuickTime takes mu-law and ADPCM.
+CONTAINERS = {"mp4": None, "matroska": ".mkv", "mov": ".mov"}
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)  # [Hz]
+AAC_CHANNELS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}  # not of what it shows
+
+
+def container_for(path: Path) -> str:
+    """The first of `CONTAINERS` that can hold a video's sound as it is; MP4 if none can.
+
+    PCM of a QuickTime file stays in one: few players take it in MP4.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    with open_video(path) as source:
+        tracks = audio_streams(source)
+        is_quicktime = source.metadata.get("major_brand", "").startswith("qt")
+        if is_quicktime and any(track.codec_context.name.startswith("pcm_") for track in tracks):
+            return "mov"
+        held = {name: _held(name, path) for name in CONTAINERS} if tracks else {}
+        return next((name for name in held if all(track.index in held[name] for track in tracks)), "mp4")
+
+
+def _held(container: str, path: Path) -> set[int]:
+    """Indices of the sound and subtitle streams that a container takes.
+
+    Tried with a packet of each, since some are refused only then.
+    """
+    held = set[int]()
+    with open_video(path) as source:
+        waiting = {stream.index: stream for stream in (*audio_streams(source), *source.streams.subtitles)}
+        for packet in source.demux(*waiting.values()):
+            stream = waiting.pop(packet.stream.index, None) if packet.size else None
+            if stream is not None and _takes(container, stream, packet):
+                held.add(stream.index)
+            if not waiting:
+                break
+    return held
+
+
+def _takes(container: str, stream: Stream, packet: av.Packet) -> bool:
+    output = av.open(io.BytesIO(), "w", format=container)
+    try:
+        packet.stream = output.add_stream_from_template(stream)
+        packet.dts = packet.pts = 0
+        output.mux(packet)
+        output.close()
+    except (ValueError, av.FFmpegError):
+        return False
+    finally:
+        with suppress(ValueError, av.FFmpegError):
+            output.close()
+    return True
+
+
+class OtherStreams:
+    """Copies what goes along with the pictures into an output, interleaved by time. Sound that it takes none of is
+    encoded to AAC.
+
+    Args:
+        path: of the source.
+        source: the same, open; only this reads from it.
+        video: its video stream.
+        output: gets a stream for each; all have to be there before it starts.
+        container: the name of the output's format.
+        show: called with what is changed or left out, one line each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: InputContainer,
+        video: av.VideoStream,
+        output: OutputContainer,
+        container: str,
+        show: Callable[[str], None],
+    ) -> None:
+        self._path, self._output, self._show = path, output, show
+        self.last_picture = (-1, 0)  # (pts, duration) of the last video packet of the source so far
+        self._copied: dict[int, Stream] = {}
+        self._encoded: dict[int, tuple[av.AudioStream, av.AudioStream]] = {}  # (from, to)
+        self._ends: dict[int, int] = {}  # decoding times that are taken, by stream
+        held = _held(container, path)
+        for track in audio_streams(source):
+            if track.index in held:
+                self._copied[track.index] = output.add_stream_from_template(track)
+            elif track.rate:
+                rate = track.rate if track.rate in AAC_RATES else 48000
+                layout = AAC_CHANNELS.get(track.channels, "stereo")
+                self._encoded[track.index] = track, output.add_stream("aac", rate=rate, layout=layout)
+                show(f"sound {track.codec_context.name} is encoded to AAC")
+            else:
+                show(f"sound {track.codec_context.name} is left out")
+        for subtitles in source.streams.subtitles:
+            if subtitles.index in held:
+                self._copied[subtitles.index] = output.add_stream_from_template(subtitles)
+            else:
+                name = subtitles.codec_context.name if subtitles.codec_context else "of an unknown kind"
+                show(f"subtitles ({name}) are left out: {container} does not take them")
+        for index, stream in (*self._copied.items(), *((i, to) for i, (_, to) in self._encoded.items())):
+            _copy_about(source.streams[index], stream)
+        output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
+        output.set_chapters(source.chapters())
+        self._packets: Iterator[av.Packet] = demux(source, video, *source.streams.subtitles)
+        self._video = video.index
+        self._pending: av.Packet | None = None
+
+    def copy(self, until: Fraction | None) -> None:
+        """Copy up to a time [s], or all that is left."""
+        while True:
+            if self._pending is None:
+                with one_line_errors(self._path):
+                    self._pending = next(self._packets, None)
+            packet = self._pending
+            if packet is None:
+                return
+            if packet.dts is not None and until is not None and packet.dts * packet.time_base > until:
+                return
+            self._take(packet)
+            self._pending = None
+
+    def finish(self) -> None:
+        """Copy what is left, and end the encoders."""
+        self.copy(until=None)
+        for _, stream in self._encoded.values():
+            self._output.mux(stream.encode(None))
+
+    def _take(self, packet: av.Packet) -> None:
+        index = packet.stream.index
+        if index == self._video:
+            if packet.pts is not None:
+                self.last_picture = max(self.last_picture, (packet.pts, packet.duration or 0))
+        elif index in self._encoded:
+            track, stream = self._encoded[index]
+            with suppress(av.FFmpegError):  # of a broken packet: the sound goes on after it
+                for frame in track.decode(packet):
+                    self._output.mux(stream.encode(frame))
+        elif packet.dts is not None and index in self._copied:
+            # Muxers refuse times that stand still or go back, as in damaged files.
+            packet.dts = max(packet.dts, self._ends.get(index, packet.dts))
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+            self._ends[index] = packet.dts + 1
+            packet.stream = self._copied[index]
+            self._output.mux(packet)
+
+
+def _copy_about(source: Stream, target: Stream) -> None:
+    """Language, title and disposition."""
+    about = {key: value for key, value in source.metadata.items() if key in ("language", "title", "handler_name")}
+    if "name" in source.metadata:  # what QuickTime calls a title
+        about.setdefault("title", source.metadata["name"])
+    target.metadata.update(about)
+    target.disposition = source.disposition

@@ -1,0 +1,93 @@
+"""A process that dies costs the input that it worked on, and no other."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BATCH = """
+import os, signal, sys, time
+from pathlib import Path
+from svfr.inference import watch
+from svfr.inference.batch import REPORT, collect, find_items, run_items
+from svfr.inference.video import VideoReport
+from svfr.files import digest, write_json
+
+source, output = map(Path, sys.argv[1:])
+watch.LONGEST = 1
+
+
+def restore(item):
+    name = item.source.stem
+    if name == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "hang":
+        time.sleep(600)
+    if name == "slow":
+        for _ in range(15):
+            time.sleep(0.1)
+            watch.progress()
+    if name == "wait":
+        (output / "waiting").touch()
+        time.sleep(20)
+    (output / item.target).write_bytes(b"x")
+    return VideoReport(output / item.target, 1, 1, 1, 8, 8, 25.0, 0.1, {}, None)
+
+
+def run():
+    items = find_items(source, output, "mp4")
+    try:
+        run_items(items, output, lambda item: digest(str(item)), restore, print, lambda _: None)
+    finally:
+        report = collect(items, output, lambda item: digest(str(item)))
+        write_json(output / REPORT, report)
+    return 1 if report["failed"] else 0
+
+
+sys.exit(watch.watched(run))
+"""
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are watched on Linux")
+
+
+def start(folder: Path, *names: str) -> subprocess.Popen[str]:
+    (folder / "in").mkdir(exist_ok=True)
+    (folder / "out").mkdir(exist_ok=True)
+    for name in names:
+        (folder / "in" / f"{name}.mp4").write_bytes(b"x")
+    words = [sys.executable, "-c", BATCH, str(folder / "in"), str(folder / "out")]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_crash_and_a_hang_cost_their_inputs_alone(tmp_path: Path) -> None:
+    process = start(tmp_path, "a", "crash", "hang", "slow", "z")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert errors.splitlines() == [
+        "ended by signal 11; going on with the next",
+        "ended by signal 14; going on with the next",
+    ]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    reasons = {Path(video["input"]).stem: video["reason"] for video in report["videos"]}
+    assert [name for name, reason in reasons.items() if reason is None] == ["a", "slow", "z"]
+    assert "its process ended" in reasons["crash"]
+    assert reasons["hang"] == reasons["crash"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_child_ends_with_its_parent(tmp_path: Path, number: int) -> None:
+    process = start(tmp_path, "wait")
+    while not (tmp_path / "out" / "waiting").exists():
+        assert process.poll() is None
+        signal.sigtimedwait([], 0.05)
+    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists():
+            break
+        signal.sigtimedwait([], 0.05)
+    assert not Path(f"/proc/{child}").exists()
