@@ -54,7 +54,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     written = [(record["clip"], about[record["clip"]["id"]]) for record in records if "clip" in record]
     manifest = [Clip(**{**clip, "identity": of["identity"], "split": of["split"]}) for clip, of in written]
     write_manifest(output / MANIFEST, manifest)
-    manifest = read_manifest(output / MANIFEST)
+    manifest = read_manifest(output / MANIFEST, allow_outside=True)
     write_contact_sheet(output / "contact_sheet.png", manifest, settings.write.sheet)
     left_out = collect_rejected(output)
     write_lines(output / "rejected.jsonl", left_out)
