@@ -43,14 +43,17 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     formats = ("TGA",) if file.suffix.lower() == ".tga" else FORMATS  # TGA has nothing to be known by
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pictures that are large or odd; errors are told
-            with Image.open(file, formats=formats) as image:
+            warnings.simplefilter("ignore")  # of pictures that are odd; errors are told
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours takes its place
+            try:
+                image = Image.open(file, formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+            with image:
                 check_pixels(file, *image.size, max_pixels)
                 yield image
     except VideoError:
         raise
-    except Image.DecompressionBombError as error:
-        raise VideoError(f"{file}: too many pixels ({error})") from error
     except Image.UnidentifiedImageError as error:
         raise VideoError(f"{file}: not a readable image: none of {', '.join(formats)}") from error
     except Exception as error:  # what Pillow raises of broken files has no end
