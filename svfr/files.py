@@ -17,6 +17,7 @@ CHUNK = 1 << 20  # [bytes] that are read at once
 PARTIAL = ".partial-"  # in the names of what is still being written
 LONGEST_NAME, ROOM = 255, 40  # [bytes] of a file's name on Linux; of these, for what is added to it
 AT_FDCWD, EXCHANGE = -100, 2  # of Linux's renameat2: paths as the process sees them; RENAME_EXCHANGE
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network disks without a lock service
 NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk is full, the quota used up, mounted for reading
 
 

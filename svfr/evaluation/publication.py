@@ -79,7 +79,7 @@ def table_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def tests_table(results: Results, task: str) -> list[list[str]]:
+def wilcoxon_table(results: Results, task: str) -> list[list[str]]:
     """The paired tests of each method against the best of each column: heads, and a row a method; [] without any."""
     columns = [column for column in main_columns(results) if places(results, task, column)]
     rows = [["against the best", *(title(column, results) for column in columns)]]
@@ -102,6 +102,6 @@ def comparison_markdown(results: Results, common: Results) -> str:
     if common is not results:
         parts += ["## Of the videos that all methods have", paper_table(common)]
     for task in tasks_of(common):
-        if rows := tests_table(common, task):
+        if rows := wilcoxon_table(common, task):
             parts += [f"## Paired Wilcoxon signed-rank tests: {task_title(task)}", markdown_table(rows)]
     return "\n\n".join(["", *parts]) + "\n" if parts else ""

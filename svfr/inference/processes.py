@@ -1,6 +1,5 @@
 """The processes of one call: whose turn an input is, who waits for whom, and that no other call writes meanwhile."""
 
-import errno
 import fcntl
 import os
 import socket
@@ -14,12 +13,12 @@ from typing import TextIO
 import torch
 from torch import distributed
 
+from svfr.files import NO_LOCKS
 from svfr.inference.batch import RECORDS
 from svfr.models.devices import resolve_device
 
 LOCK = ".lock"  # in the folder of the records
 LONGEST_WAIT = timedelta(days=30)  # of a process that is done with its share for the others
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of filesystems that know none
 
 
 class Processes:

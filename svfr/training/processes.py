@@ -80,7 +80,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if config.precision == "bf16" and accelerator.device.type == "cpu":
         # Its gradients of convolutions over time are no numbers, now and then, where the processor has instructions for
         # bfloat16 (torch 2.14).
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property, which its type does not say
     if accelerator.is_fsdp2:
         # Autocast alone lowers the precision, as everywhere else; FSDP's own would round the latents and the result.
         accelerator.state.fsdp_plugin.mixed_precision_policy = None

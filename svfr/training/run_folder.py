@@ -1,6 +1,5 @@
 """The folder of a training run: its settings, metrics, samples, checkpoints and weights."""
 
-import errno
 import fcntl
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from svfr.config import ConfigError, load, save
-from svfr.files import remove, replacing, sha256_of, write_json
+from svfr.files import NO_LOCKS, remove, replacing, sha256_of, write_json
 from svfr.training.settings import TrainConfig
 
 CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.jsonl", "provenance.json"
@@ -33,7 +32,6 @@ RECORDS = (
 )
 CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS}
 ANNOUNCED = {"learning_rate"}  # may differ, and change the numbers
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network disks without a lock service
 
 
 class RunFolder:

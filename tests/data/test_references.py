@@ -9,7 +9,7 @@ import torch
 
 from svfr.data.clip_sources import ManifestClips
 from svfr.data.manifest import read_manifest, write_manifest
-from tests.data.test_dataset import dataset, face, manifest, shades  # noqa: F401
+from tests.data.test_dataset import dataset, face, manifest, shades  # noqa: F401  # fixtures, two of which `manifest` needs
 
 SHARES = (0.0, 0.5, 1.0)
 
@@ -28,7 +28,7 @@ def test_a_share_of_the_references_is_degraded_and_the_id_network_sees_the_same(
 
 
 @pytest.fixture
-def people(manifest: Path) -> Path:  # noqa: F811
+def people(manifest: Path) -> Path:  # noqa: F811  # as fixtures are asked for
     """Two clips of one person, "two" bright below, and one of another."""
     one, two, _ = read_manifest(manifest)
     of_one = (

@@ -5,17 +5,16 @@ import io
 import re
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from svfr.evaluation.pairs import Matches, Pair
-from svfr.evaluation.publication import comparison_markdown, latex, table_csv, table_tex, tests_table
+from svfr.evaluation.publication import comparison_markdown, latex, table_csv, table_tex, wilcoxon_table
 from svfr.evaluation.records import Record
 from svfr.evaluation.results import Aggregate, Results
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.statistics import by_video, half_width, on_common_videos, paired_p, places
-
-tests_table.__test__ = False  # type: ignore[attr-defined]
 
 
 def made(figures: dict[str, dict[str, list[float | None]]], task: str = "bfr") -> Results:
@@ -70,7 +69,7 @@ def test_places_and_judged_distances() -> None:
     without = made({name: columns for name, columns in FIGURES.items() if name != "ground_truth"})
     assert places(without, "bfr", "colourfulness") == {}
     assert places(made({"A": FIGURES["D"]}), "bfr", "psnr") == {}
-    rows = tests_table(results, "bfr")
+    rows = wilcoxon_table(results, "bfr")
     assert [row[:2] for row in rows[1:]] == [["A_1", "best"], ["B&C", "p = 0.031, n = 6"], ["D", "p = 0.031, n = 6"]]
 
 
@@ -87,7 +86,9 @@ def parse(text: str) -> list[list[str]]:
         depth += (sign == "{") - (sign == "}")
         assert depth >= 0
     assert depth == 0
-    width = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", body)[1])  # type: ignore[index]
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", body)
+    assert columns is not None
+    width = len(columns[1])
     rows = [line.removesuffix(r" \\") for line in body.splitlines() if line.endswith(r"\\")]
     table = []
     for row in rows:
@@ -135,7 +136,7 @@ def test_only_videos_that_all_methods_have() -> None:
     matches = Matches([], [], ["v0", "v1", "v2", "v3"], ["bfr"], list(done))
     for method, names in done.items():
         for name in matches.names:
-            pair = Pair(method, "" if method == "ground_truth" else "bfr", name, None, None)  # type: ignore[arg-type]
+            pair = Pair(method, "" if method == "ground_truth" else "bfr", name, Path("gt"), None)
             status = "done" if name in names else "failed"
             records[pair] = Record(method, pair.task, name, status, "", metrics={"psnr": float(name[1])})
 

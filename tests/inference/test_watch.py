@@ -1,6 +1,7 @@
 """A process that dies costs the input that it worked on, and no other."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from svfr.inference.video import VideoReport
 from svfr.files import digest, write_json
 
 source, output = map(Path, sys.argv[1:])
-watch.LONGEST = 1
+watch.LONGEST = 2
 
 
 def restore(item):
@@ -27,17 +28,21 @@ def restore(item):
     if name == "hang":
         time.sleep(600)
     if name == "slow":
-        for _ in range(15):
+        for _ in range(25):
             time.sleep(0.1)
             watch.progress()
     if name == "wait":
         (output / "waiting").touch()
-        time.sleep(20)
+        for _ in range(200):
+            time.sleep(0.1)
+            watch.progress()
     (output / item.target).write_bytes(b"x")
     return VideoReport(output / item.target, 1, 1, 1, 8, 8, 25.0, 0.1, {}, None)
 
 
 def run():
+    if (source / "heavy.mp4").exists():  # what loads weights is killed for want of memory
+        os.kill(os.getpid(), signal.SIGKILL)
     items = find_items(source, output, "mp4")
     try:
         run_items(items, output, lambda item: digest(str(item)), restore, print, lambda _: None)
@@ -75,6 +80,24 @@ def test_a_crash_and_a_hang_cost_their_inputs_alone(tmp_path: Path) -> None:
     assert [name for name, reason in reasons.items() if reason is None] == ["a", "slow", "z"]
     assert "its process ended" in reasons["crash"]
     assert reasons["hang"] == reasons["crash"]
+
+
+def test_what_ends_between_inputs_is_not_tried_again(tmp_path: Path) -> None:
+    process = start(tmp_path, "heavy")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert errors.splitlines() == ["ended by signal 9, by itself or for want of memory"]
+
+
+def test_ctrl_c_reaches_a_child_that_took_the_place_of_another(tmp_path: Path) -> None:
+    process = start(tmp_path, "crash", "wait")
+    while not (tmp_path / "out" / "waiting").exists():
+        assert process.poll() is None
+        signal.sigtimedwait([], 0.05)
+    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -11,4 +11,4 @@ def fresh_accelerator() -> Iterator[None]:
     its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
-    torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+    torch.backends.mkldnn.enabled = True  # type: ignore[assignment]  # a property, which its type does not say
