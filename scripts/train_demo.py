@@ -122,7 +122,7 @@ class DemoConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     """Step 3's architecture."""
     warm_start: str | None = None
-    """Weights whose ID network, heads and UNet, but for its first and last layer, are the start instead of nothing."""
+    """Weights that are the start instead of nothing, with another linear autoencoder and size."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Step 3, as of scripts/train.py; `init_from`, `output_dir` and `seed` are set by the script."""
     stages: dict[str, Any] = field(default_factory=lambda: {"svfr": {}})
@@ -274,17 +274,46 @@ def assemble_untrained(settings: DemoConfig, vae: PatchAutoencoder, id_encoder: 
     return Components(model, vae, id_encoder, scheduler, model_settings)
 
 
+@torch.no_grad()
 def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
-    """The networks of `settings.warm_start` with another VAE; layers that knew the old one's latents are random."""
+    """The networks of `settings.warm_start` with another VAE and size; the new model begins by restoring as the old one
+    does at its size, since both autoencoders are linear and so is what leads from one's latents to the other's."""
     components = load_folder(find_model(str(settings.warm_start)))
-    unet, data, channels = components.model.unet, settings.train.data, settings.vae.latent_channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        unet.conv_in = nn.Conv2d(LATENTS_IN * channels, unet.conv_in.out_channels, 3, padding=1)
-        unet.conv_out = nn.Conv2d(unet.conv_out.in_channels, channels, 3, padding=1)
-    unet.register_to_config(in_channels=LATENTS_IN * channels, out_channels=channels, num_frames=data.num_frames)
+    unet, old, channels = components.model.unet, components.vae, settings.vae.latent_channels
+    zoom, rest = divmod(settings.vae.patch_size, old.config.patch_size)
+    if rest or not isinstance(old, PatchAutoencoder):
+        raise ConfigError(f"vae.patch_size={settings.vae.patch_size}: has to be a multiple of that of warm_start")
+
+    def basis(autoencoder: PatchAutoencoder) -> Tensor:
+        """What each of its latents adds to a patch (c, 3, p, p)."""
+        count = autoencoder.config.latent_channels
+        return (
+            autoencoder.decode(torch.eye(count)[..., None, None]).sample
+            - autoencoder.decode(torch.zeros(1, count, 1, 1)).sample
+        )
+
+    def matrix(autoencoder: PatchAutoencoder, patches: Tensor) -> Tensor:
+        """Its latents of patches, without the offset, (c, n)."""
+        latents = torch.stack([autoencoder.encode(part).latent_dist.mode() for part in (patches, 0 * patches)])
+        return (latents[0] - latents[1])[..., 0, 0].T
+
+    to_old = matrix(old, functional.avg_pool2d(basis(vae), zoom))  # (c_old, c)
+    from_old = matrix(vae, functional.interpolate(basis(old), scale_factor=zoom, mode="bilinear"))  # (c, c_old)
+    first, last = unet.conv_in, unet.conv_out
+    unet.conv_in = nn.Conv2d(LATENTS_IN * channels, first.out_channels, 3, padding=1)
+    unet.conv_out = nn.Conv2d(last.in_channels, channels, 3, padding=1)
+    by_input = first.weight.unflatten(1, (LATENTS_IN, -1))  # x, LQ, reference
+    unet.conv_in.weight.copy_(torch.einsum("onchw,cd->ondhw", by_input, to_old).flatten(1, 2))
+    unet.conv_in.bias.copy_(first.bias)
+    unet.conv_out.weight.copy_(torch.einsum("dc,cihw->dihw", from_old, last.weight))
+    unet.conv_out.bias.copy_(from_old @ last.bias)
+    unet.register_to_config(
+        in_channels=LATENTS_IN * channels, out_channels=channels, num_frames=settings.train.data.num_frames
+    )
     components.vae = vae
-    components.settings = replace(components.settings, size=data.size, clip_length=data.num_frames)
+    components.settings = replace(
+        components.settings, size=settings.train.data.size, clip_length=settings.train.data.num_frames
+    )
     return components
 
 

@@ -13,19 +13,20 @@ from torch import Tensor
 
 from svfr.data.deinterlacing import is_interlaced
 from svfr.data.detectors import Face, FaceDetector
-from svfr.data.faces import crop, feather, fit, region
+from svfr.data.faces import crop
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.tracks import FaceTrack, track_largest_face
-from svfr.data.video import DEEP, Frame, ReadOptions, VideoError, VideoInfo, VideoWriter, probe, read_frames
+from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, VideoWriter, probe, read_frames
 from svfr.inference.cost import measuring_cost
 from svfr.inference.keep import KeepRules
+from svfr.inference.masks import crop_hole, with_masks
+from svfr.inference.pasting import put_back
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.models.components import Components
 
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
-COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
 DEEPEST = 8  # bits a colour that a result has by itself
 TO_THE_END = 2**62  # a frame index that no video reaches
 
@@ -110,7 +111,7 @@ def restore_file(
     segments, found = _find_segments(source, info, options, settings.face, tasks, detector, on_progress)
     notes += found
 
-    pairs = _with_masks(source, mask, info, options, notes.append)
+    pairs = with_masks(source, mask, info, options, notes.append)
     position = restored_frames = 0
     measured = measuring_cost(components.model.unet, components.device)
     with measured as cost, VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
@@ -129,7 +130,7 @@ def restore_file(
                 components, settings, tasks, crops, references, photo, first_frame=segment.start, on_step=advance
             ):
                 for crop, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
-                    result = _put_back(crop.frame, image, crop.box, crop.hole, keep)
+                    result = put_back(crop.frame, image, crop.box, crop.hole, keep)
                     writer.write(result, crop.frame.pts, crop.frame.time_base)
                 position += len(clip)
                 restored_frames += len(clip)
@@ -228,70 +229,5 @@ def _crop_segment(
         if box is None:
             cut, cut_hole = resize(image, size, size), None if mask is None else resize_mask(mask, size, size)
         else:
-            cut, cut_hole = crop(image, box, size), None if hole is None else _crop_hole(hole, box, size)
+            cut, cut_hole = crop(image, box, size), None if hole is None else crop_hole(hole, box, size)
         yield _Crop(frame, hole, box, to_tensor(task_input(cut, tasks, cut_hole)))
-
-
-def _crop_hole(hole: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size) part of a mask under a crop, by nearest neighbour; what is outside of the frame is no hole."""
-    height, width = hole.shape
-    centres = (np.arange(size) + 0.5) / size
-    columns = np.floor(box[0] + centres * (box[2] - box[0])).astype(int)
-    rows = np.floor(box[1] + centres * (box[3] - box[1])).astype(int)
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
-    return hole[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)] & inside
-
-
-def _put_back(
-    frame: Frame, restored: np.ndarray, box: np.ndarray | None, hole: np.ndarray | None, keep: KeepRules
-) -> np.ndarray:
-    """A restored crop at its place in the frame, at the frame's size; of a deep frame, in 16 bits."""
-    image = frame.image
-    height, width = image.shape[:2]
-    if box is None:
-        return keep.apply(resize(restored, width, height), image, hole, min(width, height))
-    x0, y0, x1, y1 = inside = region(box, width, height)
-    if x0 == x1 or y0 == y1:
-        return image if frame.deep is None else frame.deep
-    below = image[y0:y1, x0:x1]
-    cut_hole = None if hole is None else hole[y0:y1, x0:x1]
-    patch = keep.apply(fit(restored, box, inside), below, cut_hole, box[2] - box[0])
-    alpha = feather(box, inside)
-    result, patch = image.copy(), patch.astype(np.float32)
-    if frame.deep is not None:
-        result, patch = frame.deep.copy(), patch * DEEP
-    below = result[y0:y1, x0:x1]
-    result[y0:y1, x0:x1] = np.rint(below + alpha * (patch - below)).astype(result.dtype)
-    return result
-
-
-def _with_masks(
-    source: Path, mask: Path | None, info: VideoInfo, options: ReadOptions, on_note: Callable[[str], None]
-) -> Iterator[tuple[Frame, np.ndarray | None]]:
-    """Frames with their masks, (h, w) uint8 of any size.
-
-    Raises:
-        VideoError: a mask of another length.
-    """
-    frames = read_frames(source, options, on_note)
-    if mask is None:
-        yield from zip(frames, repeat(None))
-        return
-    mask_info = probe(mask, options)
-    if mask_info.kind == "image":
-        still = next(read_frames(mask, options)).image.max(axis=-1)
-        yield from zip(frames, repeat(still))
-        return
-    known = mask_info.num_frames > 0 and info.num_frames > 0
-    if known and abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
-        raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
-    masks = read_frames(mask, replace(options, deinterlace=False, deep=False))
-    num_frames = 0
-    for frame in frames:
-        mask_frame = next(masks, None)
-        if mask_frame is None:
-            raise VideoError(f"{mask}: the mask ends after {num_frames} frames, {source.name} goes on")
-        num_frames += 1
-        yield frame, mask_frame.image.max(axis=-1)
-    if next(masks, None) is not None:
-        raise VideoError(f"{mask}: the mask goes on after the {num_frames} frames of {source.name}")
