@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from svfr.inference.settings import Sampling
     from svfr.models.svfr import SVFR
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["SVFR", "SVFRPipeline", "Sampling", "__version__"]
 _HOMES = {"SVFR": "svfr.models.svfr", "SVFRPipeline": "svfr.inference.pipeline", "Sampling": "svfr.inference.settings"}
 
