@@ -29,6 +29,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
         {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
         ARRAYS | {"diffusers", "tqdm"},
     ),
+    "comfyui": ({"tasks", "data", "inference"}, ARRAYS | {"comfy"}),
     "training": (
         {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
         ARRAYS | {"accelerate", "diffusers", "tqdm", "wandb"},
