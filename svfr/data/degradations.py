@@ -96,72 +96,53 @@ class Preset:
 
 # The released training code of KEEP and DicFace encodes at 1 frame/s, which is worth 11 of CRF (`h264_round_trip`).
 CODE_RATE = 1
+_VFHQ = Preset(
+    name="vfhq",
+    source="VFHQ (Xie et al. 2022), as KEEP's code orders it",
+    sigma=(0.1, 10),
+    noise_before=(0, 10),
+    noise_after=(0, 10),
+    scale=(4, 4),
+    downsample=(0.2, 0.4, 0.4),
+    upsample="bicubic",  # Assumption: left to the method there
+    crf=(18, 25),
+    rate=25,  # Assumption: that of the footage
+)
+_SVFR = replace(
+    # Assumption: all of VFHQ's ranges, as the test set is VFHQ's; on top, what old film and small faces need:
+    _VFHQ,
+    name="svfr",
+    source="SVFR, Sec. 5.1: 'random blurring, noise addition, resizing, and video compression (CRF)', no numbers",
+    scale=(1, 8),  # Assumption: "resizing" is random, as in GFPGAN and CodeFormer
+    upsample=None,  # Assumption: "upsample by random interpolation"
+    crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
+)
 _PRESETS = (
-    Preset(
-        name="vfhq",
-        source="VFHQ (Xie et al. 2022), as KEEP's code orders it",
-        sigma=(0.1, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),
-        upsample="bicubic",  # Assumption: left to the method there
-        crf=(18, 25),
-        rate=25,  # Assumption: that of the footage
-    ),
-    Preset(
+    _VFHQ,
+    replace(
+        _VFHQ,
         name="dicface",
         source="DicFace's training and test code, VFHQRealDegradationDatasetNew: no noise before downsampling",
-        sigma=(0.1, 10),
         noise_before=(0, 0),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),
         upsample=None,
-        crf=(18, 25),
         rate=CODE_RATE,
     ),
-    Preset(
+    replace(
+        _VFHQ,
         name="keep_train",
         source="KEEP's training code, VFHQRealDegradationDataset",
         sigma=(2, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
         downsample=(0.3, 0.3, 0.4),
-        upsample="bicubic",
         crf=(25, 45),
         rate=CODE_RATE,
     ),
-    Preset(
-        name="keep_easy",
-        source="KEEP's easy test set, 128 px",
-        sigma=(5, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),  # Assumption: not stated; as vfhq
-        upsample="bicubic",
-        crf=(18, 26),  # stated as 18-25
-        rate=25,  # Assumption: a test set is made of whole videos at their rate
-    ),
-    Preset(
-        name="svfr",
-        source="SVFR, Sec. 5.1: 'random blurring, noise addition, resizing, and video compression (CRF)', no numbers",
-        # Assumption: all of VFHQ's ranges, as the test set is VFHQ's; on top, what old film and small faces need:
-        sigma=(0.1, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(1, 8),  # Assumption: "resizing" is random, as in GFPGAN and CodeFormer
-        downsample=(0.2, 0.4, 0.4),
-        upsample=None,  # Assumption: "upsample by random interpolation"
-        crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
-        rate=25,
-    ),
+    # Assumption: what is not stated is as vfhq, and a test set is made of whole videos at their rate.
+    replace(_VFHQ, name="keep_easy", source="KEEP's easy test set, 128 px; CRF 18-25", sigma=(5, 10), crf=(18, 26)),
+    _SVFR,
 )
-PRESETS = {preset.name: preset for preset in _PRESETS}
 # Assumption: all numbers of these, set by eye beside old footage.
-_MEDIUM = replace(PRESETS["svfr"], sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+_MEDIUM = replace(_SVFR, sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+PRESETS = {preset.name: preset for preset in _PRESETS}
 PRESETS |= {name: replace(_MEDIUM, name=name, source=f"svfr.data.media.{name}", medium=name) for name in MEDIA}
 
 
