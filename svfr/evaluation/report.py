@@ -16,7 +16,7 @@ from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
-from svfr.evaluation.statistics import by_video, half_width
+from svfr.evaluation.statistics import by_video, half_width, places
 from svfr.evaluation.tables import main_columns, show_number
 from svfr.files import replacing
 from svfr.metrics import COLUMNS
@@ -105,8 +105,7 @@ class Page:
         text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
-        best = tables.best_value(self.results, aggregate.task, column)
-        is_best = value == best and not is_baseline(aggregate.method)
+        is_best = places(self.results, aggregate.task, column).get(aggregate.method) == 0
         half = half_width(list(by_video(self.results, aggregate.task, aggregate.method, column).values()))
         spread = f"± {show_number(column, half)}" if half is not None else ""
         ends = [aggregate.metrics.get(f"{column}_spread_{end}") for end in ("low", "high")]

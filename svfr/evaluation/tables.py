@@ -100,20 +100,6 @@ def truth_value(results: Results, task: str, column: str) -> float | None:
     return own[0] if own and COLUMNS[column].better == "truth" else None
 
 
-def best_value(results: Results, task: str, column: str) -> float | None:
-    """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
-    restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
-    most = max((aggregate.num_videos for aggregate in restoring), default=0)
-    found = [aggregate.metrics.get(column) for aggregate in restoring if aggregate.num_videos == most]
-    values = [value for value in found if value is not None]
-    better, own = COLUMNS[column].better, truth_value(results, task, column)
-    if len(values) < 2 or better == "none" or (better == "truth" and own is None):
-        return None
-    if own is not None:
-        return min(values, key=lambda value: abs(value - own))
-    return max(values) if better == "higher" else min(values)
-
-
 def table_markdown(results: Results) -> str:
     """The whole of `table.md`."""
     heads = " / ".join(task_title(task) for task in tasks_of(results))
