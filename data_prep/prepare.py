@@ -22,9 +22,10 @@ from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers, one_line, start_workers
+from data_prep.workers import one_line, start_workers
 from svfr import config
 from svfr.inference.processes import Processes
+from svfr.inference.workers import Workers
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 RUN: dict[str, Callable[[DataPrepConfig, Workers], list[Record]]] = {

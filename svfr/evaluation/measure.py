@@ -230,12 +230,8 @@ class Evaluator:
 def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
     """Eyes, nose and mouth corners of the largest face in each frame.
 
-    Frames between two sightings of a face are filled in linearly (see `track_largest_face`).
-
-    Args:
-        video: the ground truth.
-        detector: finds the faces.
-        cache: file that keeps the points, valid for this file and this detector.
+    Frames between two sightings of a face are filled in linearly (see `track_largest_face`). The file `cache` keeps
+    the points, valid for this video and this detector.
 
     Returns:
         (f, 5, 2) float32 [px]; NaN in frames without a face.

@@ -29,14 +29,9 @@ CLEARLY = 0.75  # Assumption: share of the error that another lag may leave, or 
 
 class Pictures(AbstractContextManager):
     """Takes the frames of one video in turn; a context manager that writes strip.jpg, clip.mp4, worst_I.jpg, and of
-    full size slice.png and frame_I.png.
+    full size slice.png and frame_I.png into a folder.
 
-    Args:
-        folder: where it writes.
-        info: of the ground truth.
-        settings: `picture_size`, the height of the small ones [px]; `strip_frames`, evenly spread over the video;
-            `slice_column`.
-        is_truth: restored and truth are the same, and no frame is the worst.
+    `info` is the ground truth's; with `is_truth`, restored and truth are the same, and no frame is the worst.
     """
 
     def __init__(self, folder: Path, info: VideoInfo, settings: EvalConfig, is_truth: bool) -> None:

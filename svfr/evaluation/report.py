@@ -30,13 +30,9 @@ WORST_FRAMES = 12  # in the gallery
 
 
 def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
-    """The whole page; what it shows of the records beside itself is copied into `FILES`.
+    """The whole page; what it shows of the records, made by `evaluator`, is copied beside it into `FILES`.
 
-    Args:
-        results: of all videos.
-        common: of those that all methods have.
-        records: of every pair.
-        evaluator: that made them.
+    `results` are of all videos, `common` of those that all methods have.
     """
     environment = Environment(
         loader=PackageLoader("svfr", "assets/report"),

@@ -278,14 +278,7 @@ def make_inputs(
     """Degrade a clip for each task: blur and the like, then gray, then white holes.
 
     The same degradation serves all tasks with bfr, the same mask all with inpainting. The seed and the clip's name
-    decide all numbers.
-
-    Args:
-        truth: (f, h, w, 3) uint8.
-        name: of the clip.
-        tasks: "bfr", "bfr+colorization", ...
-        settings: `preset`, `seed` and `moving_masks` count.
-        points: (f, 5, 2) [px], for moving masks.
+    decide all numbers. `truth` is (f, h, w, 3) uint8, `points` (f, 5, 2) [px], for moving masks.
     """
     height, width = truth.shape[1:3]
     seed, moving = settings.seed, settings.moving_masks
