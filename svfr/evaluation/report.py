@@ -97,8 +97,7 @@ class Page:
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
         value = aggregate.metrics.get(column)
-        own = tables.truth_value(self.results, aggregate.task, column)
-        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
+        text = tables.show_cell(self.results, aggregate, column)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
         is_best = places(self.results, aggregate.task, column).get(aggregate.method) == 0
