@@ -49,7 +49,7 @@ def measure_in_workers(
                     left = [pair for pair in task.key if pair not in found]
                     if len(left) == 1:
                         failed = Record(left[0].method, left[0].task, left[0].name, "failed", keys[left[0]])
-                        failed.reason = f"{why}: lower workers or chunk_size"
+                        failed.reason = f"{why}: lower workers or chunk_size" if why else "its files are gone"
                         write_record(evaluator.output, left[0], failed)
                         yield failed
                     else:
