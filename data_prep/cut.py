@@ -8,10 +8,10 @@ from pathlib import Path
 from data_prep.records import Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
 from svfr.data.shots import content_differences, shot_starts
 from svfr.data.video import read_frames
 from svfr.files import digest
+from svfr.inference.workers import Workers
 
 LONGEST_NAME = 60  # characters of a file's name that its clips' ids begin with
 

@@ -14,7 +14,7 @@ from data_prep.frames import TRACKS, load_arrays
 from data_prep.records import Record, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
+from svfr.inference.workers import Workers
 
 BLOCK = 4096  # embeddings compared at a time
 

@@ -7,9 +7,9 @@ from data_prep.readers import Found, find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
 from svfr.data.video import IMAGE_SUFFIXES, probe
 from svfr.files import digest, sha256_of
+from svfr.inference.workers import Workers
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:

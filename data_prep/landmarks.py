@@ -9,9 +9,9 @@ from data_prep.networks import landmarker
 from data_prep.records import Record, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
 from svfr.data.landmarks import temporal_scores
 from svfr.data.tracks import face_boxes
+from svfr.inference.workers import Workers
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:

@@ -9,12 +9,11 @@ rejected.jsonl) or nothing was left, 2 the call itself was wrong or the machine 
 """
 
 import argparse
-import fcntl
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
@@ -23,8 +22,10 @@ from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers, one_line, start_workers
+from data_prep.workers import one_line, start_workers
 from svfr import config
+from svfr.inference.processes import Processes
+from svfr.inference.workers import Workers
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 RUN: dict[str, Callable[[DataPrepConfig, Workers], list[Record]]] = {
@@ -56,13 +57,10 @@ def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
     for name in steps:
         for load in NETWORKS.get(name, ()):
             load(settings)
-    with _locked(Path(settings.output)):
-        workers = start_workers(settings)
-        try:
+    with Processes().alone_in(Path(settings.output)):
+        with closing(start_workers(settings)) as workers:
             for name in steps:
                 records = RUN[name](settings, workers)
-        finally:
-            workers.close()
         left_out = write.collect_rejected(Path(settings.output))
     return report(steps[-1], records, left_out, settings)
 
@@ -75,22 +73,6 @@ def report(step: str, records: Sequence[Record], left_out: Sequence[Record], set
     where = Path(settings.output) / (write.MANIFEST if step == "write" else f"steps/{step}.jsonl")
     print(f"{where}: {len(records)} entries; bad files: {len(bad)}; left out: {listed}")
     return 1 if bad else 0
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Make the output folder and let nobody else write into it meanwhile."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = (output / ".lock").open("w")
-    except OSError as error:
-        raise PrepareError(f"output={output}: cannot be written ({error.strerror})") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PrepareError(f"output={output}: another run is writing into it") from error
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

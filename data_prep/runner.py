@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,10 +14,11 @@ from tqdm import tqdm
 from data_prep.frames import num_frames
 from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, step_file, write_lines
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Function, Outcome, Task, Workers
+from data_prep.workers import Function, Outcome, attempt
 from svfr.files import digest
+from svfr.inference.workers import Task, Workers
 
-LONGEST_LIMIT = 86_400.0  # [s] whatever number of frames a broken file claims to have
+LONGEST = 86_400.0  # [s] whatever number of frames a broken file claims to have
 
 
 @dataclass
@@ -62,14 +64,15 @@ class Step:
         done = {key: entry for key, entry in entries.items() if key in inputs and self._is_done(entry, cache_keys[key])}
         limit, per_frame = self.settings.time_limit, self.settings.time_per_frame
         tasks = [
-            Task(key, value, min(limit + per_frame * frames(value), LONGEST_LIMIT))
+            Task(key, partial(attempt, function, self.settings, value), min(limit + per_frame * frames(value), LONGEST))
             for key, value in inputs.items()
             if key not in done
         ]
         bar = tqdm(total=len(inputs), initial=len(done), desc=f"{self.name:<10}", unit="file", smoothing=0.05)
         num_bad = 0
         with bar, journal.open("a") as file:
-            for task, outcome in self.workers.run(function, self.settings, tasks):
+            for task, result, why in self.workers.run(tasks):
+                outcome = result or Outcome(None, why)
                 if outcome.stops:
                     raise PrepareError(f"step {self.name}: {outcome.reason}")
                 records = [self._bad_file(task, outcome)] if outcome.records is None else outcome.records

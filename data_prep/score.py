@@ -10,10 +10,10 @@ from data_prep.networks import scorer
 from data_prep.records import PrepareError, Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
 from svfr.data.faces import crop
 from svfr.data.quality import SMALLEST
 from svfr.files import replacing
+from svfr.inference.workers import Workers
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:

@@ -12,10 +12,10 @@ from data_prep.networks import detector, recognizer
 from data_prep.records import Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Workers
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.tracks import MARGIN
+from svfr.inference.workers import Workers
 from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared

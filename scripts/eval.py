@@ -27,6 +27,7 @@ from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
+from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
 from svfr.evaluation.provenance import Provenance, find_provenance
@@ -37,7 +38,7 @@ from svfr.evaluation.restoring import Runs, parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.statistics import on_common_videos
-from svfr.evaluation.tables import cost_table, paper_table, table_markdown
+from svfr.evaluation.tables import cost_rows, paper_table, table_markdown
 from svfr.evaluation.workers import measure_in_workers
 from svfr.files import replacing, write_json
 from svfr.inference.processes import Processes
@@ -208,7 +209,7 @@ def evaluate(
         return 0  # the main process speaks for all
     results = write_results(evaluator, matches, missing, provenance)
     done = sum(record.status == "done" for record in results.rows)
-    print(paper_table(results), *cost_table(results), sep="\n\n")
+    print(*filter(None, (paper_table(results), markdown_table(cost_rows(results)))), sep="\n\n")
     count = len(results.problems)
     print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
     return 1 if results.problems else 0

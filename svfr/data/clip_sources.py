@@ -44,33 +44,20 @@ class SourceGoneError(ClipError):
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Consecutive frames of one video, and another frame of it.
+    """Consecutive frames of one video, and another frame of it."""
 
-    Attributes:
-        frames: (f, s, s, 3) uint8 RGB.
-        valid: (f,) bool, whether the landmarks are reliable.
-        landmarks: (f, 68, 2) float32 [px of the frames, whole numbers are pixel centres]; None if there are none.
-        reference: (s, s, 3) uint8; None if it was not asked for or there is no other frame.
-        reference_landmarks: (68, 2) float32 [px]; None if there are none or they aren't reliable.
-    """
-
-    frames: np.ndarray
-    valid: np.ndarray
-    landmarks: np.ndarray | None = None
-    reference: np.ndarray | None = None
-    reference_landmarks: np.ndarray | None = None
+    frames: np.ndarray  # (f, s, s, 3) uint8 RGB
+    valid: np.ndarray  # (f,) bool, whether the landmarks are reliable
+    landmarks: np.ndarray | None = None  # (f, 68, 2) float32 [px, whole numbers are pixel centres], if there are any
+    reference: np.ndarray | None = None  # (s, s, 3) uint8; None if it was not asked for or there is no other frame
+    reference_landmarks: np.ndarray | None = None  # (68, 2) float32 [px]; None if there are none that are reliable
 
 
 class ClipSource(Protocol):
-    """A list of clips; they may be read in several processes at once.
+    """A list of clips; they may be read in several processes at once."""
 
-    Attributes:
-        video_ids: of each clip; the same for clips of one source video.
-        lengths: of each clip, how many consecutive frames there are to choose from.
-    """
-
-    video_ids: Sequence[int]
-    lengths: Sequence[int]
+    video_ids: Sequence[int]  # of each clip; the same for clips of one source video
+    lengths: Sequence[int]  # of each clip, how many consecutive frames there are to choose from
 
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.

@@ -25,74 +25,41 @@ INTERPOLATIONS = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic
 
 @dataclass(frozen=True)
 class Degradation:
-    """The parameters of one clip's degradation.
+    """The parameters of one clip's degradation."""
 
-    Attributes:
-        preset: that it was drawn from.
-        kernel_size: [px] side of the blur kernel, odd; 1: no blur.
-        sigma_x: [px] of the Gaussian kernel along its first axis.
-        sigma_y: [px] along its second; the same if the blur is isotropic.
-        angle: [rad] by which the axes are turned.
-        noise: [levels of 0..255] standard deviation of the Gaussian noise before downsampling, and after it.
-        gray_noise: whether the noise is the same in all channels, before downsampling, and after it.
-        scale: factor of the downsampling, at least 1.
-        downsample: one of `INTERPOLATIONS`.
-        upsample: one of `INTERPOLATIONS`, for the way back to the size that came in.
-        crf: of H.264, at the low resolution.
-        rate: [1/s] frame rate given to the encoder.
-        medium: one of `media.MEDIA`, whose defects come after the blur; None: none.
-    """
-
-    preset: str
-    kernel_size: int
-    sigma_x: float
-    sigma_y: float
-    angle: float
-    noise: tuple[float, float]
-    gray_noise: tuple[bool, bool]
-    scale: float
-    downsample: str
-    upsample: str
-    crf: int
-    rate: int
-    medium: str | None = None
+    preset: str  # that it was drawn from
+    kernel_size: int  # [px] side of the blur kernel, odd; 1: no blur
+    sigma_x: float  # [px] of the Gaussian kernel along its first axis
+    sigma_y: float  # [px] along its second; the same if the blur is isotropic
+    angle: float  # [rad] by which the axes are turned
+    noise: tuple[float, float]  # [levels of 0..255] standard deviation of the noise before downsampling, and after it
+    gray_noise: tuple[bool, bool]  # whether that noise is the same in all channels
+    scale: float  # factor of the downsampling, at least 1
+    downsample: str  # one of `INTERPOLATIONS`
+    upsample: str  # one of `INTERPOLATIONS`, for the way back to the size that came in
+    crf: int  # of H.264, at the low resolution
+    rate: int  # [1/s] frame rate given to the encoder
+    medium: str | None = None  # one of `media.MEDIA`, whose defects come after the blur; None: none
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Ranges that degradations are drawn from, uniformly between two bounds.
+    """Ranges that degradations are drawn from, uniformly between two bounds."""
 
-    Attributes:
-        name: key in `PRESETS`.
-        source: where the parameters come from.
-        sigma: [px] bounds of the blur at 512 px.
-        noise_before: [levels of 0..255] bounds before downsampling.
-        noise_after: [levels of 0..255] bounds after downsampling.
-        scale: bounds of the factor at 512 px.
-        downsample: probabilities of area, bilinear and bicubic.
-        upsample: one of `INTERPOLATIONS`; None: the one of the downsampling.
-        crf: the lowest, and the one after the highest.
-        rate: [1/s] frame rate given to the encoder.
-        kernel_size: [px] at 512 px.
-        isotropic: probability of a round kernel.
-        gray_noise: probability that noise is the same in all channels.
-        medium: one of `media.MEDIA`.
-    """
-
-    name: str
-    source: str
-    sigma: tuple[float, float]
-    noise_before: tuple[float, float]
-    noise_after: tuple[float, float]
-    scale: tuple[float, float]
-    downsample: tuple[float, float, float]
-    upsample: str | None
-    crf: tuple[int, int]
-    rate: int
-    kernel_size: int = 21
-    isotropic: float = 0.7
-    gray_noise: float = 0.5
-    medium: str | None = None
+    name: str  # key in `PRESETS`
+    source: str  # where the parameters come from
+    sigma: tuple[float, float]  # [px] bounds of the blur at 512 px
+    noise_before: tuple[float, float]  # [levels of 0..255] bounds before downsampling
+    noise_after: tuple[float, float]  # [levels of 0..255] bounds after downsampling
+    scale: tuple[float, float]  # bounds of the factor at 512 px
+    downsample: tuple[float, float, float]  # probabilities of area, bilinear and bicubic
+    upsample: str | None  # one of `INTERPOLATIONS`; None: the one of the downsampling
+    crf: tuple[int, int]  # the lowest, and the one after the highest
+    rate: int  # [1/s] frame rate given to the encoder
+    kernel_size: int = 21  # [px] at 512 px
+    isotropic: float = 0.7  # probability of a round kernel
+    gray_noise: float = 0.5  # probability that noise is the same in all channels
+    medium: str | None = None  # one of `media.MEDIA`
 
     def sample(self, rng: np.random.Generator, size: int) -> Degradation:
         """Draw the parameters for a clip.
@@ -129,72 +96,53 @@ class Preset:
 
 # The released training code of KEEP and DicFace encodes at 1 frame/s, which is worth 11 of CRF (`h264_round_trip`).
 CODE_RATE = 1
+_VFHQ = Preset(
+    name="vfhq",
+    source="VFHQ (Xie et al. 2022), as KEEP's code orders it",
+    sigma=(0.1, 10),
+    noise_before=(0, 10),
+    noise_after=(0, 10),
+    scale=(4, 4),
+    downsample=(0.2, 0.4, 0.4),
+    upsample="bicubic",  # Assumption: left to the method there
+    crf=(18, 25),
+    rate=25,  # Assumption: that of the footage
+)
+_SVFR = replace(
+    # Assumption: all of VFHQ's ranges, as the test set is VFHQ's; on top, what old film and small faces need:
+    _VFHQ,
+    name="svfr",
+    source="SVFR, Sec. 5.1: 'random blurring, noise addition, resizing, and video compression (CRF)', no numbers",
+    scale=(1, 8),  # Assumption: "resizing" is random, as in GFPGAN and CodeFormer
+    upsample=None,  # Assumption: "upsample by random interpolation"
+    crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
+)
 _PRESETS = (
-    Preset(
-        name="vfhq",
-        source="VFHQ (Xie et al. 2022), as KEEP's code orders it",
-        sigma=(0.1, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),
-        upsample="bicubic",  # Assumption: left to the method there
-        crf=(18, 25),
-        rate=25,  # Assumption: that of the footage
-    ),
-    Preset(
+    _VFHQ,
+    replace(
+        _VFHQ,
         name="dicface",
         source="DicFace's training and test code, VFHQRealDegradationDatasetNew: no noise before downsampling",
-        sigma=(0.1, 10),
         noise_before=(0, 0),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),
         upsample=None,
-        crf=(18, 25),
         rate=CODE_RATE,
     ),
-    Preset(
+    replace(
+        _VFHQ,
         name="keep_train",
         source="KEEP's training code, VFHQRealDegradationDataset",
         sigma=(2, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
         downsample=(0.3, 0.3, 0.4),
-        upsample="bicubic",
         crf=(25, 45),
         rate=CODE_RATE,
     ),
-    Preset(
-        name="keep_easy",
-        source="KEEP's easy test set, 128 px",
-        sigma=(5, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(4, 4),
-        downsample=(0.2, 0.4, 0.4),  # Assumption: not stated; as vfhq
-        upsample="bicubic",
-        crf=(18, 26),  # stated as 18-25
-        rate=25,  # Assumption: a test set is made of whole videos at their rate
-    ),
-    Preset(
-        name="svfr",
-        source="SVFR, Sec. 5.1: 'random blurring, noise addition, resizing, and video compression (CRF)', no numbers",
-        # Assumption: all of VFHQ's ranges, as the test set is VFHQ's; on top, what old film and small faces need:
-        sigma=(0.1, 10),
-        noise_before=(0, 10),
-        noise_after=(0, 10),
-        scale=(1, 8),  # Assumption: "resizing" is random, as in GFPGAN and CodeFormer
-        downsample=(0.2, 0.4, 0.4),
-        upsample=None,  # Assumption: "upsample by random interpolation"
-        crf=(18, 35),  # Assumption: up to the middle of KEEP's training range
-        rate=25,
-    ),
+    # Assumption: what is not stated is as vfhq, and a test set is made of whole videos at their rate.
+    replace(_VFHQ, name="keep_easy", source="KEEP's easy test set, 128 px; CRF 18-25", sigma=(5, 10), crf=(18, 26)),
+    _SVFR,
 )
-PRESETS = {preset.name: preset for preset in _PRESETS}
 # Assumption: all numbers of these, set by eye beside old footage.
-_MEDIUM = replace(PRESETS["svfr"], sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+_MEDIUM = replace(_SVFR, sigma=(0.3, 3), noise_before=(0, 2), noise_after=(0, 4), scale=(1, 4))
+PRESETS = {preset.name: preset for preset in _PRESETS}
 PRESETS |= {name: replace(_MEDIUM, name=name, source=f"svfr.data.media.{name}", medium=name) for name in MEDIA}
 
 

@@ -26,17 +26,11 @@ INSIGHTFACE_SCORE = 0.5  # InsightFace's default
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face.
+    """A detected face."""
 
-    Attributes:
-        box: (4,) float32 x0, y0, x1, y1 [px].
-        landmarks: (5, 2) float32 [px]: eye at image left, eye at image right, nose, mouth left, mouth right.
-        score: in [0, 1].
-    """
-
-    box: np.ndarray
-    landmarks: np.ndarray
-    score: float
+    box: np.ndarray  # (4,) float32 x0, y0, x1, y1 [px]
+    landmarks: np.ndarray  # (5, 2) float32 [px]: eye at image left, eye at image right, nose, mouth left, mouth right
+    score: float  # in [0, 1]
 
     @property
     def area(self) -> float:
@@ -45,15 +39,10 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of an image: (h, w, 3) uint8 RGB -> faces, largest first; [] if there is none.
+    """Finds the faces of an image: (h, w, 3) uint8 RGB -> faces, largest first; [] if there is none."""
 
-    Attributes:
-        name: of the detector, for reports.
-        source: the file or folder that it was loaded from.
-    """
-
-    name: str
-    source: str
+    name: str  # of the detector, for reports
+    source: str  # the file or folder that it was loaded from
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an image."""

@@ -22,17 +22,11 @@ OUTLIER = 0.15
 
 
 class Landmarker(Protocol):
-    """Finds the 68 landmarks (iBUG 300-W order) of faces that were detected.
+    """Finds the 68 landmarks (iBUG 300-W order) of faces that were detected."""
 
-    Attributes:
-        name: of the network, for reports.
-        source: the file that it was loaded from.
-        sha256: of that file.
-    """
-
-    name: str
-    source: str
-    sha256: str
+    name: str  # of the network, for reports
+    source: str  # the file that it was loaded from
+    sha256: str  # of that file
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 [px] -> (n, 68, 2) float32 [px]."""

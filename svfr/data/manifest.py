@@ -18,40 +18,24 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a data set: one face through consecutive frames of one video file.
+    """One clip of a data set: one face through consecutive frames of one video file."""
 
-    Attributes:
-        id: unique in its manifest.
-        video: the file that holds the frames, relative to the manifest's folder.
-        source: the original file, relative to the `source.path` of data preparation.
-        split: train, val or test.
-        start_frame: index of the clip's first frame in `video`.
-        num_frames: of the clip.
-        fps: [1/s].
-        width: [px] of the crop.
-        height: [px] of the crop.
-        identity: the same for clips of one person; None if unknown.
-        quality: score in [0, 1], higher is better; None if it was not measured.
-        crop: x0, y0, x1, y1 [px] of `video`'s frames; None if the whole frame is the crop.
-        landmarks: npz file relative to the manifest's folder: `points` (f, 68, 2) float32 [px] of the crop and `score`
-            (f,), 0 where they are not to be trusted; None if there are none.
-        sha256: of `video`; None if it was not computed.
-    """
-
-    id: str
-    video: str
-    source: str
-    split: str
-    start_frame: int
+    id: str  # unique in its manifest
+    video: str  # the file that holds the frames, relative to the manifest's folder
+    source: str  # the original file, relative to the `source.path` of data preparation
+    split: str  # train, val or test
+    start_frame: int  # index of the clip's first frame in `video`
     num_frames: int
-    fps: float
-    width: int
-    height: int
-    identity: int | None = None
-    quality: float | None = None
-    crop: tuple[float, float, float, float] | None = None
+    fps: float  # [1/s]
+    width: int  # [px] of the crop
+    height: int  # [px] of the crop
+    identity: int | None = None  # the same for clips of one person; None if unknown
+    quality: float | None = None  # score in [0, 1], higher is better; None if it was not measured
+    crop: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 [px] of `video`'s frames; None: all of them
+    # npz file relative to the manifest's folder: `points` (f, 68, 2) float32 [px] of the crop and `score` (f,), 0 where
+    # they are not to be trusted; None if there are none.
     landmarks: str | None = None
-    sha256: str | None = None
+    sha256: str | None = None  # of `video`; None if it was not computed
 
 
 def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outside: bool = False) -> list[Clip]:

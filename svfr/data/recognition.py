@@ -16,17 +16,11 @@ FACE_SIZE = 112  # [px], aligned to ArcFace's template
 
 
 class Recognizer(Protocol):
-    """Embeds faces.
+    """Embeds faces."""
 
-    Attributes:
-        name: of the network, for reports.
-        source: the file that it was loaded from.
-        sha256: of that file.
-    """
-
-    name: str
-    source: str
-    sha256: str
+    name: str  # of the network, for reports
+    source: str  # the file that it was loaded from
+    sha256: str  # of that file
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """(n, 112, 112, 3) uint8 RGB, aligned to ArcFace's template -> (n, d) float32, not normalized."""

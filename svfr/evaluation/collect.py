@@ -51,18 +51,15 @@ LAYOUTS = {
 
 
 def collect(arguments: Sequence[str], taken: Container[str], output: Path, task: str, write: bool) -> dict[str, Path]:
-    """Gather results of other methods as `svfr.evaluation.pairs.match` takes them, by links, and say what was left out.
+    """Gather results of other methods by links, OUTPUT/collected/NAME/TASK/CLIP, and say what was left out.
 
     Args:
         arguments: NAME=DIR each; the name begins with one of `LAYOUTS`, in any case. The folder has a subfolder for
-            each task or none, and in it what the method wrote for each clip.
-        taken: methods of these names are there already.
-        output: folder of the evaluation; the links lie in collected/NAME/TASK/CLIP.
-        task: of folders without task subfolders.
+            each task or none, then it is of `task`, and in it what the method wrote for each clip.
         write: make the links; of several processes, one.
 
     Returns:
-        Folder of links by name of method.
+        Folder of links by name of method, as `svfr.evaluation.pairs.match` takes them.
 
     Raises:
         ValueError: an unknown layout, a name twice, or a folder without results of that layout.

@@ -15,9 +15,9 @@ import torch
 from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
+from svfr.data.tracks import track_largest_face
 from svfr.data.video import VideoError, VideoInfo, probe, read_frames
 from svfr.evaluation import records
-from svfr.evaluation.face_points import face_points
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
 from svfr.evaluation.records import FRAMES, PICTURES, Record, describe_capped
@@ -225,6 +225,30 @@ class Evaluator:
                 cure = "set ignore_fps=true to compare frame by frame all the same"
                 raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"says {differ}")
+
+
+def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
+    """Eyes, nose and mouth corners of the largest face in each frame.
+
+    Frames between two sightings of a face are filled in linearly (see `track_largest_face`). The file `cache` keeps
+    the points, valid for this video and this detector.
+
+    Returns:
+        (f, 5, 2) float32 [px]; NaN in frames without a face.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    key = digest({"files": fingerprint(video), "detector": [detector.name, detector.source]})
+    kept = records.load_arrays(cache)
+    if str(kept.get("key")) == key:
+        return kept["points"]
+    faces = [detector(frame.image) for frame in read_frames(video)]
+    points = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
+    for track in track_largest_face(iter(faces), float(probe(video).fps)):
+        points[track.start : track.start + len(track.landmarks)] = track.landmarks
+    records.save_arrays(cache, points=points, key=np.array(key))
+    return points
 
 
 def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:

@@ -98,9 +98,8 @@ def match(
         methods: folder of results by name of method, with a subfolder for each task or without.
         degraded: folder of degraded inputs, laid out like the results.
         masks: folder of masks, laid out like the ground truth, or one mask.
-        output: folder of this evaluation; what lies in it is no input.
+        output: of this evaluation; what lies in it is no input.
         task: of folders without task subfolders.
-        baselines: from `BASELINES`; "degraded" needs its folder.
         failed: restorations of this call; what lies in the place of their results is older, and not compared.
 
     Raises:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, VideoWriter
-from svfr.evaluation.lag import best_lag
 from svfr.evaluation.settings import EvalConfig
 from svfr.metrics.temporal import temporal_slice
 
@@ -24,18 +23,15 @@ SLICE_FRAMES = 400  # and its slices here
 WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one moment several times
 WORST = 3
 THUMBNAIL = 16  # [px] side of the gray pictures that show a shift in time
+FARTHEST = 3  # [frames] lag that is tried
+CLEARLY = 0.75  # Assumption: share of the error that another lag may leave, or it is none
 
 
 class Pictures(AbstractContextManager):
     """Takes the frames of one video in turn; a context manager that writes strip.jpg, clip.mp4, worst_I.jpg, and of
-    full size slice.png and frame_I.png.
+    full size slice.png and frame_I.png into a folder.
 
-    Args:
-        folder: where it writes.
-        info: of the ground truth.
-        settings: `picture_size`, the height of the small ones [px]; `strip_frames`, evenly spread over the video;
-            `slice_column`.
-        is_truth: restored and truth are the same, and no frame is the worst.
+    `info` is the ground truth's; with `is_truth`, restored and truth are the same, and no frame is the worst.
     """
 
     def __init__(self, folder: Path, info: VideoInfo, settings: EvalConfig, is_truth: bool) -> None:
@@ -88,6 +84,29 @@ class Pictures(AbstractContextManager):
         if error > (far[-1][0] if len(far) == WORST else max(near, default=-1.0)):
             beside = np.concatenate([small, resize(truth, *self._size)], axis=1)
             self._worst = sorted([*far, (error, self._index, beside)], key=lambda entry: -entry[0])[:WORST]
+
+
+def best_lag(restored: np.ndarray, truth: np.ndarray) -> int:
+    """By how many frames a restored video comes late (negative: early): the lag in -3..3 of least squared error.
+
+    Each value's mean over time is taken off, so that motion alone counts. 0 unless another lag leaves less than 3/4 of
+    the error of none.
+
+    Args:
+        restored: (f, d) float, small gray pictures.
+        truth: (f, d) float, the same frames.
+    """
+    num_frames = len(truth)
+    if num_frames < 4 * FARTHEST:
+        return 0
+    ours, theirs = restored - restored.mean(axis=0), truth - truth.mean(axis=0)
+    inner = slice(FARTHEST, num_frames - FARTHEST)  # the same frames of the truth for every lag
+    errors = {
+        lag: float(np.square(ours[inner.start + lag : inner.stop + lag] - theirs[inner]).mean())
+        for lag in range(-FARTHEST, FARTHEST + 1)
+    }
+    best = min(errors, key=lambda lag: (errors[lag], abs(lag)))
+    return best if errors[best] < CLEARLY * errors[0] else 0
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -24,12 +24,7 @@ class Provenance(NamedTuple):
 
 
 def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) -> Provenance:
-    """Look beside the ground truth, a folder or one of its videos, and the results.
-
-    Args:
-        truth: as `match` takes it; None where there is none.
-        methods: folder of results by name of method.
-        task: of folders without task subfolders.
+    """Look beside the ground truth, a folder or one of its videos, and the results; arguments as `match` takes them.
 
     Raises:
         ValueError: a manifest that is none.

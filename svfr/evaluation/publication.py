@@ -54,7 +54,7 @@ def table_tex(results: Results) -> str:
                 lines.append("\\addlinespace")  # below the baselines
             cells = [latex(name_of(aggregate.method))]
             for column in columns:
-                text = show_cell(aggregate, column, missing=False)
+                text = show_cell(results, aggregate, column, beside_truth=False)
                 cell = "--" if text in (UNDEFINED, NOT_COMPUTED) else latex(text)
                 place = ranks[column].get(aggregate.method, len(MARKS))
                 cells.append(MARKS[place] % cell if place < len(MARKS) else cell)

@@ -16,7 +16,7 @@ from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
 from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
-from svfr.evaluation.statistics import by_video, half_width
+from svfr.evaluation.statistics import by_video, half_width, places
 from svfr.evaluation.tables import main_columns, show_number
 from svfr.files import replacing
 from svfr.metrics import COLUMNS
@@ -30,13 +30,9 @@ WORST_FRAMES = 12  # in the gallery
 
 
 def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
-    """The whole page; what it shows of the records beside itself is copied into `FILES`.
+    """The whole page; what it shows of the records, made by `evaluator`, is copied beside it into `FILES`.
 
-    Args:
-        results: of all videos.
-        common: of those that all methods have.
-        records: of every pair.
-        evaluator: that made them.
+    `results` are of all videos, `common` of those that all methods have.
     """
     environment = Environment(
         loader=PackageLoader("svfr", "assets/report"),
@@ -101,12 +97,10 @@ class Page:
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
         value = aggregate.metrics.get(column)
-        own = tables.truth_value(self.results, aggregate.task, column)
-        text = tables.show_cell(aggregate, column, tables.is_missing(self.results, column), own)
+        text = tables.show_cell(self.results, aggregate, column)
         if value is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
-        best = tables.best_value(self.results, aggregate.task, column)
-        is_best = value == best and not is_baseline(aggregate.method)
+        is_best = places(self.results, aggregate.task, column).get(aggregate.method) == 0
         half = half_width(list(by_video(self.results, aggregate.task, aggregate.method, column).values()))
         spread = f"± {show_number(column, half)}" if half is not None else ""
         ends = [aggregate.metrics.get(f"{column}_spread_{end}") for end in ("low", "high")]

@@ -33,10 +33,7 @@ Runs = dict[str, dict[str, Run]]  # by method and task
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path], load: Callable[[list[str]], InferConfig]) -> Runs:
     """What to restore with, from `[NAME[:TASK]=]WEIGHTS[,key=value ...]`; the name is "svfr" without one.
 
-    Args:
-        arguments: one each.
-        taken: methods of these names are there already.
-        load: the settings with these `key=value`.
+    Methods of the names in `taken` are there already; `load` gives the settings with these `key=value`.
 
     Raises:
         ValueError: a name or task twice, a reserved name, no such task, or settings that cannot be.
@@ -70,14 +67,7 @@ def restore_set(
 ) -> tuple[dict[str, Path], list[Problem]]:
     """Restore the degraded inputs of every task with each method; see `restore_folder`.
 
-    Args:
-        runs: of `parse_weights`.
-        degraded: folder of inputs, with a subfolder for each task, or of those of `task`.
-        masks: of the inpainting task.
-        output: folder of the evaluation.
-        task: of inputs without task subfolders.
-        networks: folder of third-party networks.
-        share: of this process.
+    The inputs have a subfolder for each task, or are those of `task`.
 
     Returns:
         Folder of results by name of method, and what could not be restored.

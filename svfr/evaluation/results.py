@@ -78,15 +78,10 @@ def gather(
     task: str,
     provenance: Provenance,
 ) -> Results:
-    """Put the records of all pairs together, whoever made them.
+    """Put the records of all pairs together, whichever process made them.
 
-    Args:
-        matches: what was compared.
-        records: of every pair, made by `evaluator`.
-        evaluator: with the metrics that were computed.
-        missing: name of a metric that was not -> reason.
-        task: of the rows of baselines where no method names one.
-        provenance: of what was compared.
+    `missing` has the reason for each metric that was not computed; `task` is that of baselines where no method names
+    one.
     """
     rows: list[Record] = []
     aggregates: list[Aggregate] = []

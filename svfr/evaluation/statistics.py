@@ -74,11 +74,7 @@ def on_common_videos(
 ) -> Results:
     """The results of those videos of each task that all methods have, baselines too; `results` itself if all have all.
 
-    Args:
-        matches: what was compared.
-        records: of every pair.
-        results: of all of them.
-        gather: puts records together, see `svfr.evaluation.results.gather`.
+    `gather` puts records together, see `svfr.evaluation.results.gather`.
     """
     parts, all_alike = [], True
     for task in dict.fromkeys(aggregate.task for aggregate in results.aggregates):

@@ -20,16 +20,18 @@ def show_number(column: str, value: float | None, sign: str = "") -> str:
     return UNDEFINED if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def show_cell(aggregate: Aggregate | None, column: str, missing: bool, own: float | None = None) -> str:
-    """A method's figure on one task, with its difference to the truth's `own`; says where there is none."""
+def show_cell(results: Results, aggregate: Aggregate | None, column: str, beside_truth: bool = True) -> str:
+    """A method's figure on one task, with its difference to the truth's own; says where there is none."""
     value = aggregate.metrics.get(column) if aggregate else None
-    if aggregate and value is None:
-        if aggregate.why_none.get(column, "").startswith("infinite"):
+    if aggregate is None or value is None:
+        if aggregate and aggregate.why_none.get(column, "").startswith("infinite"):
             return "∞"
-        return NOT_COMPUTED if missing else UNDEFINED
-    if aggregate and value is not None and own is not None and aggregate.method != "ground_truth":
-        return f"{show_number(column, value)} ({show_number(column, value - own, '+')})"
-    return show_number(column, value)
+        is_missing = any(column == other.name for name in results.missing for other in METRICS[name].columns)
+        return NOT_COMPUTED if aggregate and is_missing else UNDEFINED
+    own = truth_value(results, aggregate.task, column) if beside_truth else None
+    if own is None or aggregate.method == "ground_truth":
+        return show_number(column, value)
+    return f"{show_number(column, value)} ({show_number(column, value - own, '+')})"
 
 
 def title(column: str, results: Results | None = None) -> str:
@@ -48,11 +50,6 @@ def task_title(task: str) -> str:
 def name_of(method: str) -> str:
     """A method's name in tables."""
     return NAMES.get(method, method)
-
-
-def is_missing(results: Results, column: str) -> bool:
-    """Whether no method has the column, since a network or package is missing."""
-    return any(column == other.name for name in results.missing for other in METRICS[name].columns)
 
 
 def tasks_of(results: Results) -> list[str]:
@@ -100,26 +97,12 @@ def truth_value(results: Results, task: str, column: str) -> float | None:
     return own[0] if own and COLUMNS[column].better == "truth" else None
 
 
-def best_value(results: Results, task: str, column: str) -> float | None:
-    """The best figure of the methods that restore, of as many videos each; None if there is no choice."""
-    restoring = [a for a in results.aggregates if a.task == task and not is_baseline(a.method)]
-    most = max((aggregate.num_videos for aggregate in restoring), default=0)
-    found = [aggregate.metrics.get(column) for aggregate in restoring if aggregate.num_videos == most]
-    values = [value for value in found if value is not None]
-    better, own = COLUMNS[column].better, truth_value(results, task, column)
-    if len(values) < 2 or better == "none" or (better == "truth" and own is None):
-        return None
-    if own is not None:
-        return min(values, key=lambda value: abs(value - own))
-    return max(values) if better == "higher" else min(values)
-
-
 def table_markdown(results: Results) -> str:
     """The whole of `table.md`."""
     heads = " / ".join(task_title(task) for task in tasks_of(results))
     parts = [f"# {results.protocol['name'] or 'Evaluation'}"]
     parts += [f"## In the columns of the paper: {heads}", paper_table(results)]
-    parts += cost_table(results)
+    parts += filter(None, [markdown_table(cost_rows(results))])
     if notes := notes_of(results):
         parts.append(_bullets(notes))
     if results.missing:
@@ -147,28 +130,20 @@ def paper_table(results: Results) -> str:
         aggregates = [by_place.get((method, task)) for task in tasks]
         row = [name_of(method)]
         for column in columns:
-            owns = [truth_value(results, task, column) for task in tasks]
-            missing = is_missing(results, column)
-            cells = [show_cell(a, column, missing, own) for a, own in zip(aggregates, owns, strict=True)]
+            cells = [show_cell(results, aggregate, column) for aggregate in aggregates]
             row.append(NOT_COMPUTED if NOT_COMPUTED in cells else " / ".join(cells))
         rows.append([*row, " / ".join(count_of(aggregate, len(results.names)) for aggregate in aggregates)])
     return markdown_table(rows)
 
 
 def cost_rows(results: Results) -> list[list[str]]:
-    """What restoring took, where it is known: the heads, and a row for each method and task."""
+    """What restoring took, where it is known: the heads, and a row for each method and task; [] if nothing is."""
     rows = [["Methods", "task", "UNet runs / frame", "s / frame", "peak memory [GiB]", "device"]]
     for aggregate in results.aggregates:
         if cost := aggregate.cost:
             figures = f"{cost['unet_runs']:.2f}", f"{cost['seconds']:.3g}", f"{cost['peak_gib']:.2f} {cost['memory']}"
             rows.append([name_of(aggregate.method), task_title(aggregate.task), *figures, cost["device"]])
-    return rows
-
-
-def cost_table(results: Results) -> list[str]:
-    """`cost_rows` as Markdown; nothing if nothing is known."""
-    rows = cost_rows(results)
-    return [markdown_table(rows)] if len(rows) > 1 else []
+    return rows if len(rows) > 1 else []
 
 
 def _all_columns(results: Results, task: str) -> str:
@@ -177,8 +152,7 @@ def _all_columns(results: Results, task: str) -> str:
     rows = [["", *(name_of(aggregate.method) for aggregate in aggregates)]]
     for column in ordered_columns(results):
         if any(aggregate.metrics.get(column) is not None for aggregate in aggregates):
-            own = truth_value(results, task, column)
-            cells = (show_cell(aggregate, column, False, own) for aggregate in aggregates)
+            cells = (show_cell(results, aggregate, column) for aggregate in aggregates)
             rows.append([title(column, results), *cells])
     return markdown_table([*rows, ["videos", *(count_of(a, len(results.names)) for a in aggregates)]])
 

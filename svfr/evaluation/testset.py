@@ -58,28 +58,19 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """What a manifest says of one clip; sizes in px, `fps` of the source [1/s], None if it is a folder of frames.
+    """What a manifest says of one clip."""
 
-    Attributes:
-        output: folder of its ground truth.
-        name: relative, without suffix.
-        source: file that it was made of, relative to what the user gave.
-        matrices: (2, 3) similarity of the alignment, one a clip or one a frame; none without alignment.
-        tasks: how each task's input was made.
-        sha256: of the pixels of the ground truth, of each task's input and of the mask.
-    """
-
-    output: Path
-    name: str
-    source: str
+    output: Path  # folder of its ground truth
+    name: str  # relative, without suffix
+    source: str  # file that it was made of, relative to what the user gave
     num_frames: int
-    width: int
-    height: int
-    fps: float | None
+    width: int  # [px]
+    height: int  # [px]
+    fps: float | None  # [1/s] of the source, None if it is a folder of frames
     seed: int
-    matrices: list[list[list[float]]]
-    tasks: dict[str, dict[str, Any]]
-    sha256: dict[str, str]
+    matrices: list[list[list[float]]]  # (2, 3) similarity of the alignment, one a clip or one a frame; none without
+    tasks: dict[str, dict[str, Any]]  # how each task's input was made
+    sha256: dict[str, str]  # of the pixels of the ground truth, of each task's input and of the mask
     notes: list[str]
 
 
@@ -287,14 +278,7 @@ def make_inputs(
     """Degrade a clip for each task: blur and the like, then gray, then white holes.
 
     The same degradation serves all tasks with bfr, the same mask all with inpainting. The seed and the clip's name
-    decide all numbers.
-
-    Args:
-        truth: (f, h, w, 3) uint8.
-        name: of the clip.
-        tasks: "bfr", "bfr+colorization", ...
-        settings: `preset`, `seed` and `moving_masks` count.
-        points: (f, 5, 2) [px], for moving masks.
+    decide all numbers. `truth` is (f, h, w, 3) uint8, `points` (f, 5, 2) [px], for moving masks.
     """
     height, width = truth.shape[1:3]
     seed, moving = settings.seed, settings.moving_masks

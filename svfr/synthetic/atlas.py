@@ -12,18 +12,13 @@ MAX_ANGLE = 150.0  # [degrees] the head's surface is painted from -MAX_ANGLE to 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the atlas with coordinates of its own.
-
-    Attributes:
-        left, top, width, height: in the atlas's units.
-        x, y: ranges of its own coordinates.
-    """
+    """A rectangle of the atlas, in the atlas's units, with coordinates of its own."""
 
     left: float
     top: float
     width: float
     height: float
-    x: tuple[float, float]
+    x: tuple[float, float]  # ranges of its own coordinates
     y: tuple[float, float]
 
     def place(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

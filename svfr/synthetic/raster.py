@@ -14,17 +14,11 @@ LEAST_AREA = 1e-4  # [px^2] smaller triangles are left out: they are edges or fo
 
 @dataclass(frozen=True)
 class Visible:
-    """The visible part of a mesh.
+    """The visible part of a mesh."""
 
-    Attributes:
-        pixels: (n,) flat indices of the covered pixels, ascending.
-        corners: (3, m) vertices of triangles that face the camera.
-        shown: (n,) which of these triangles each pixel shows.
-    """
-
-    pixels: np.ndarray
-    corners: np.ndarray
-    shown: np.ndarray
+    pixels: np.ndarray  # (n,) flat indices of the covered pixels, ascending
+    corners: np.ndarray  # (3, m) vertices of triangles that face the camera
+    shown: np.ndarray  # (n,) which of these triangles each pixel shows
 
 
 def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size: int) -> Visible:

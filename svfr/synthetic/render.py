@@ -27,17 +27,11 @@ FRAME_THICKNESS = 0.07  # of glasses, head units
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """A rendered talking head.
+    """A rendered talking head."""
 
-    Attributes:
-        frames: (f, size, size, 3) uint8 RGB, at `FPS`.
-        landmarks: (f, 68, 2) float32 iBUG points [px], image left first; hidden ones included.
-        identity: the number of the person.
-    """
-
-    frames: np.ndarray
-    landmarks: np.ndarray
-    identity: int
+    frames: np.ndarray  # (f, size, size, 3) uint8 RGB, at `FPS`
+    landmarks: np.ndarray  # (f, 68, 2) float32 iBUG points [px], image left first; hidden ones included
+    identity: int  # the number of the person
 
 
 def render_clip(seed: int, num_frames: int, size: int, identity: int | None = None) -> RenderedClip:

@@ -29,17 +29,11 @@ BODY_SECTIONS = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A part of the mesh.
+    """A part of the mesh."""
 
-    Attributes:
-        rest: (3, r, c) float32 positions.
-        uv: (2, r, c) float32 places in the atlas, in its units.
-        follow: (r, c) share of the head's rotation that it takes part in.
-    """
-
-    rest: np.ndarray
-    uv: np.ndarray
-    follow: np.ndarray
+    rest: np.ndarray  # (3, r, c) float32 positions
+    uv: np.ndarray  # (2, r, c) float32 places in the atlas, in its units
+    follow: np.ndarray  # (r, c) share of the head's rotation that it takes part in
 
 
 class Shape:

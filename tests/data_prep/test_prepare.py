@@ -18,6 +18,7 @@ from data_prep.settings import DataPrepConfig
 from svfr import config
 from svfr.data.manifest import Clip, read_manifest
 from svfr.data.video import probe
+from svfr.inference.processes import Processes
 from tests import clips
 from tests.assets import CLIPS, NETWORKS, needs_assets
 from tests.data_prep.collection import Made, make_collection
@@ -252,7 +253,7 @@ def test_wrong_calls_are_one_line(
         (
             (f"output={raw}/one.mp4/out",),
             None,
-            f"prepare.py: output={raw}/one.mp4/out: cannot be written (Not a directory)",
+            f"prepare.py: {raw}/one.mp4/out: no folder for the results can be made here (Not a directory)",
         ),
     ):
         assert run(raw, output, *settings, steps=steps) == 2
@@ -292,9 +293,9 @@ def test_a_step_file_of_another_version(
 def test_two_runs_at_once(
     raw: Path, tmp_path: Path, made_detector: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with prepare._locked(tmp_path / "out"):
+    with Processes().alone_in(tmp_path / "out"):
         assert run(raw, tmp_path / "out") == 2
-    assert error(capsys).endswith("another run is writing into it")
+    assert error(capsys).startswith(f"prepare.py: {tmp_path}/out: another call writes here")
 
 
 FULL_DISK = """

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ import pytest
 from data_prep.records import PrepareError, Record, read_step, step_file
 from data_prep.runner import Step, reject, rejected_file
 from data_prep.settings import DataPrepConfig, SourceConfig
-from data_prep.workers import Task, Workers, start_workers
+from data_prep.workers import attempt, start_workers
 from svfr.data.video import VideoError
+from svfr.inference.workers import Task, Workers
 
 
 def work(number: int, settings: DataPrepConfig) -> list[Record]:
@@ -157,7 +159,7 @@ def own_pid(number: int, settings: DataPrepConfig) -> list[Record]:
 def test_closing_ends_a_worker_in_the_middle_of_a_task(tmp_path: Path) -> None:
     workers = started("local", 2)
     settings = DataPrepConfig(SourceConfig(path="raw"), str(tmp_path), score="none")
-    running = workers.run(work, settings, [Task("2", 2, 60), Task("15", 15, 60)])
+    running = workers.run([Task(n, partial(attempt, work, settings, n), 60) for n in (2, 15)])
     assert next(running)[1].records == [{"source": "2", "square": 4}]
     since = time.monotonic()
     workers.close()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from svfr.evaluation.lag import best_lag
+from svfr.evaluation.pictures import best_lag
 
 
 @pytest.mark.parametrize("lag", [-3, -1, 0, 2])

@@ -66,7 +66,7 @@ def test_workers_measure_what_one_process_does_and_a_killed_one_costs_its_pair(
     assert len(by_place) == len(found) == len(expected)
     killed = by_place["x", "b"]
     assert killed.status == "failed"
-    assert "killed, most likely for want of memory" in (killed.reason or "")
+    assert killed.reason == ("ended its worker process (crash, or out of memory): lower workers or chunk_size")
     assert by_place == {**expected, ("x", "b"): killed}
     for group in groups:
         for pair in group:
