@@ -1,6 +1,7 @@
 """Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from svfr import __version__
 from svfr.data.detectors import load_detector
+from svfr.data.recognition import load_recognizer
 from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
@@ -30,7 +32,7 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining
 def load_pipeline(
     weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
 ) -> SVFRPipeline:
-    """A pipeline with its face detector. Frames that are aligned already do without one where `auto` finds none.
+    """A pipeline with its face detector, and a recognition network if one is there. Frames that are aligned already do without one where `auto` finds none.
 
     Args:
         weights: as `SVFRPipeline.from_pretrained` takes them.
@@ -50,6 +52,8 @@ def load_pipeline(
             raise
     pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
+    with suppress(NetworkMissing):
+        pipe.recognizer = load_recognizer("auto", networks, download=False)
     return pipe
 
 
@@ -129,6 +133,7 @@ def restore_folder(
         "untrained": pipe.settings.untrained,
         "tasks": tasks,
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
+        "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
         "settings": asdict(resolved),
     }
     depends_on = digest({**about, "weights_files": files})
@@ -146,7 +151,9 @@ def restore_folder(
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
-        return digest([depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference))])
+        return digest(
+            [depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference, settings.photo))]
+        )
 
     def restore(item: Item) -> VideoReport:
         frames_bar = _FramesBar(item.source, disable=bar.disable)
