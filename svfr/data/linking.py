@@ -9,13 +9,13 @@ import numpy as np
 
 from svfr.data.detectors import Face, iou
 from svfr.data.faces import crop, frontality
-from svfr.data.tracks import LONGEST_GAP, MATCH_IOU, FaceTrack, Sightings, square_around, steady_track
+from svfr.data.tracks import LONGEST_GAP, MATCH_IOU, FaceTrack, Sightings, face_boxes, square_around, steady_track
 
 EMBED_EVERY = 0.5  # [s] Assumption: how often a followed face is looked at by the recognition network
 PACE = 4  # Assumption: sightings over which a face's speed is taken
 STILL = 0.8  # Assumption: what an overlap with the last box counts beside one with the box that is expected
-# What a face shows is compared at this side [px] by mean difference [levels]. Measured on 21 real clips, 5 frames apart:
-# at most 28; a face and a white or black frame: at least 55.
+# What a face shows is compared at this side [px] by mean difference [levels]. Measured on 21 real clips, 5 frames
+# apart: at most 28; a face and a white or black frame: at least 55.
 THUMB = 8
 LOOKS_ALIKE = 35.0
 PICTURE = 96  # [px] of the picture that a person is shown by
@@ -89,10 +89,10 @@ class FaceLinker:
         for (j, p), overlap in overlaps.items():
             person = self._open[p]
             look = looks.get(j)
-            if overlap >= MATCH_IOU and look is not None and person not in linked.values() and j not in linked:
-                if person.total is not None and float(look @ unit(person.total)) < self._likeness.other:
-                    # Somebody else since an unknown frame after the last look.
-                    person.sightings.cut_at(person.looked[-1] + 1)
+            is_free = j not in linked and person not in linked.values()
+            if overlap >= MATCH_IOU and is_free and look is not None and person.total is not None:
+                if float(look @ unit(person.total)) < self._likeness.other:
+                    person.sightings.cut_at(person.looked[-1] + 1)  # somebody else, since nobody knows when
                     person.is_over = True
         for person in [p for p in self._open if p.is_over]:
             self._close(person)
@@ -111,7 +111,23 @@ class FaceLinker:
 
     def finish(self) -> list[LinkedTrack]:
         """All tracks, in the order of their first frames."""
-        tracks = [self._track(person) for person in self._closed + self._open]
+        joined: list[_Person] = []
+        for person in sorted(self._closed + self._open, key=lambda person: person.sightings.frames[0]):
+            for earlier in joined if person.total is not None else []:
+                gap = person.sightings.frames[0] - earlier.sightings.frames[-1] - 1
+                if 0 <= gap <= self._longest_gap and earlier.total is not None:
+                    if float(unit(earlier.total) @ unit(person.total)) >= self._likeness.same:
+                        earlier.join(person)
+                        break
+            else:
+                joined.append(person)
+        seen = [
+            (frame, face) for p in joined for frame, face in zip(p.sightings.frames, p.sightings.faces, strict=True)
+        ]
+        at: dict[int, list[Face]] = {}
+        for frame, face in seen:
+            at.setdefault(frame, []).append(face)
+        tracks = [self._track(person, at) for person in joined]
         return sorted(tracks, key=lambda linked: (linked.track.start, tuple(linked.track.boxes[0])))
 
     def _close(self, person: "_Person") -> None:
@@ -155,9 +171,12 @@ class FaceLinker:
                 linked[j] = person
         return linked
 
-    def _track(self, person: "_Person") -> LinkedTrack:
+    def _track(self, person: "_Person", faces: dict[int, list[Face]]) -> LinkedTrack:
         embedding = None if person.total is None else unit(person.total)
         track = steady_track(person.sightings, self._fps)
+        boxes = face_boxes(track.boxes)
+        for i in np.flatnonzero(~track.detected):  # somebody else is there, before the face
+            track.visible[i] &= all(iou(boxes[i], face.box) < MATCH_IOU for face in faces.get(track.start + i, []))
         return LinkedTrack(track, person.sightings.faces, embedding, person.picture)
 
 
@@ -169,6 +188,7 @@ class _Person:
     picture: np.ndarray | None = None
     quality: float = 0.0  # of the picture
     thumb: np.ndarray | None = None  # of the last sighting
+    first_thumb: np.ndarray | None = None
     unseen: list[tuple[int, np.ndarray]] = field(default_factory=list)  # frames since then, and what is at its place
     is_over: bool = False
 
@@ -186,18 +206,36 @@ class _Person:
         last = self.sightings.faces[-1].box
         return max(iou(self.expected(index), face.box), STILL * iou(last, face.box))
 
+    def judge(self, after: np.ndarray | None) -> None:
+        """Which of the frames without a sighting show what is seen before or after them."""
+        around = [thumb for thumb in (self.thumb, after) if thumb is not None]
+        for missed, thumb in self.unseen:
+            if min(float(np.abs(thumb - each).mean()) for each in around) > LOOKS_ALIKE:
+                self.sightings.hidden.append(missed)
+        self.unseen.clear()
+
+    def join(self, later: "_Person") -> None:
+        """Go on as a later one, who is the same."""
+        start = later.sightings.frames[0]
+        self.unseen = [each for each in self.unseen if each[0] < start]
+        self.judge(later.first_thumb)
+        for name in ("frames", "faces", "hidden"):
+            getattr(self.sightings, name).extend(getattr(later.sightings, name))
+        assert self.total is not None
+        assert later.total is not None
+        self.total, self.thumb, self.unseen = self.total + later.total, later.thumb, later.unseen
+        if later.quality > self.quality:
+            self.picture, self.quality = later.picture, later.quality
+
     def watch(self, image: np.ndarray, index: int) -> None:
         """Keep the best picture of the face; where it is missed, judge if it may be there all the same."""
         face = self.sightings.faces[-1]
         if self.sightings.frames[-1] != index:
             self.unseen.append((index, _thumb(image, self.expected(index))))
             return
-        before, self.thumb = self.thumb, _thumb(image, face.box)
-        for missed, thumb in self.unseen:
-            around = [each for each in (before, self.thumb) if each is not None]
-            if min(np.abs(thumb - each).mean() for each in around) > LOOKS_ALIKE:
-                self.sightings.hidden.append(missed)
-        self.unseen.clear()
+        self.judge(now := _thumb(image, face.box))
+        self.thumb = now
+        self.first_thumb = now if self.first_thumb is None else self.first_thumb
         quality = face.score * frontality(face.landmarks) * min(PICTURE, float(max(face.box[2:] - face.box[:2])))
         if self.picture is None or quality > BETTER * self.quality:
             self.picture, self.quality = crop(image, square_around(face.box), PICTURE), quality

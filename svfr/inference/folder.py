@@ -1,6 +1,7 @@
 """Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
 
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -16,6 +17,7 @@ from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
@@ -32,7 +34,9 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining
 def load_pipeline(
     weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
 ) -> SVFRPipeline:
-    """A pipeline with its face detector, and a recognition network if one is there. Frames that are aligned already do without one where `auto` finds none.
+    """A pipeline with its face detector, and a recognition network if one is there.
+
+    Frames that are aligned already do without a detector where `auto` finds none.
 
     Args:
         weights: as `SVFRPipeline.from_pretrained` takes them.
@@ -179,6 +183,41 @@ def restore_folder(
         if share.is_main_process:
             write_json(output / REPORT, report)
     return report
+
+
+def plan_folder(
+    pipe: SVFRPipeline,
+    source: Path,
+    output: Path,
+    tasks: tuple[str, ...],
+    settings: InferConfig,
+) -> int:
+    """Print what `restore_folder` would do, and write a picture of the people of each input beside its result's place.
+
+    Returns:
+        How many inputs cannot be planned; each is named with its reason.
+    """
+    if settings.face == "aligned":
+        raise ValueError("--dry-run plans faces: face=aligned has nothing to plan")
+    values = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
+    resolved, failed = settings.resolve(pipe.parts), 0
+    of_a_clip = clip_seconds(pipe.parts, resolved, tasks)
+    for item in find_items(source, output, settings.format):
+        started = time.perf_counter()
+        try:
+            plan = pipe.plan_video(item.source, **values)
+        except (ValueError, OSError) as error:
+            failed += 1
+            print(printable(f"{item.source}: {str(error).removeprefix(f'{item.source}: ')}"))
+            continue
+        for line in plan_lines(plan, resolved, time.perf_counter() - started, of_a_clip):
+            print(printable(f"{item.source}: {line}"))
+        if plan.people:
+            sheet = (output / item.target).with_suffix(".plan.png")
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            contact_sheet(plan, sheet)
+            print(printable(f"{item.source}: {sheet} shows the people; faces=1,2 chooses"))
+    return failed
 
 
 @lru_cache(maxsize=1)
