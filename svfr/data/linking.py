@@ -85,16 +85,15 @@ class FaceLinker:
             for p, person in enumerate(self._open)
         }
         looks = self._look(faces, overlaps, image)
-        linked = self._link(overlaps, looks)
+        linked, over = self._link(overlaps, looks), list[_Person]()
         for (j, p), overlap in overlaps.items():
             person = self._open[p]
             look = looks.get(j)
             is_free = j not in linked and person not in linked.values()
-            if overlap >= MATCH_IOU and is_free and look is not None and person.total is not None:
-                if float(look @ unit(person.total)) < self._likeness.other:
-                    person.sightings.cut_at(person.looked[-1] + 1)  # somebody else, since nobody knows when
-                    person.is_over = True
-        for person in [p for p in self._open if p.is_over]:
+            if overlap >= MATCH_IOU and is_free and person.likeness(look) < self._likeness.other:
+                person.sightings.cut_at(person.looked[-1] + 1)  # somebody else, since nobody knows when
+                over.append(person)
+        for person in [p for p in self._open if p in over]:
             self._close(person)
         for j, face in enumerate(faces):
             person = linked.get(j) or _Person(Sightings(self._index, face))
@@ -115,10 +114,10 @@ class FaceLinker:
         for person in sorted(self._closed + self._open, key=lambda person: person.sightings.frames[0]):
             for earlier in joined if person.total is not None else []:
                 gap = person.sightings.frames[0] - earlier.sightings.frames[-1] - 1
-                if 0 <= gap <= self._longest_gap and earlier.total is not None:
-                    if float(unit(earlier.total) @ unit(person.total)) >= self._likeness.same:
-                        earlier.join(person)
-                        break
+                is_near = 0 <= gap <= self._longest_gap and earlier.total is not None
+                if is_near and earlier.likeness(person.total) >= self._likeness.same:
+                    earlier.join(person)
+                    break
             else:
                 joined.append(person)
         seen = [
@@ -157,14 +156,10 @@ class FaceLinker:
         """Who it is, by the face's index; the best overlap and likeness together come first."""
         candidates = []
         for (j, p), overlap in overlaps.items():
-            total = self._open[p].total
-            if j not in looks or total is None:
-                alike, fits = 0.0, overlap >= MATCH_IOU
-            else:
-                alike = float(looks[j] @ unit(total))
-                fits = alike >= (self._likeness.other if overlap >= MATCH_IOU else self._likeness.same)
-            if fits:
-                candidates.append((overlap + alike, j, self._open[p]))
+            person = self._open[p]
+            alike, is_known = person.likeness(looks.get(j)), j in looks and person.total is not None
+            if alike >= self._likeness.other if overlap >= MATCH_IOU else is_known and alike >= self._likeness.same:
+                candidates.append((overlap + alike * is_known, j, person))
         linked: dict[int, _Person] = {}
         for _, j, person in sorted(candidates, key=lambda candidate: -candidate[0]):
             if j not in linked and person not in linked.values():
@@ -190,7 +185,10 @@ class _Person:
     thumb: np.ndarray | None = None  # of the last sighting
     first_thumb: np.ndarray | None = None
     unseen: list[tuple[int, np.ndarray]] = field(default_factory=list)  # frames since then, and what is at its place
-    is_over: bool = False
+
+    def likeness(self, look: np.ndarray | None) -> float:
+        """Cosine, in [-1, 1], with an embedding; 1 where one of the two is not known."""
+        return 1.0 if look is None or self.total is None else float(unit(look) @ unit(self.total))
 
     def expected(self, index: int) -> np.ndarray:
         """(4,) where the box should be in a frame, if the face moves on as it did."""

@@ -89,11 +89,7 @@ class _Stream:
     """Frames, read once, with the faces of each; held until all chains that need them have taken their clips."""
 
     def __init__(
-        self,
-        pairs: Iterator[tuple[Frame, np.ndarray | None]],
-        chains: list[_Chain],
-        tasks: tuple[str, ...],
-        size: int,
+        self, pairs: Iterator[tuple[Frame, np.ndarray | None]], chains: list[_Chain], tasks: tuple[str, ...], size: int
     ) -> None:
         self.held: deque[_Held] = deque()
         self._pairs, self._tasks, self._size = pairs, tasks, size
@@ -188,7 +184,7 @@ def restore_file(
     notes += info.notes
     plan, shown = None, None
     if settings.face == "auto":
-        looks = Looks.of(components, references.recognizer) if looks is None else looks
+        looks = looks or Looks.of(components, references.recognizer)
         plan = plan_file(references, settings, source, looks, on_progress)
         notes += plan.notes
         if plan.tracks and "colorization" in tasks:
@@ -213,13 +209,8 @@ def restore_file(
 
     chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
     stream = _Stream(with_masks(source, mask, info, options, notes.append), chains, tasks, size)
-    share = 1.0
-    if plan and plan.tracks:
-        in_all = sum(int(track.face.visible.sum()) for track in plan.tracks)
-        with_face = np.zeros(plan.num_frames, dtype=bool)
-        for track in plan.tracks:
-            with_face[track.face.start : track.face.stop] |= track.face.visible
-        share = with_face.sum() / in_all
+    faces = [t.face.start + i for t in plan.tracks for i in np.flatnonzero(t.face.visible)] if plan else [0]
+    share = len(set(faces)) / max(1, len(faces))  # of a frame in one of its faces
     advance = (lambda frames: on_progress(frames * share, "restore")) if on_progress else None
 
     def restore(chain: _Chain) -> Iterator[tuple[list[_Crop], Tensor]]:
@@ -250,6 +241,8 @@ def restore_file(
                     for made, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
                         made.restored = image
                 frame = _paste(frame, each, hole, keep)
+                if num_frames + 1 == each.chain.span[1]:
+                    each.chain.clips = iter(())  # and with it all that the chain holds
             if on_progress and not crops:
                 on_progress(1, "restore")
             writer.write(frame.image if frame.deep is None else frame.deep, frame.pts, frame.time_base)
