@@ -283,7 +283,6 @@ def test_memory_does_not_grow_with_the_length(components: Components) -> None:
 # Conditions
 
 
-@pytest.mark.parametrize("restore", STRATEGIES)
 def test_a_chain_goes_on_from_its_saved_state(components: Components) -> None:
     def new() -> Chain:
         return Chain(components, options(), GAMMA, lambda frames: reference(components))
@@ -298,6 +297,7 @@ def test_a_chain_goes_on_from_its_saved_state(components: Components) -> None:
     assert torch.equal(later(frames[7:10]), expected[-1])
 
 
+@pytest.mark.parametrize("restore", STRATEGIES)
 @pytest.mark.parametrize("what", ["latents", "id_tokens"])
 def test_each_half_of_a_reference_has_an_effect(components: Components, restore: Callable, what: str) -> None:
     photo = reference(components)
