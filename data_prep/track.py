@@ -59,7 +59,7 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
     for image, places in walk(clips, settings):
         faces = [_sharp(image, face) for face in find(image)] if places else []
         for i, _ in places:
-            noted = [face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)]
+            noted: list[Face] = [face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)]
             linkers[i].add(noted, image)
     return [record for clip, linker in zip(clips, linkers, strict=True) for record in _records(clip, linker, settings)]
 

@@ -149,7 +149,9 @@ class FaceLinker:
             rivals = [face for face, p in near if p in people]
             if len(people) != 1 or len(rivals) != 1 or self._is_due(self._open[people[0]]):
                 due.append(j)
-        embeddings = self._embed([faces[j] for j in due], image) if due else []
+        if not due:
+            return {}
+        embeddings = self._embed([faces[j] for j in due], image)
         return {j: unit(embedding) for j, embedding in zip(due, embeddings, strict=True)}
 
     def _link(self, overlaps: dict[tuple[int, int], float], looks: dict[int, np.ndarray]) -> dict[int, "_Person"]:
@@ -170,7 +172,7 @@ class FaceLinker:
         embedding = None if person.total is None else unit(person.total)
         track = steady_track(person.sightings, self._fps)
         boxes = face_boxes(track.boxes)
-        for i in np.flatnonzero(~track.detected):  # somebody else is there, before the face
+        for i in np.flatnonzero(~track.detected).tolist():  # somebody else is there, before the face
             track.visible[i] &= all(iou(boxes[i], face.box) < MATCH_IOU for face in faces.get(track.start + i, []))
         return LinkedTrack(track, person.sightings.faces, embedding, person.picture)
 
