@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.frames import TRACKS, save_arrays, walk
-from data_prep.linking import FaceLinker
 from data_prep.networks import detector, recognizer
 from data_prep.records import Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
+from svfr.data.linking import FaceLinker
 from svfr.data.tracks import MARGIN
 from svfr.inference.workers import Workers
 from svfr.models.identity import align_face
@@ -49,17 +49,18 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
     """Follow the faces of the clips of one file."""
     find, network = detector(settings), recognizer(settings)
-    image = np.empty(0)
 
-    def embed(faces: list[Face]) -> np.ndarray:
+    def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
         assert network is not None
+        assert image is not None
         return network(np.stack([align_face(image, face.landmarks) for face in faces]))
 
     linkers = [FaceLinker(float(Fraction(clip["fps"])), embed if network else None) for clip in clips]
     for image, places in walk(clips, settings):
         faces = [_sharp(image, face) for face in find(image)] if places else []
         for i, _ in places:
-            linkers[i].add([face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)])
+            noted: list[Face] = [face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)]
+            linkers[i].add(noted, image)
     return [record for clip, linker in zip(clips, linkers, strict=True) for record in _records(clip, linker, settings)]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from svfr import config
 from svfr.inference.batch import REPORT
-from svfr.inference.folder import check_inputs, load_pipeline, restore_folder
+from svfr.inference.folder import check_inputs, load_pipeline, plan_folder, restore_folder
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
 from svfr.inference.watch import watched
@@ -33,6 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs, or a folder of one for each input")
     parser.add_argument("--reference", type=Path, help="photo of the person")
     parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
+    parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(InferConfig.__dataclass_fields__)
@@ -46,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
     share = Processes()
+    if options.dry_run:
+        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        return 1 if plan_folder(pipe, options.input, options.output, tasks, settings) else 0
     with share.alone_in(options.output):
         pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
         report = restore_folder(

@@ -129,7 +129,7 @@ class MarkDetector:
     name = "marks"
     source = "made"
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
+    def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
         near = (np.abs(image.astype(int) - MARK).max(axis=-1) < 60).astype(np.uint8)
         _, _, boxes, _ = cv2.connectedComponentsWithStats(near)
         faces = []

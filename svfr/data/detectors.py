@@ -22,6 +22,8 @@ LARGE_FACE = 400
 SAME_FACE_IOU = 0.3  # the non-maximum suppression threshold of OpenCV's YuNet demo
 YUNET_SCORE = 0.6  # Assumption: below the demo's 0.9, since degraded faces score less
 INSIGHTFACE_SCORE = 0.5  # InsightFace's default
+# Assumption: a closer look is at this many times the size, and takes this share of the usual score.
+CLOSER_SIZE, CLOSER_SCORE = 2, 0.5
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,15 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of an image: (h, w, 3) uint8 RGB -> faces, largest first; [] if there is none."""
+    """Finds the faces of an image: (h, w, 3) uint8 RGB -> faces, largest first; [] if there is none.
+
+    A closer look sees the picture larger and takes doubtful faces, too.
+    """
 
     name: str  # of the detector, for reports
     source: str  # the file or folder that it was loaded from
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
+    def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
         """Find the faces of an image."""
         ...
 
@@ -105,25 +110,32 @@ class YuNet:
         finally:
             cv2.utils.logging.setLogLevel(level)
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
+    def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
         """Find the faces of an image."""
         if _too_small(image):
             return []
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if closer:
+            self._network.setScoreThreshold(CLOSER_SCORE * YUNET_SCORE)
+            try:
+                return self._detect(bgr, CLOSER_SIZE * min(SEARCH_SIDE, max(image.shape[:2])))
+            finally:
+                self._network.setScoreThreshold(YUNET_SCORE)
         side = min(SEARCH_SIDE, max(image.shape[:2]))
         faces = self._detect(bgr, side)
         if not faces or max(faces[0].box[2:] - faces[0].box[:2]) * side > LARGE_FACE * max(image.shape[:2]):
-            coarse = self._detect(bgr, SEARCH_SIDE // 2)
+            coarse = self._detect(bgr, min(SEARCH_SIDE // 2, max(image.shape[:2])))
             faces = coarse + [f for f in faces if all(iou(f.box, c.box) < SAME_FACE_IOU for c in coarse)]
         return _largest_first(faces)
 
     def _detect(self, bgr: np.ndarray, side: int) -> list[Face]:
-        """Faces found with the longer side scaled to `side` at most, in px of the image, largest first."""
+        """Faces found with the longer side scaled to `side`, in px of the image, largest first."""
         height, width = bgr.shape[:2]
-        if side < max(height, width):
+        if side != max(height, width):
             ratio = side / max(height, width)
             size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+            how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+            bgr = cv2.resize(bgr, size, interpolation=how)
         self._network.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, rows = self._network.detect(bgr)
         if rows is None:
@@ -172,11 +184,13 @@ class InsightFace:
         self.source = str(file)
         self._network = network
 
-    def __call__(self, image: np.ndarray) -> list[Face]:
+    def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
         """Find the faces of an image."""
         if _too_small(image):
             return []
-        boxes, landmarks = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._network.det_thresh = INSIGHTFACE_SCORE * (CLOSER_SCORE if closer else 1)
+        how = {"input_size": (CLOSER_SIZE * SEARCH_SIDE,) * 2} if closer else {}
+        boxes, landmarks = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), **how)
         return _largest_first(
             Face(box[:4].astype(np.float32), points.astype(np.float32), float(box[4]))
             for box, points in zip(boxes, landmarks, strict=True)

@@ -1,6 +1,9 @@
 """Where a video changes from one shot to the next."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
 
 import cv2
 import numpy as np
@@ -10,6 +13,13 @@ SMALL = (64, 64)  # [px] frames are compared at this size, whatever their own
 # detector). Assumption: this many frames on each side, and this factor over the largest of their differences.
 AROUND = 2
 STANDS_OUT = 2.0
+CUT = 10.0  # least difference of a cut, the default of data preparation, too
+# A dissolve: the picture in the middle is the mean of those this many frames before and after it, which are of
+# different things. Assumption: their correlation is below the first; what is not their mean, as a share of their
+# difference, below the second.
+DISSOLVE = 6
+SAME_PICTURE = 0.7
+LEFT_OVER = 0.25
 
 
 def content_differences(images: Iterable[np.ndarray]) -> np.ndarray:
@@ -50,6 +60,59 @@ def shot_starts(differences: np.ndarray, threshold: float) -> list[int]:
         if index and differences[index] >= STANDS_OUT * around.max(initial=0.0):
             starts.append(index)
     return starts
+
+
+@dataclass(eq=False)
+class _Small:
+    """A frame, until it is given out, and what is compared of it."""
+
+    image: np.ndarray | None
+    rgb: np.ndarray
+    difference: float
+
+
+def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """Frames, each with whether it starts a shot: as of `shot_starts` with `CUT`, or amid a dissolve.
+
+    Args:
+        images: (h, w, 3) uint8 RGB; `DISSOLVE` + 1 of them are held.
+
+    Yields:
+        All frames in order.
+    """
+    window: deque[_Small | None] = deque([None] * (2 * DISSOLVE + 1), maxlen=2 * DISSOLVE + 1)
+    before: np.ndarray | None = None
+    since = 0  # frames since the last start
+    for image in chain(images, repeat(None, DISSOLVE)):
+        if image is None:
+            window.append(None)
+        else:
+            small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
+            now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
+            difference = 0.0 if before is None else _difference(before, now)
+            window.append(_Small(image, small.astype(np.float64), difference))
+            before = now
+        middle = window[DISSOLVE]
+        if middle is None or middle.image is None:
+            continue
+        known = [each for each in window if each is not None]
+        is_cut = known.index(middle) in shot_starts(np.array([each.difference for each in known]), CUT)[1:]
+        first, last = window[0], window[-1]
+        if first and last and since > 2 * DISSOLVE:
+            is_cut = is_cut or _is_dissolve(first.rgb, middle.rgb, last.rgb)
+        starts, current = is_cut or since == 0, middle.image
+        since = 1 if starts else since + 1
+        middle.image = None
+        yield current, starts
+
+
+def _is_dissolve(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> bool:
+    """Whether (h, w, 3) pictures of different things are mixed in the middle."""
+    change = np.abs(last - first).mean()
+    if change < CUT or min(first.std(), last.std()) < 1:  # alike, or a fade from or to one colour
+        return False
+    left_over = np.abs(middle - (first + last) / 2).mean()
+    return bool(left_over < LEFT_OVER * change and np.corrcoef(first.ravel(), last.ravel())[0, 1] < SAME_PICTURE)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -30,24 +30,35 @@ class FaceTrack:
         start: index of its first frame.
         boxes: (n, 4) float64, square crops x0, y0, x1, y1 [px]; may reach outside of the frame.
         landmarks: (n, 5, 2) float32 [px] in the frame.
+        detected: (n,) bool; the other frames were filled in between.
+        visible: (n,) bool; False where a frame that was filled in does not look like its neighbours: a flash, a black
+            frame, something before the face.
     """
 
     start: int
     boxes: np.ndarray
     landmarks: np.ndarray
+    detected: np.ndarray
+    visible: np.ndarray
 
     @property
     def stop(self) -> int:
         """Index after its last frame."""
         return self.start + len(self.boxes)
 
+    @property
+    def largest(self) -> float:
+        """The largest side of its crops [px]."""
+        return float((self.boxes[:, 2] - self.boxes[:, 0]).max())
+
 
 class Sightings:
-    """A face's detections so far: indices of frames, and the faces detected there."""
+    """A face's detections so far: indices of frames, and the faces detected there; frames that cannot show it."""
 
     def __init__(self, index: int, face: Face) -> None:
         self.frames = [index]
         self.faces = [face]
+        self.hidden: list[int] = []
 
     def add(self, index: int, face: Face) -> None:
         """Add a detection in one more frame."""
@@ -132,7 +143,16 @@ def steady_track(sightings: Sightings, fps: float) -> FaceTrack:
     # The fit at the ends may lie a little beyond what was seen; a side must stay a side.
     half = np.maximum(steady[:, 2:], MARGIN * face_side.min()) / 2
     boxes = np.concatenate([steady[:, :2] - half, steady[:, :2] + half], axis=1)
-    return FaceTrack(int(seen[0]), boxes, filled[:, 4:].reshape(-1, 5, 2).astype(np.float32))
+    landmarks = filled[:, 4:].reshape(-1, 5, 2).astype(np.float32)
+    visible = ~np.isin(frames, sightings.hidden)
+    return FaceTrack(int(seen[0]), boxes, landmarks, np.isin(frames, seen), visible)
+
+
+def square_around(box: np.ndarray) -> np.ndarray:
+    """(4,) the square crop of one face's box [px]."""
+    side, centre = max(box[2:] - box[:2]), (box[:2] + box[2:]) / 2
+    centre = centre - np.array([0.0, SHIFT_UP]) * side
+    return np.concatenate([centre - MARGIN * side / 2, centre + MARGIN * side / 2])
 
 
 def face_boxes(crops: np.ndarray) -> np.ndarray:

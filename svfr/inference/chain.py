@@ -1,6 +1,7 @@
 """The default strategy: clip by clip, each joined to the one before it (SVFR, Sec. 4.3)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +73,29 @@ class Chain:
         self._sample, self._num_steps = SAMPLERS[sampling.sampler], sampling.num_inference_steps
         self._first_frame, self._initial_noise = first_frame, initial_noise
         self._conditions: list[Condition] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next clip depends on beside the arguments: tensors, numbers, and None."""
+        tail, reference = self.tail, self.reference
+        return {
+            "position": self.position,
+            "chosen": self.choose_reference is None,
+            "tail": None if tail is None else {"lq": tail.lq, "restored": tail.restored},
+            "reference": reference and {"latents": reference.latents, "id_tokens": reference.id_tokens},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of a chain that was made with the same arguments."""
+        device = self.components.device
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+        self.position = state["position"]
+        self.tail = state["tail"] and Tail(**moved(state["tail"]))
+        self.reference = state["reference"] and Reference(**moved(state["reference"]))
+        self.choose_reference = None if state["chosen"] else self.choose_reference
+        self._conditions = []
 
     @property
     def frames_wanted(self) -> int:

@@ -1,6 +1,8 @@
 """Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
 
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +12,12 @@ from tqdm import tqdm
 
 from svfr import __version__
 from svfr.data.detectors import load_detector
+from svfr.data.recognition import load_recognizer
 from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
@@ -30,7 +34,9 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining
 def load_pipeline(
     weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
 ) -> SVFRPipeline:
-    """A pipeline with its face detector. Frames that are aligned already do without one where `auto` finds none.
+    """A pipeline with its face detector, and a recognition network if one is there.
+
+    Frames that are aligned already do without a detector where `auto` finds none.
 
     Args:
         weights: as `SVFRPipeline.from_pretrained` takes them.
@@ -50,6 +56,8 @@ def load_pipeline(
             raise
     pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
+    with suppress(NetworkMissing):
+        pipe.recognizer = load_recognizer("auto", networks, download=False)
     return pipe
 
 
@@ -129,6 +137,7 @@ def restore_folder(
         "untrained": pipe.settings.untrained,
         "tasks": tasks,
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
+        "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
         "settings": asdict(resolved),
     }
     depends_on = digest({**about, "weights_files": files})
@@ -146,7 +155,9 @@ def restore_folder(
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
-        return digest([depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference))])
+        return digest(
+            [depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference, settings.photo))]
+        )
 
     def restore(item: Item) -> VideoReport:
         frames_bar = _FramesBar(item.source, disable=bar.disable)
@@ -172,6 +183,41 @@ def restore_folder(
         if share.is_main_process:
             write_json(output / REPORT, report)
     return report
+
+
+def plan_folder(
+    pipe: SVFRPipeline,
+    source: Path,
+    output: Path,
+    tasks: tuple[str, ...],
+    settings: InferConfig,
+) -> int:
+    """Print what `restore_folder` would do, and write a picture of the people of each input beside its result's place.
+
+    Returns:
+        How many inputs cannot be planned; each is named with its reason.
+    """
+    if settings.face == "aligned":
+        raise ValueError("--dry-run plans faces: face=aligned has nothing to plan")
+    values = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
+    resolved, failed = settings.resolve(pipe.parts), 0
+    of_a_clip = clip_seconds(pipe.parts, resolved, tasks)
+    for item in find_items(source, output, settings.format):
+        started = time.perf_counter()
+        try:
+            plan = pipe.plan_video(item.source, **values)
+        except (ValueError, OSError) as error:
+            failed += 1
+            print(printable(f"{item.source}: {str(error).removeprefix(f'{item.source}: ')}"))
+            continue
+        for line in plan_lines(plan, resolved, time.perf_counter() - started, of_a_clip):
+            print(printable(f"{item.source}: {line}"))
+        if plan.people:
+            sheet = (output / item.target).with_suffix(".plan.png")
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            contact_sheet(plan, sheet)
+            print(printable(f"{item.source}: {sheet} shows the people; faces=1,2 chooses"))
+    return failed
 
 
 @lru_cache(maxsize=1)

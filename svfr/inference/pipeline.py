@@ -14,12 +14,14 @@ from torch import Tensor
 from svfr import config
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.recognition import Recognizer
 from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
+from svfr.inference.plan import Plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import restore_clips
-from svfr.inference.video import OnProgress, VideoReport, restore_file
+from svfr.inference.video import OnProgress, VideoReport, plan_file, restore_file
 from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released
 from svfr.models.devices import resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -74,6 +76,7 @@ class SVFRPipeline(DiffusionPipeline):
             landmark_predictor=landmark_predictor,
         )
         self.detector = detector
+        self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
 
     @classmethod
     def from_components(cls, parts: Components, detector: FaceDetector | None = None) -> "SVFRPipeline":
@@ -160,7 +163,7 @@ class SVFRPipeline(DiffusionPipeline):
     @property
     def references(self) -> ReferenceFinder:
         """Finds and describes references with this pipeline's networks and detector."""
-        return ReferenceFinder(self.parts, self.detector)
+        return ReferenceFinder(self.parts, self.detector, self.recognizer)
 
     def __call__(
         self,
@@ -271,6 +274,11 @@ class SVFRPipeline(DiffusionPipeline):
             reference=None if reference is None else _check_photo(reference),
             on_progress=on_progress,
         )
+
+    def plan_video(self, source: str | Path, **settings: Any) -> Plan:
+        """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
+        resolved = config.make(VideoSettings, settings).resolve(self.parts)
+        return plan_file(self.references, resolved, Path(source))
 
 
 class _AlignedFrame(NamedTuple):

@@ -8,6 +8,7 @@ from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
 from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
+from svfr.data.recognition import Recognizer
 from svfr.data.tracks import track_largest_face
 from svfr.models.components import Components, Reference
 
@@ -20,11 +21,15 @@ class ReferenceFinder:
     Args:
         components: the networks that describe them.
         detector: finds faces; without one, they are taken to be aligned as in FFHQ.
+        recognizer: tells people apart; without one, the weights' own ID network does.
     """
 
-    def __init__(self, components: Components, detector: FaceDetector | None) -> None:
+    def __init__(
+        self, components: Components, detector: FaceDetector | None, recognizer: Recognizer | None = None
+    ) -> None:
         self.components = components
         self.detector = detector
+        self.recognizer = recognizer
 
     def from_aligned(self, image: np.ndarray, landmarks: np.ndarray | None = None) -> Reference:
         """Describe an aligned face image (s, s, 3) uint8 with (5, 2) landmarks [px], looked for if None."""

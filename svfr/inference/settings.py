@@ -1,6 +1,8 @@
 """What a user can set of a restoration: the command line's keys, Python's keywords, and what records say."""
 
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from svfr.config import ConfigError, check_at_least, check_choices
@@ -118,7 +120,11 @@ class VideoSettings(Sampling):
     """How a whole video is restored."""
 
     face: Literal["auto", "aligned"] = "auto"
-    """auto (find the largest face, restore its crop, paste it back) | aligned (the whole frame is the face crop)."""
+    """auto (find faces, restore their crops, paste them back) | aligned (the whole frame is the face crop)."""
+    faces: str = "all"
+    """Whose: all | largest | numbers of the plan (`--dry-run`) such as 1,3 | a photo file of the person."""
+    face_box: Any = None
+    """x0,y0,x1,y1 [px], forehead to chin, of a face that no detector sees; it is there in all frames."""
     format: Literal["mp4", "png"] = "mp4"
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
     crf: int = 18
@@ -134,11 +140,32 @@ class VideoSettings(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.faces not in ("all", "largest") and not self.people and not Path(self.faces).is_file():
+            raise ConfigError(f"faces={self.faces}: all, largest, numbers of the plan such as 1,3, or a photo file")
+        if self.face_box is not None:
+            numbers = self.face_box.split(",") if isinstance(self.face_box, str) else self.face_box
+            try:
+                x0, y0, x1, y1 = box = tuple(float(number) for number in numbers)
+            except (TypeError, ValueError):
+                x0, y0, x1, y1 = box = (0.0, 0.0, 0.0, 0.0)
+            if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):
+                raise ConfigError(f"face_box={self.face_box}: has to be x0,y0,x1,y1 with x0 < x1 and y0 < y1, in px")
+            object.__setattr__(self, "face_box", box)
         check_at_least("max_pixels", self.max_pixels, 1)
         check_at_least("fps", self.fps, 0.001)
         check_at_least("crf", self.crf, 0)
         if self.crf > 51:
             raise ConfigError(f"crf={self.crf}: has to be at most 51")
+
+    @property
+    def people(self) -> list[int]:
+        """The numbers that `faces` names, if it does."""
+        return [int(number) for number in self.faces.split(",")] if re.fullmatch(r"\d+(,\d+)*", self.faces) else []
+
+    @property
+    def photo(self) -> Path | None:
+        """The photo file that `faces` names, if it does."""
+        return None if self.people or self.faces in ("all", "largest") else Path(self.faces)
 
 
 @dataclass(frozen=True)

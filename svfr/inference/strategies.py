@@ -1,6 +1,6 @@
 """The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -42,6 +42,7 @@ def restore_clips(
     initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
     reference_landmarks: np.ndarray | None = None,
     on_step: OnStep | None = None,
+    on_reference: Callable[[Reference], None] | None = None,
 ) -> Iterator[tuple[list[AnyCrop], Tensor]]:
     """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
 
@@ -56,6 +57,7 @@ def restore_clips(
         initial_noise: (f, c, h, w) standard normal, instead of the seed's; for `released` one for each pass.
         reference_landmarks: (5, 2) of the chosen reference [px], instead of the detector's.
         on_step: progress.
+        on_reference: called with the reference that was chosen, if one was.
 
     Yields:
         Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
@@ -70,6 +72,8 @@ def restore_clips(
         choose = partial(references.from_released_clip, landmarks=reference_landmarks)
     elif how != "none":
         choose = partial(references.from_clip, how=how, landmarks=reference_landmarks)
+    if choose is not None and on_reference is not None:
+        choose = _told(choose, on_reference)
     if is_released:
         if isinstance(initial_noise, Tensor):
             raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
@@ -87,3 +91,13 @@ def restore_clips(
     chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
     while clip := list(islice(crops, chain.frames_wanted)):
         yield clip, chain(torch.stack([crop.lq for crop in clip]), on_step)
+
+
+def _told(choose: ChooseReference, on_reference: Callable[[Reference], None]) -> ChooseReference:
+    def choose_and_tell(frames: Tensor) -> Reference | None:
+        reference = choose(frames)
+        if reference is not None:
+            on_reference(reference)
+        return reference
+
+    return choose_and_tell

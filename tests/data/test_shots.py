@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from svfr.data.shots import content_differences, shot_starts
+from svfr.data.shots import content_differences, shot_starts, with_cuts
 from tests.assets import CLIPS, frames, needs_assets
 
 THRESHOLD = 10.0
@@ -40,6 +40,28 @@ def test_a_flash_is_no_cut() -> None:
     images = shot(4, 20)
     images[10] = np.full_like(images[10], 255)
     assert starts(images) == [0]
+
+
+def streamed(images: list[np.ndarray]) -> list[int]:
+    given = list(with_cuts(images))
+    assert all(one is other for (one, _), other in zip(given, images, strict=True))
+    return [index for index, (_, starts_shot) in enumerate(given) if starts_shot]
+
+
+def test_shots_of_a_stream_are_those_of_the_whole() -> None:
+    for images in (shot(0, 20) + shot(1, 7) + shot(2, 30), shot(0, 1) + shot(1, 10) + shot(2, 1), shot(4, 3), []):
+        assert streamed(images) == starts(images)[: len(images)]
+
+
+@pytest.mark.parametrize("length", [8, 16])
+def test_a_dissolve_starts_one_shot_amid_it(length: int) -> None:
+    a, b = shot(0, 60), shot(1, 60)
+    share = np.clip((np.arange(60) - 20) / length, 0, 1)
+    mixed = [((1 - s) * one + s * other).astype(np.uint8) for s, one, other in zip(share, a, b, strict=True)]
+    assert starts(mixed) == [0]
+    _, start = streamed(mixed)
+    assert 20 <= start <= 20 + length
+    assert streamed(shot(3, 60, speed=40)) == [0]
 
 
 def test_empty_and_single() -> None:

@@ -283,6 +283,20 @@ def test_memory_does_not_grow_with_the_length(components: Components) -> None:
 # Conditions
 
 
+def test_a_chain_goes_on_from_its_saved_state(components: Components) -> None:
+    def new() -> Chain:
+        return Chain(components, options(), GAMMA, lambda frames: reference(components))
+
+    frames, whole = torch.stack(list(video(11))), new()
+    expected = [whole(frames[:4]), whole(frames[4:7])]
+    state = whole.state_dict()
+    expected.append(whole(frames[7:10]))
+    later = new()
+    later.load_state_dict(state)
+    assert later.frames_wanted == 3
+    assert torch.equal(later(frames[7:10]), expected[-1])
+
+
 @pytest.mark.parametrize("restore", STRATEGIES)
 @pytest.mark.parametrize("what", ["latents", "id_tokens"])
 def test_each_half_of_a_reference_has_an_effect(components: Components, restore: Callable, what: str) -> None:

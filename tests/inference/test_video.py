@@ -19,10 +19,12 @@ import svfr.inference.video
 from svfr.data.detectors import load_detector
 from svfr.data.frames import to_gray
 from svfr.data.video import ReadOptions, VideoError, probe
+from svfr.inference.people import Looks
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.plan import make_plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import VideoReport, find_tracks, restore_file
+from svfr.inference.video import VideoReport, restore_file
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, truncated, video
@@ -58,6 +60,7 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
             arguments.get("tasks", ("bfr",)),
             mask=arguments.get("mask"),
             on_progress=arguments.get("on_progress"),
+            looks=Looks(None),
         )
 
 
@@ -150,8 +153,8 @@ def test_frames_keep_their_names_in_order(tmp_path: Path) -> None:
 def test_only_the_face_changes_and_its_border_is_soft(tmp_path: Path) -> None:
     source = video(tmp_path / "in.mp4", scene(5, [FACE]))
     report = run(source, tmp_path / "out", format="png")
-    track = find_tracks(source, probe(source), MarkDetector(), ReadOptions())[0][0]
-    x0, y0, x1, y1 = track.boxes[2]
+    [track] = make_plan(source, probe(source), ReadOptions(), MarkDetector(), Looks(None)).tracks
+    x0, y0, x1, y1 = track.face.boxes[2]
     differs = changed(source, report.output)[2]
     rows, columns = np.nonzero(differs)
     assert x0 - 1 < columns.min() < x0 + 4
@@ -186,11 +189,11 @@ def test_of_two_faces_the_larger_is_restored(tmp_path: Path) -> None:
     for image in images:
         image[40:56, 100:116] = (255, 0, 255)
     source = video(tmp_path / "in.mp4", images)
-    report = run(source, tmp_path / "out", format="png")
+    report = run(source, tmp_path / "out", format="png", faces="largest")
     differs = changed(source, report.output)
     assert differs[:, :, :40].any(axis=(1, 2)).all()
     assert not differs[:, :, 90:].any()
-    assert report.notes == ["5 frames show other faces, which are left as they are"]
+    assert report.notes == ["1 other tracks of faces are left as they are (faces=all restores them)"]
 
 
 def test_of_a_deep_video_all_but_the_face_keeps_its_depth(tmp_path: Path) -> None:
@@ -408,7 +411,7 @@ def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path: Path, format
         yield next(invert(*arguments, **about))
         raise RuntimeError("broken")
 
-    source = video(tmp_path / "in.mp4", scene(3, [FACE]))
+    source = video(tmp_path / "in.mp4", scene(4, [FACE]))
     target = tmp_path / ("out.mp4" if format == "mp4" else "out")
     old = run(source, target, format=format).output
     before = pixels(old)

@@ -185,6 +185,17 @@ def test_a_real_face(infer: Infer) -> None:
     assert (pixels(infer.output / "a") != pixels(source)).any()
 
 
+def test_a_dry_run_plans_and_restores_nothing(infer: Infer) -> None:
+    add(infer, "a.mp4", 9)
+    (infer.input / "bad.mp4").write_text("no video")
+    outcome = infer("--dry-run")
+    assert outcome.code == 1
+    for words in ("9 frames, 1 shots", "person 1: frames 0-8", "clips of 4 frames at 32 px", "about", "bad.mp4: "):
+        assert words in outcome.out
+    assert [file.name for file in infer.output.rglob("*")] == ["a.plan.png"]
+    assert Image.open(infer.output / "a.plan.png").size[0] > 50
+
+
 def test_no_face_is_no_error(infer: Infer) -> None:
     source = video(infer.input / "a.mp4", scene(4, [None]))
     outcome = infer("format=png")

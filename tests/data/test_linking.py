@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.linking import FaceLinker, LinkedTrack
 from svfr.data.detectors import Face
+from svfr.data.linking import FaceLinker, LinkedTrack
 from svfr.data.tracks import face_boxes
 from tests.data.test_tracks import face
 
@@ -25,7 +25,7 @@ class Person:
     def __init__(self) -> None:
         self.looks = 0
 
-    def __call__(self, faces: list[Face]) -> np.ndarray:
+    def __call__(self, faces: list[Face], image: np.ndarray | None = None) -> np.ndarray:
         self.looks += len(faces)
         return np.stack([BERT if face.score == 0.8 else ANNA for face in faces]) * 20
 
