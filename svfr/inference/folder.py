@@ -50,7 +50,7 @@ def load_pipeline(
             raise
     pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
-    return pipe
+    return pipe.prepare(settings.memory, settings.vae, settings.compile)
 
 
 def check_inputs(
@@ -131,7 +131,8 @@ def restore_folder(
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "settings": asdict(resolved),
     }
-    depends_on = digest({**about, "weights_files": files})
+    # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
+    depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:
         sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]

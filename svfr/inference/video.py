@@ -147,7 +147,7 @@ def restore_file(
         seconds=time.perf_counter() - started,
         cost=cost,
         detector=detector.name if detector else None,
-        notes=[*notes, *writer.notes],
+        notes=[*notes, *components.notes, *writer.notes],
     )
 
 

@@ -1,0 +1,34 @@
+"""Let what comes before go on while what comes after is at work."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The same items, which a thread takes up to `count` before they are asked for.
+
+    An error of the items is raised where it would have been. Closed early, at most the item in work is finished, and
+    `items` is closed, too.
+    """
+    end: Any = object()
+    waiting: deque[Future[Item]] = deque()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                while True:
+                    while len(waiting) < count + 1:
+                        waiting.append(thread.submit(next, items, end))
+                    item = waiting.popleft().result()
+                    if item is end:
+                        return
+                    yield item
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        if close := getattr(items, "close", None):
+            close()
