@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -69,13 +69,8 @@ ALL_FRAMES = 345_000  # of 7 methods and baselines, 3 tasks, 50 videos of VFHQ-t
 HOURS = "h for 345,000 frames"
 
 Row = dict[str, Any]  # of a table, by the titles of its columns
-WAYS: dict[str, Row] = {
-    "released": {"strategy": "released", "guidance_scale": 2.0},
-    "chained": {"guidance_scale": 2.0},
-    "balanced": {"speed": "balanced", "guidance_scale": 2.0},
-    "fast": {"speed": "fast", "guidance_scale": 2.0},
-    "one_step": {},
-}
+WAYS: dict[str, Row] = {"released": {"strategy": "released"}, "chained": {}, "one_step": {}}
+WAYS |= {speed: {"speed": speed} for speed in ("balanced", "fast")}
 
 
 def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
@@ -105,7 +100,9 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     sampling: Row = {"size": options.size, **WAYS[way]}
     if way == "one_step":
         parts.settings = replace(parts.settings, one_step_sigma=20.0)
-    elif options.steps is not None and "speed" not in sampling:
+    else:
+        sampling["guidance_scale"] = 2.0
+    if way in ("released", "chained") and options.steps is not None:
         sampling |= {"num_inference_steps": options.steps, "sampler": "euler"}
     pipe = SVFRPipeline.from_components(parts).prepare(memory, compile=compiled)
     length, size = parts.settings.clip_length, options.size or parts.settings.size
@@ -145,24 +142,19 @@ def timed(modules: Sequence[torch.nn.Module], device: torch.device) -> list[floa
 class PeakMemory(TorchDispatchMode):
     """The peak [bytes] of the tensors that are made inside; they may lie on the meta device and so take nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        """Leave the tensors `known` out."""
         super().__init__()
-        self.now = self.peak = 0
-        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.peak = 0
+        self.sizes = weakref.WeakKeyDictionary[Any, int]((tensor.untyped_storage(), 0) for tensor in known)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
-                self.known.add(storage)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self.free, storage.nbytes())
+            if isinstance(tensor, torch.Tensor):
+                self.sizes.setdefault(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+        self.peak = max(self.peak, sum(self.sizes.values()))
         return result
-
-    def free(self, size: int) -> None:
-        """Count a tensor that is no more."""
-        self.now -= size
 
 
 @torch.no_grad()
@@ -174,8 +166,8 @@ def plan_rows(options: argparse.Namespace) -> Iterator[Row]:
     def peak(run: Callable[..., Any], *shape: int) -> int:
         inputs = torch.zeros(shape, device="meta", dtype=torch.bfloat16)
         fused = patch("torch.nn.functional.scaled_dot_product_attention", lambda query, *_, **__: query.clone())
-        with fused, PeakMemory() as memory:  # fused attention holds no matrix
-            memory.known.update(p.untyped_storage() for n in parts.networks.values() for p in n.parameters())
+        known = (p for network in parts.networks.values() for p in network.parameters())
+        with fused, PeakMemory(known) as memory:  # fused attention holds no matrix
             run(inputs)
         return memory.peak
 
@@ -183,21 +175,18 @@ def plan_rows(options: argparse.Namespace) -> Iterator[Row]:
         tokens, prompt = x.new_zeros(len(x), 1, parts.model.id_projector.config.out_channels), x.new_zeros(len(x), 3)
         parts.model(x, x, x, tokens, x.new_ones(len(x)), prompt)
 
+    encoding = peak(parts.vae.encode, ENCODE_CHUNK, 3, size, size)
     for gib in options.memory:
         plan = MEMORY_PLANS[gib]
         (chunk, longest), side = plan.fit(size), size // parts.downscale
-        latents = (min(parts.settings.clip_length, longest), parts.latent_channels, side, side)
-        on_the_way = {
-            "unet": peak(run_unet, 1 + plan.batch_guidance, *latents),
-            "vae": peak(lambda z: parts.vae.decode(z, num_frames=len(z)), min(chunk, latents[0]), *latents[1:]),
-        }
-        encoding = peak(parts.vae.encode, ENCODE_CHUNK, 3, size, size)
-        there = {name: weights[name] if plan.offload else sum(weights.values()) for name in on_the_way}
-        whole = max(on_the_way[name] + there[name] for name in on_the_way)
-        whole = max(whole, encoding + there["vae"])
-        sizes = {"weights": sum(weights.values()), "UNet": on_the_way["unet"], "decoding": on_the_way["vae"]}
-        sizes |= {"encoding": encoding, "peak, computed": whole}
-        row: Row = {"memory": gib} | {f"{name} GiB": size / 2**30 for name, size in sizes.items()}
+        length, latent = min(parts.settings.clip_length, longest), (parts.latent_channels, side, side)
+        unet = peak(run_unet, 1 + plan.batch_guidance, length, *latent)
+        decoding = peak(lambda z: parts.vae.decode(z, num_frames=len(z)), min(chunk, length), *latent)
+        there = weights if plan.offload else dict.fromkeys(weights, sum(weights.values()))
+        whole = max(there["unet"] + unet, there["vae"] + max(decoding, encoding))
+        sizes = {"weights": sum(weights.values()), "UNet": unet, "decoding": decoding, "encoding": encoding}
+        row: Row = {"memory": gib}
+        row |= {f"{name} GiB": number / 2**30 for name, number in (sizes | {"peak, computed": whole}).items()}
         if resolve_device(options.device).type != "cpu":
             row["peak, measured GiB"] = in_new_process(restore, options, 17, "fast", False, gib)["peak GiB"]
         yield row

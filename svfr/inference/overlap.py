@@ -16,19 +16,15 @@ def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
     """
     end: Any = object()
     waiting: deque[Future[Item]] = deque()
+    thread = ThreadPoolExecutor(1)
     try:
-        with ThreadPoolExecutor(1) as thread:
-            try:
-                while True:
-                    while len(waiting) < count + 1:
-                        waiting.append(thread.submit(next, items, end))
-                    item = waiting.popleft().result()
-                    if item is end:
-                        return
-                    yield item
-            finally:
-                for future in waiting:
-                    future.cancel()
+        while True:
+            while len(waiting) <= count:
+                waiting.append(thread.submit(next, items, end))
+            if (item := waiting.popleft().result()) is end:
+                return
+            yield item
     finally:
+        thread.shutdown(cancel_futures=True)
         if close := getattr(items, "close", None):
             close()

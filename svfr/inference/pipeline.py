@@ -89,13 +89,11 @@ class SVFRPipeline(DiffusionPipeline):
             self.tiny = load_tiny(find_tiny(vae), self.parts)
         parts, device = self.parts, self.parts.device
         free = free_memory(parts.networks.values(), device)
-        if free is not None:
-            free = free * 2 // self.unet.dtype.itemsize  # plans are of 16-bit numbers
-        chosen = choose_plan(free, self.settings.size) if memory == "auto" else int(memory)
-        self.plan = None if chosen is None else MEMORY_PLANS[chosen]
+        free *= 2 / self.unet.dtype.itemsize  # plans are of 16-bit numbers
+        self.plan = MEMORY_PLANS[choose_plan(free, self.settings.size) if memory == "auto" else int(memory)]
         if memory != "auto" and device.type == "cpu":
             self.notes.append(f"memory={memory}: no accelerator here, so it sets the lengths of clips and chunks alone")
-        if self.plan is not None and self.plan.offload:
+        if self.plan.offload:
             parts.offload()
         if compile:
             parts.compile()

@@ -14,15 +14,8 @@ from svfr.models.components import Components
 RELEASED_STEPS = (50, 30)
 RELEASED_OVERLAP = 3
 # What weights that restore in one step can be told of sampling: these values, or nothing.
-ONE_STEP: dict[str, Any] = {
-    "speed": None,
-    "strategy": "chained",
-    "num_inference_steps": 1,
-    "guidance_scale": 1,
-    "sampler": None,
-    "schedule": None,
-    "guidance_interval": None,
-}
+ONE_STEP: dict[str, Any] = dict.fromkeys(("speed", "sampler", "schedule", "guidance_interval"))
+ONE_STEP |= {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1}
 # The same of the strategy released.
 RELEASED: dict[str, Any] = {"speed": None, "sampler": "euler", "schedule": "karras", "guidance_interval": None}
 # Assumption: guidance to the reference matters at the levels where the shape of a face is decided, and little below.

@@ -95,16 +95,8 @@ def restore_clips(
 
 def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> Tensor:
     """`chain(lq, on_step)`; where memory runs out, the same clip again with the next smaller memory plan, once."""
-    work = 0.0
-
-    def count(frames: float) -> None:
-        nonlocal work
-        work += frames
-        if on_step:
-            on_step(frames)
-
     try:
-        return chain(lq, count)
+        return chain(lq, on_step)
     except Exception as error:
         if not is_out_of_memory(error) or not chain.components.step_down():
             raise
@@ -112,7 +104,6 @@ def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> 
     if free := getattr(torch.get_device_module(chain.components.device), "empty_cache", None):
         free()
     logger.warning(chain.components.notes[-1])
-    count(-work)
     assert chain.components.plan is not None
     chain.take_less(chain.components.plan, lq.shape[-1])
     return chain(lq, on_step)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
-from svfr.models.devices import MEMORY_PLANS, MemoryPlan, check_compiler, wait_on_cpu
+from svfr.models.devices import MEMORY_PLANS, MemoryPlan, wait_on_cpu
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
 from svfr.models.svfr import SVFR
@@ -117,9 +117,6 @@ class Components:
         settings: what the weights want.
         plan: what they may take of the device's memory; None: whatever they want.
         tiny: decodes in the place of the VAE.
-
-    Attributes:
-        notes: to the user, of what was done otherwise than asked.
     """
 
     def __init__(
@@ -139,7 +136,7 @@ class Components:
         self.settings = settings
         self.plan = plan
         self.tiny = tiny if tiny is None else tiny.eval().requires_grad_(False)
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # to the user, of what was done otherwise than asked
         self._stepped_down = False
 
     @property
@@ -221,7 +218,11 @@ class Components:
         Raises:
             ValueError: PyTorch cannot compile here.
         """
-        check_compiler(self.device)
+        try:
+            torch.compile(torch.sin)(torch.ones(2, device=self.device))
+        except Exception as error:  # each backend raises its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
         torch.backends.cudnn.benchmark = True
         compile_blocks(self.model.unet, **how)
         compile_blocks(self.vae.decoder, **how)

@@ -1,5 +1,6 @@
 """Devices and precisions by name, and what fits into a device's memory."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,10 @@ class MemoryPlan:
     both guidance branches at once 2.2. A plan leaves a tenth of the memory to others, and 1 GiB to the libraries.
     """
 
-    decode_chunk_size: int
-    """Frames that the VAE decodes together: its norms are global, so that it can be cut in time alone."""
-    clip_length: int
-    """Frames that are denoised together."""
-    batch_guidance: bool
-    """Whether both guidance branches run at once."""
-    offload: bool
-    """Whether the networks wait on the CPU for their turn."""
+    decode_chunk_size: int  # frames that the VAE decodes together: its norms are global, so it is cut in time alone
+    clip_length: int  # frames that are denoised together
+    batch_guidance: bool  # whether both guidance branches run at once
+    offload: bool  # whether the networks wait on the CPU for their turn
 
     def fit(self, size: int) -> tuple[int, int]:
         """The lengths of a chunk and of a clip for frames with this side [px], at least 1 and 2."""
@@ -43,19 +40,14 @@ MEMORY_PLANS = {  # by the memory [GiB] of the device
 USABLE = 0.9  # of a device's memory
 
 
-def choose_plan(free: int | None, size: int) -> int | None:
-    """The largest memory plan that fits into what is free [bytes], by its number; None where that is not known.
-
-    Smaller frames than 512 x 512 take less.
-    """
-    if free is None:
-        return None
+def choose_plan(free: float, size: int) -> int:
+    """The number of the largest memory plan that fits into what is free [bytes]; frames below 512 px take less."""
     fitting = (gib for gib in MEMORY_PLANS if free >= USABLE * gib * 2**30 * min(1.0, (size / PLANNED_FRAME) ** 2))
     return next(fitting, min(MEMORY_PLANS))
 
 
-def free_memory(networks: Iterable[nn.Module], device: torch.device) -> int | None:
-    """Memory of a device that is free or that these networks have already [bytes]; None where nothing says it."""
+def free_memory(networks: Iterable[nn.Module], device: torch.device) -> float:
+    """Memory of a device that is free or that these networks have already [bytes]; endless where nothing says it."""
     taken = sum(p.nbytes for network in networks for p in network.parameters() if p.device.type == device.type)
     module = torch.get_device_module(device)
     if measure := getattr(module, "mem_get_info", None):
@@ -63,14 +55,11 @@ def free_memory(networks: Iterable[nn.Module], device: torch.device) -> int | No
     if limit := getattr(module, "recommended_max_memory", None):  # MPS
         return limit() - module.driver_allocated_memory() + taken
     known = Path("/proc/meminfo")  # Linux
-    return (int(known.read_text().split("MemAvailable:")[1].split()[0]) << 10) + taken if known.exists() else None
+    return 1024 * int(known.read_text().split("MemAvailable:")[1].split()[0]) + taken if known.exists() else math.inf
 
 
 def wait_on_cpu(modules: Sequence[nn.Module], device: torch.device) -> None:
-    """Let modules wait on the CPU, in place; one that is called comes to the device, and the others leave it first.
-
-    `device` is kept as `run_device` of each.
-    """
+    """Let modules wait on the CPU, in place; one that is called comes to its `run_device`, and the others leave it."""
 
     def take_turn(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if next(module.parameters()).device.type != device.type:
@@ -86,19 +75,6 @@ def wait_on_cpu(modules: Sequence[nn.Module], device: torch.device) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: an accelerator's, NumPy's, or PyTorch's on the CPU, which has no type for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def check_compiler(device: torch.device) -> None:
-    """Compile something small.
-
-    Raises:
-        ValueError: PyTorch cannot compile for this device here.
-    """
-    try:
-        torch.compile(torch.sin)(torch.ones(2, device=device))
-    except Exception as error:  # each backend raises its own
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(f"compile=true: PyTorch cannot compile for {device} here ({reason})") from error
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

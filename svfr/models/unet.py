@@ -5,7 +5,6 @@ Shapes: b videos, f frames, c channels, h x w latent pixels, n tokens of d chann
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 
 import torch
@@ -81,10 +80,8 @@ def convolve_over_time(network: nn.Module) -> None:
 def compile_blocks(network: nn.Module, **how: object) -> None:
     """Compile, in place, each residual and each transformer block of the UNet or of SVD's decoder, for any length.
 
-    Convolutions get channels last first, and those over time two dimensions (`convolve_over_time`).
-
-    SVD's UNet names no repeated blocks. A block sees frames as its batch, so that the last clip, which is shorter,
-    takes no other code. `how` goes to torch.compile.
+    SVD's UNet names no repeated blocks. Convolutions get channels last, and those over time two dimensions. `how` goes
+    to torch.compile.
     """
     torch._dynamo.config.recompile_limit = MOST_BLOCKS
     convolve_over_time(network)
@@ -141,7 +138,7 @@ class FixedContext:
 
     def __init__(self, unet: UNetSpatioTemporalConditionModel, id_tokens: Tensor) -> None:
         """Project (b, n, d) tokens with every cross-attention layer of `unet`; gradients are not tracked."""
-        self._placeholder = id_tokens.new_zeros(len(id_tokens), 1, 1)
+        self._unet, self.id_tokens = unet, id_tokens
         self._processors: list[tuple[Attention, object]] = []
         is_zero = not id_tokens.any()
         for name, module in unet.named_modules():
@@ -157,23 +154,10 @@ class FixedContext:
 
     @classmethod
     def joined(cls, contexts: Sequence["FixedContext"]) -> "FixedContext":
-        """One context for a batch of all rows of several; of tokens that are all zero, keys and values are zero."""
-        whole = cls.__new__(cls)
-        whole._placeholder = torch.cat([context._placeholder for context in contexts])
-        whole._processors = []
-        for layers in zip(*(context._processors for context in contexts), strict=True):
-            (attn, processor), known = layers[0], [p for _, p in layers if isinstance(p, _FixedContextProcessor)]
-            if known:
-                processor = copy(known[0])
-                for name in ("key", "value"):
-                    like = getattr(known[0], name)
-                    rows = [
-                        getattr(p, name, like.new_zeros(1, 1, 1, 1)).expand(len(c._placeholder), *like.shape[1:])
-                        for c, (_, p) in zip(contexts, layers, strict=True)
-                    ]
-                    setattr(processor, name, torch.cat(rows))
-            whole._processors.append((attn, processor))
-        return whole
+        """One context for a batch of all rows of several; tokens that are all zero take the length of the others."""
+        tokens = [context.id_tokens for context in contexts]
+        length = max(part.shape[1] for part in tokens)
+        return cls(contexts[0]._unet, torch.cat([part.expand(-1, length, -1) for part in tokens]))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -189,4 +173,4 @@ class FixedContext:
 
     def placeholder(self) -> Tensor:
         """What the UNet is called with in place of the tokens: (b, 1, 1), free to repeat over frames and positions."""
-        return self._placeholder
+        return self.id_tokens.new_zeros(len(self.id_tokens), 1, 1)
