@@ -98,7 +98,10 @@ class Sampling:
         if is_released:
             _refuse_others(self, RELEASED, "the strategy released samples in its own way")
         if (interval := self.guidance_interval) is not None:
-            if not isinstance(interval, list | tuple) or len(interval) != 2 or not 0 <= interval[0] < interval[1]:
+            are_numbers = (
+                isinstance(interval, list | tuple) and [type(x) in (int, float) for x in interval] == [True] * 2
+            )
+            if not are_numbers or not 0 <= interval[0] < interval[1]:
                 raise ConfigError(f"guidance_interval={interval}: give two rising noise levels, such as [0.3,10]")
             object.__setattr__(self, "guidance_interval", tuple(interval))
         for name in ("size", "clip_length", "decode_chunk_size"):

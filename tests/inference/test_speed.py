@@ -14,11 +14,12 @@ from torch import Tensor
 from svfr.config import ConfigError
 from svfr.inference.chain import Chain
 from svfr.inference.cost import measuring_cost
+from svfr.inference.denoising import make_denoiser
 from svfr.inference.overlap import ahead
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.inference.strategies import _restore_within_memory
-from svfr.models.components import Components
+from svfr.models.components import DEMO_FOLDER, Components, Reference, load_folder
 from svfr.models.devices import MEMORY_PLANS, choose_plan, resolve_device, wait_on_cpu
 from svfr.models.weights import WeightsError
 from tests import tiny
@@ -54,11 +55,10 @@ def test_guidance_inside_an_interval(components: Components, monkeypatch: pytest
 
 
 def test_fast_takes_a_fifth_of_the_released_algorithm(components: Components) -> None:
-    lq, spent = torch.stack(list(video(64, 8))), {}
+    lq, spent, photo = torch.stack(list(video(64, 8))), {}, reference(components, 8)
     for name, how in (("released", {"strategy": "released"}), ("fast", {"speed": "fast"})):
         given = Sampling(clip_length=16, size=8, **how).resolve(components)
         with measuring_cost(components.model.unet, torch.device("cpu")) as cost:
-            photo = reference(components, 8)
             if name == "released":
                 restore_released(components, given, GAMMA, lq, lambda _: photo)
             else:
@@ -76,6 +76,19 @@ def test_speed_is_of_less_weight_than_what_is_given(components: Components) -> N
             Sampling(strategy="released", **setting)
     with pytest.raises(ConfigError, match="speed=faster: choose from paper, balanced, fast"):
         Sampling(speed="faster")
+
+
+def test_batched_branches_of_the_bundled_model() -> None:
+    parts = load_folder(DEMO_FOLDER)
+    torch.manual_seed(0)
+    x, lq = torch.randn(2, 3, parts.latent_channels, 8, 8)
+    tokens = torch.randn(1, tiny.TOKENS, parts.model.id_projector.config.out_channels)
+    pair = [parts.condition(given, (8, 8)) for given in (None, Reference(lq[:1], tokens))]
+    one_by_one, together = (
+        make_denoiser(parts, lq, GAMMA, pair, 2.0, batched=batched)(20 * x, torch.tensor(20.0))
+        for batched in (False, True)
+    )
+    torch.testing.assert_close(together, one_by_one, atol=1e-4, rtol=0)
 
 
 # Memory
@@ -179,7 +192,8 @@ def test_ahead_takes_some_items_early_in_a_thread_and_passes_errors_on() -> None
         finally:
             taken.append("closed")
 
-    assert list(islice(stream := ahead(items(), 2), 2)) == [0, 1]
+    stream = ahead(items(), 2)
+    assert list(islice(stream, 2)) == [0, 1]
     stream.close()  # type: ignore[attr-defined]
     assert 2 <= len(taken) <= 5
     assert taken[-1] == "closed"
