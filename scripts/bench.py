@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Measure this machine with the model.
 
-    python scripts/bench.py infer --steps 30              the default strategy against the released algorithm
+    python scripts/bench.py infer --weights svd-xt        ways to restore against the released algorithm
+    python scripts/bench.py infer --memory 8,12,16,24     what SVD-XT takes with each setting of memory
     python scripts/bench.py train --weights svd-xt        steps of training, and a loader worker
     python scripts/bench.py eval --networks DIR           each metric alone
     python scripts/bench.py prep networks=DIR score=none  each step of data preparation, on 1 and 2 processes
@@ -16,7 +17,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -24,12 +26,16 @@ from copy import copy, deepcopy
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
@@ -44,8 +50,8 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.inference.cost import device_name, peak_memory
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.metrics import METRICS, Chunk, build_metrics
-from svfr.models.components import Components, ModelSettings
-from svfr.models.devices import resolve_device, resolve_dtype
+from svfr.models.components import ENCODE_CHUNK, Components, ModelSettings
+from svfr.models.devices import MEMORY_PLANS, PLANNED_FRAME, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
 from svfr.models.svfr import SVFR
@@ -63,46 +69,127 @@ ALL_FRAMES = 345_000  # of 7 methods and baselines, 3 tasks, 50 videos of VFHQ-t
 HOURS = "h for 345,000 frames"
 
 Row = dict[str, Any]  # of a table, by the titles of its columns
+WAYS: dict[str, Row] = {"released": {"strategy": "released"}, "chained": {}, "one_step": {}}
+WAYS |= {speed: {"speed": speed} for speed in ("balanced", "fast")}
 
 
 def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
-    """The default strategy against the released algorithm."""
+    """Ways to restore against the first; or, with --memory, what SVD-XT takes of it."""
+    if options.memory:
+        yield from plan_rows(options)
+        return
     for num_frames in options.frames:
         first: Row = {}
-        for strategy in options.strategies:
-            row = in_new_process(restore, options, num_frames, strategy)
+        for way, compiled in product(options.strategies, options.compile.split(",")):
+            row = in_new_process(restore, options, num_frames, way, compiled == "yes")
             first = first or row
             ratios = {f"{name}, ratio": row[name] / first[name] for name in ("branch-frames", "all s")}
-            yield {"frames": num_frames, "strategy": strategy} | row | ratios
+            yield {"frames": num_frames, "strategy": way, "compiled": compiled} | row | ratios
 
 
-def restore(options: argparse.Namespace, num_frames: int, strategy: str) -> Row:
-    """Restore a rendered clip, after a short one that warms up. A frame counts once for each guidance branch."""
+def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bool, memory: Any = "auto") -> Row:
+    """Restore a file of a rendered clip, after a short one that warms up; guidance 2, except in one step.
+
+    A frame counts once for each guidance branch. What neither UNet nor VAE take is reading, pasting and writing.
+    """
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
-    if options.weights == SVD_XT:
-        pipe = SVFRPipeline.from_components(random_svd_xt(device, dtype))
+    is_random = options.weights == SVD_XT
+    load = SVFRPipeline.from_pretrained
+    parts = random_svd_xt(device, dtype) if is_random else load(options.weights, device, dtype).parts
+    sampling: Row = {"size": options.size, **WAYS[way]}
+    if way == "one_step":
+        parts.settings = replace(parts.settings, one_step_sigma=20.0)
     else:
-        pipe = SVFRPipeline.from_pretrained(options.weights, device, dtype)
-    rendered = render_clip(TEST_SEEDS, min(num_frames, 16), RENDERED).frames
-    frames = np.resize(rendered, (num_frames, *rendered.shape[1:]))  # repeats them
-    sampling = {"strategy": strategy, "size": options.size}
-    pipe(frames[: pipe.settings.clip_length + 1], num_inference_steps=1, **sampling)
-    if options.steps is not None:
-        sampling |= {"num_inference_steps": options.steps, "sampler": "euler", "guidance_scale": 2.0}
-    calls: list[list[float]] = []  # of the UNet: branch-frames, start, end
-    pipe.unet.register_forward_pre_hook(lambda _, x: calls.append([x[0].shape[0] * x[0].shape[1], clock(device)]))
-    pipe.unet.register_forward_hook(lambda *_: calls[-1].append(clock(device)))
+        sampling["guidance_scale"] = 2.0
+    if way in ("released", "chained") and options.steps is not None:
+        sampling |= {"num_inference_steps": options.steps, "sampler": "euler"}
+    pipe = SVFRPipeline.from_components(parts).prepare(memory, compile=compiled)
+    length, size = parts.settings.clip_length, options.size or parts.settings.size
+    rendered = [resize(frame, size, size) for frame in render_clip(TEST_SEEDS, min(num_frames, 16), RENDERED).frames]
+    everywhere = {"guidance_interval": (0, 1e9)} if "speed" in sampling else {}
     start = clock(device)
-    pipe(frames, **sampling)
-    seconds = clock(device) - start
-    branch_frames, unet_seconds = sum(int(call[0]) for call in calls), sum(end - start for _, start, end in calls)
+    pipe(np.resize(rendered, (length + 1, size, size, 3)), **sampling | everywhere | {"num_inference_steps": 1})
+    warm_up = clock(device) - start
+    unet, vae = (timed(modules, device) for modules in ([pipe.unet], [pipe.vae.encoder, pipe.vae.decoder]))
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "clip.mp4"
+        info = VideoInfo(source, size, size, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
+        with VideoWriter(source, source=info) as writer:
+            for number in range(num_frames):
+                writer.write(rendered[number % len(rendered)], number, 1 / info.fps)
+        report = pipe.restore_video(source, Path(folder) / "restored.mp4", face="aligned", **sampling)
     return {
-        "branch-frames": branch_frames,
-        "UNet s": unet_seconds,
-        "all s": seconds,
-        "peak GiB": peak_memory(device)[0] / 2**30,
+        "branch-frames": report.cost["unet_frames"],
+        "UNet s": sum(unet),
+        "VAE s": sum(vae),
+        "rest s": report.seconds - sum(unet) - sum(vae),
+        "all s": report.seconds,
+        "warm-up s": warm_up,
+        "peak GiB": report.cost["peak_memory"] / 2**30,
     }
+
+
+def timed(modules: Sequence[torch.nn.Module], device: torch.device) -> list[float]:
+    """A list that grows as the modules run; its sum is the time [s] that they took."""
+    times: list[float] = []
+    for module in modules:
+        module.register_forward_pre_hook(lambda *_: times.append(-clock(device)))
+        module.register_forward_hook(lambda *_: times.append(clock(device)))
+    return times
+
+
+class PeakMemory(TorchDispatchMode):
+    """The peak [bytes] of the tensors that are made inside; they may lie on the meta device and so take nothing."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        """Leave the tensors `known` out."""
+        super().__init__()
+        self.peak = 0
+        self.sizes = weakref.WeakKeyDictionary[Any, int]((tensor.untyped_storage(), 0) for tensor in known)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.sizes.setdefault(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return result
+
+
+@torch.no_grad()
+def plan_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Each memory plan's peak in bfloat16: of weights and of tensors on the way, counted; measured on accelerators."""
+    parts, size = random_svd_xt(torch.device("meta"), torch.bfloat16), options.size or PLANNED_FRAME
+    weights = {name: sum(p.nbytes for p in network.parameters()) for name, network in parts.networks.items()}
+
+    def peak(run: Callable[..., Any], *shape: int) -> int:
+        inputs = torch.zeros(shape, device="meta", dtype=torch.bfloat16)
+        fused = patch("torch.nn.functional.scaled_dot_product_attention", lambda query, *_, **__: query.clone())
+        known = (p for network in parts.networks.values() for p in network.parameters())
+        with fused, PeakMemory(known) as memory:  # fused attention holds no matrix
+            run(inputs)
+        return memory.peak
+
+    def run_unet(x: torch.Tensor) -> None:
+        tokens, prompt = x.new_zeros(len(x), 1, parts.model.id_projector.config.out_channels), x.new_zeros(len(x), 3)
+        parts.model(x, x, x, tokens, x.new_ones(len(x)), prompt)
+
+    encoding = peak(parts.vae.encode, ENCODE_CHUNK, 3, size, size)
+    for gib in options.memory:
+        plan = MEMORY_PLANS[gib]
+        (chunk, longest), side = plan.fit(size), size // parts.downscale
+        length, latent = min(parts.settings.clip_length, longest), (parts.latent_channels, side, side)
+        unet = peak(run_unet, 1 + plan.batch_guidance, length, *latent)
+        decoding = peak(lambda z: parts.vae.decode(z, num_frames=len(z)), min(chunk, length), *latent)
+        there = weights if plan.offload else dict.fromkeys(weights, sum(weights.values()))
+        whole = max(there["unet"] + unet, there["vae"] + max(decoding, encoding))
+        sizes = {"weights": sum(weights.values()), "UNet": unet, "decoding": decoding, "encoding": encoding}
+        row: Row = {"memory": gib}
+        row |= {f"{name} GiB": number / 2**30 for name, number in (sizes | {"peak, computed": whole}).items()}
+        if resolve_device(options.device).type != "cpu":
+            row["peak, measured GiB"] = in_new_process(restore, options, 17, "fast", False, gib)["peak GiB"]
+        yield row
 
 
 def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
@@ -278,8 +365,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "weights": {"help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size with random weights"},
     "frames": {"type": numbers, "help": "lengths of the clips"},
     "size": {"type": int, "help": "side of the frames [px]; None: the weights' own"},
-    "strategies": {"type": words, "help": "names of strategies"},
-    "steps": {"type": int, "help": "of training; of denoising (Euler's, guidance 2; None: the strategies' own)"},
+    "strategies": {"type": words, "help": f"some of {', '.join(WAYS)}"},
+    "steps": {"type": int, "help": "of training; of denoising (Euler's; None: the strategies' own)"},
+    "compile": {"choices": ("no", "yes", "no,yes"), "help": "the networks"},
+    "memory": {"type": numbers, "help": f"some of {', '.join(map(str, MEMORY_PLANS))}: computes what SVD-XT takes"},
     "checkpointing": {"choices": ("yes,no", "yes", "no"), "help": "of gradients"},
     "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
     "manifest": {"help": "of prepared clips; None: rendered ones"},
@@ -292,8 +381,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"help": "auto, or a torch device"},
 }
 COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
-    bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": "chained,released", "steps": None}
-    | {"dtype": "auto", "device": "auto"},
+    bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
+    | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
     bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
     | {"precision": "bf16", "manifest": None, "device": "auto"},
     bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}

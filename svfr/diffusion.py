@@ -12,6 +12,9 @@ from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x, sigma) -> estimate of x0
 
+# "Align Your Steps" (Sabour et al. 2024): SVD's levels for ten steps, and the lowest one, which becomes 0 in the end.
+AYS_SIGMAS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+
 
 class Scalings(NamedTuple):
     """Factors of the preconditioned denoiser D(x) = skip * x + out * F(inp * x, noise)."""
@@ -52,6 +55,28 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigmas = (high + ramp * (low - high)) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
+
+
+def ays_sigmas(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """The noise levels of "Align Your Steps" for SVD, then 0; arguments and result as `karras_sigmas`.
+
+    Other numbers of steps interpolate the logarithm between its levels, as its authors say; other ranges of noise
+    stretch the logarithm (Assumption: where noise ends at 20, the steps are as far apart, relative to the range).
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_inference_steps is {num_steps}: it has to be at least 1")
+    levels = torch.tensor(AYS_SIGMAS, dtype=torch.float64).log()
+    levels = torch.lerp(
+        *torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log(),
+        (levels - levels[-1]) / (levels[0] - levels[-1]),
+    )
+    place = torch.linspace(0, len(levels) - 1, num_steps + 1, dtype=torch.float64)
+    left = place.long().clamp(max=len(levels) - 2)
+    sigmas = torch.lerp(levels[left], levels[left + 1], place - left).exp()
+    return torch.cat([sigmas[:-1], sigmas.new_zeros(1)]).float()
+
+
+SCHEDULES = {"karras": karras_sigmas, "ays": ays_sigmas}
 
 
 def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

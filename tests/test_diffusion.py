@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_utils import AysSchedules
 from torch import Tensor
 
 from svfr.diffusion import (
     SAMPLERS,
     Denoiser,
+    ays_sigmas,
     euler_step,
     get_scalings,
     guide,
@@ -210,3 +212,15 @@ def test_euler_step_by_hand() -> None:
 def test_guide() -> None:
     one, other = torch.tensor([1.0]), torch.tensor([3.0])
     assert [guide(one, other, scale).item() for scale in (0.0, 1.0, 2.0)] == [1.0, 3.0, 5.0]
+
+
+def test_ays_levels_are_diffusers_own_and_stretch() -> None:
+    theirs = torch.tensor(AysSchedules["StableDiffusionVideoSigmas"])
+    torch.testing.assert_close(ays_sigmas(10, 0.002, 700.0), theirs, rtol=1e-5, atol=0)
+    twice = ays_sigmas(20, 0.002, 700.0)
+    torch.testing.assert_close(twice[:-1:2], theirs[:-1])
+    torch.testing.assert_close(twice[1], (theirs[0] * theirs[1]).sqrt())
+    other = ays_sigmas(5, 0.02, 20.0)
+    assert other[[0, -1]].tolist() == [20.0, 0.0]
+    assert (other.diff() < 0).all()
+    assert ays_sigmas(1, 0.02, 20.0).tolist() == [20.0, 0.0]

@@ -222,7 +222,8 @@ def test_lq_latents(run: Run, components: Components) -> None:
 class Pass:
     """One pass of a run, from its stored latents, reference and ID tokens."""
 
-    def __init__(self, run: Run, components: Components, which: int) -> None:
+    def __init__(self, run: Run, components: Components, which: int, batched: bool = False) -> None:
+        self.batched = batched
         self.lq = torch.from_numpy(run.passes[which]["lq_latent_unscaled"])
         self.sigmas = karras_sigmas(run.steps[which], *components.sigma_range)
         self.start = components.vae.config.scaling_factor * self.lq + self.sigmas[0] * run.noise[which]
@@ -236,7 +237,8 @@ class Pass:
             self.conditions = [unreferred, referred]
 
     def denoise(self, x: Tensor, sigma: Tensor, indices: list[int]) -> Tensor:
-        return make_denoiser(self.components, self.lq[indices], self.gamma, self.conditions, SCALE)(x, sigma)
+        how = (self.lq[indices], self.gamma, self.conditions, SCALE)
+        return make_denoiser(self.components, *how, batched=self.batched)(x, sigma)
 
     def first_prediction(self, indices: list[int]) -> Tensor:
         """The guided v-prediction that the denoised latents of step 0 stand for."""
@@ -284,8 +286,9 @@ def test_windows_of_pass_2(run: Run) -> None:
     assert [step for step, windows in enumerate(plan) for _ in windows] == stored["win_step"].tolist()
 
 
-def test_pass_2(run: Run, components: Components) -> None:
-    second = Pass(run, components, 1)
+@pytest.mark.parametrize("batched", [False, True])
+def test_pass_2(run: Run, components: Components, batched: bool) -> None:
+    second = Pass(run, components, 1, batched)
     assert_close(second.start[0], run.passes[1]["latents_before_step0_frame0"], atol=NOISY)
     plan = released_windows(run.num_frames, WINDOW, OVERLAP, 1)[0]
     for number, expected in zip(*run.stored(1, "noise_pred_step0"), strict=True):

@@ -92,7 +92,8 @@ def restore_set(
         run = runs[method].get(name, runs[method].get(""))
         if run is None:
             continue
-        key = [run.weights, *(getattr(run.settings, name) for name in ("detector", "face", "dtype", "device"))]
+        names = ("detector", "face", "dtype", "device", "memory", "vae", "compile")
+        key = [run.weights, *(getattr(run.settings, name) for name in names)]
         if loaded is None or loaded[0] != key:
             loaded = None  # frees it first
             loaded = key, load_pipeline(run.weights, run.settings, networks, share.device(run.settings.device))

@@ -10,12 +10,11 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
-
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
 from svfr.files import is_machine_error, read_json, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
+from svfr.models.devices import is_out_of_memory
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -139,7 +138,7 @@ def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], R
             raise OSError(
                 f"{output}: {' '.join(str(error).split())}; make room, and run the same command again"
             ) from error
-        cure = "lower decode_chunk_size, clip_length or size, or use dtype=bfloat16"
+        cure = "lower memory, decode_chunk_size, clip_length or size, or use dtype=bfloat16"
         reason, trace = describe_failure(error, cure)
         # The file's name once: the caller puts it in front.
         return Record(str(item.source), "failed", key, reason.removeprefix(f"{item.source}: "), trace)
@@ -161,14 +160,9 @@ def describe_failure(error: Exception, cure: str) -> tuple[str, str | None]:
     line = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError):
         return line or type(error).__name__, None
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"out of memory: {cure}", None
     return f"internal error ({type(error).__name__}: {line[:200]}), trace in the record", traceback.format_exc()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: an accelerator's, NumPy's, or PyTorch's on the CPU, which has no type for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def printable(text: str) -> str:

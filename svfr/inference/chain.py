@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svfr.diffusion import SAMPLERS, karras_sigmas
+from svfr.diffusion import SAMPLERS, SCHEDULES
 from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
+from svfr.models.devices import MemoryPlan
 
 
 @dataclass
@@ -71,6 +72,8 @@ class Chain:
         self._clip_length, self._overlap = sampling.clip_length, sampling.overlap
         self._scale, self._chunk_size, self._seed = sampling.guidance_scale, sampling.decode_chunk_size, sampling.seed
         self._sample, self._num_steps = SAMPLERS[sampling.sampler], sampling.num_inference_steps
+        self._schedule = SCHEDULES[sampling.schedule or "karras"]
+        self._guidance = {"interval": sampling.guidance_interval, "batched": bool(sampling.batch_guidance)}
         self._first_frame, self._initial_noise = first_frame, initial_noise
         self._conditions: list[Condition] = []
 
@@ -124,9 +127,10 @@ class Chain:
 
         conditions = self._find_conditions((lq_latents.shape[2], lq_latents.shape[3]))
         num_known = num_shared if settings.context_frames else 0
-        denoise = make_denoiser(self.components, lq_latents, self.gamma, conditions, self._scale, num_known)
+        how = (self.gamma, conditions, self._scale, num_known)
+        denoise = make_denoiser(self.components, lq_latents, *how, **self._guidance)
         if settings.one_step_sigma is None:
-            sigmas = karras_sigmas(self._num_steps, *self.components.sigma_range).to(self.components.device)
+            sigmas = self._schedule(self._num_steps, *self.components.sigma_range).to(self.components.device)
             steps = self._sample(denoise, sigmas[0] * noise, sigmas, set_shared)
         else:
             sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=self.components.device)
@@ -142,6 +146,11 @@ class Chain:
             seen = latents / self.components.vae.config.scaling_factor if settings.context_frames else lq_latents
             self.tail = Tail(seen[-self._overlap :], latents[-self._overlap :])
         return restored
+
+    def take_less(self, plan: MemoryPlan, size: int) -> None:
+        """Run within a smaller memory plan from the next clip on, whose length stays; `size` of its frames [px]."""
+        self._chunk_size = min(self._chunk_size, plan.fit(size)[0])
+        self._guidance["batched"] &= plan.batch_guidance
 
     def _noise(self, num_shared: int, latents: Tensor) -> Tensor:
         """The noise of the shared and the new frames, like `latents`."""

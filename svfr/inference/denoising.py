@@ -24,7 +24,15 @@ def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -
 
 
 def make_denoiser(
-    components: Components, lq_latents: Tensor, gamma: Tensor, conditions: list[Condition], scale: float, known: int = 0
+    components: Components,
+    lq_latents: Tensor,
+    gamma: Tensor,
+    conditions: list[Condition],
+    scale: float,
+    known: int = 0,
+    *,
+    interval: tuple[float, float] | None = None,
+    batched: bool = False,
 ) -> Denoiser:
     """The denoiser of one clip, guided from the first condition to the last.
 
@@ -35,20 +43,26 @@ def make_denoiser(
         conditions: one, or two to guide between; each is one run of the UNet.
         scale: guidance scale.
         known: first frames that are known, whose LQ latents are their reference, too.
+        interval: noise levels, both included, between which the result is guided; elsewhere the last condition's alone
+            is taken (Kynkaanniemi et al. 2024). None: everywhere.
+        batched: run the UNet once for both conditions, in twice the memory.
     """
-    gamma, lq = gamma[None].to(lq_latents), lq_latents[None]  # (1, f, c, h, w)
+    together = [Condition.joined(conditions)] if batched and len(conditions) > 1 else conditions
 
-    def reference(condition: Condition) -> Tensor:
-        if not known:
-            return condition.ref_latents
-        others = condition.ref_latents[:, None].to(lq).expand_as(lq)[:, known:]
-        return torch.cat([lq[:, :known], others], dim=1)  # (1, f, c, h, w)
+    def estimate(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        rows = len(condition.ref_latents)
+        noisy, lq = (latents[None].expand(rows, *latents.shape) for latents in (x, lq_latents))  # (b, f, c, h, w)
+        reference = condition.ref_latents
+        if known:
+            others = reference[:, None].to(lq).expand_as(lq)[:, known:]
+            reference = torch.cat([lq[:, :known], others], dim=1)  # (b, f, c, h, w)
+        prompt = gamma[None].to(lq).expand(rows, -1)
+        return components.model(noisy, lq, reference, condition.context, sigma[None].expand(rows), prompt).denoised
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        estimates = [
-            components.model(x[None], lq, reference(condition), condition.context, sigma[None], gamma).denoised[0]
-            for condition in conditions
-        ]
+        is_guided = interval is None or interval[0] <= float(sigma) <= interval[1]
+        wanted = together if is_guided else conditions[-1:]
+        estimates = [row for condition in wanted for row in estimate(x, sigma, condition)]
         return estimates[0] if len(estimates) == 1 else guide(estimates[0], estimates[1], scale)
 
     return denoise

@@ -58,7 +58,7 @@ def load_pipeline(
     pipe.detector = detector
     with suppress(NetworkMissing):
         pipe.recognizer = load_recognizer("auto", networks, download=False)
-    return pipe
+    return pipe.prepare(settings.memory, settings.vae, settings.compile)
 
 
 def check_inputs(
@@ -140,7 +140,8 @@ def restore_folder(
         "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
         "settings": asdict(resolved),
     }
-    depends_on = digest({**about, "weights_files": files})
+    # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
+    depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:
         sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderTiny, DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from PIL import Image
 from torch import Tensor
 
@@ -22,12 +22,13 @@ from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.inference.video import OnProgress, VideoReport, plan_file, restore_file
-from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released
-from svfr.models.devices import resolve_device, resolve_dtype
+from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released, load_tiny
+from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
-from svfr.models.sources import find_model, find_released
+from svfr.models.sources import find_model, find_released, find_tiny
 from svfr.models.svfr import SVFR
+from svfr.models.unet import convolve_over_time
 from svfr.tasks import check_mask_needed, parse_tasks
 
 
@@ -77,6 +78,32 @@ class SVFRPipeline(DiffusionPipeline):
         )
         self.detector = detector
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
+        self.plan: MemoryPlan | None = None
+        self.tiny: AutoencoderTiny | None = None
+        self.notes: list[str] = []
+
+    def prepare(self, memory: str | int = "auto", vae: str = "full", compile: bool = False) -> "SVFRPipeline":
+        """Fit the networks to this machine, in place; arguments as `svfr.inference.settings.InferConfig`.
+
+        Raises:
+            ValueError: what cannot be had here, in one line.
+        """
+        if vae != "full":
+            self.tiny = load_tiny(find_tiny(vae), self.parts)
+        parts, device = self.parts, self.parts.device
+        free = free_memory(parts.networks.values(), device)
+        free *= 2 / self.unet.dtype.itemsize  # plans are of 16-bit numbers
+        self.plan = MEMORY_PLANS[choose_plan(free, self.settings.size) if memory == "auto" else int(memory)]
+        if memory != "auto" and device.type == "cpu":
+            self.notes.append(f"memory={memory}: no accelerator here, so it sets the lengths of clips and chunks alone")
+        if self.plan.offload:
+            parts.offload()
+        if compile:
+            parts.compile()
+        elif device.type == "cpu":
+            convolve_over_time(self.unet)
+            convolve_over_time(self.vae)
+        return self
 
     @classmethod
     def from_components(cls, parts: Components, detector: FaceDetector | None = None) -> "SVFRPipeline":
@@ -158,7 +185,9 @@ class SVFRPipeline(DiffusionPipeline):
     def parts(self) -> Components:
         """The networks that are registered now, as the rooms below take them."""
         model = SVFR(self.unet, self.id_projector, self.latent_transformer, self.landmark_predictor)
-        return Components(model, self.vae, self.id_encoder, self.scheduler, self.settings)
+        parts = Components(model, self.vae, self.id_encoder, self.scheduler, self.settings, self.plan, self.tiny)
+        parts.notes += self.notes
+        return parts
 
     @property
     def references(self) -> ReferenceFinder:

@@ -1,20 +1,33 @@
 """What a user can set of a restoration: the command line's keys, Python's keywords, and what records say."""
 
 import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from svfr.config import ConfigError, check_at_least, check_choices
 from svfr.data.errors import MAX_PIXELS
-from svfr.diffusion import SAMPLERS
+from svfr.diffusion import SAMPLERS, SCHEDULES
 from svfr.models.components import Components
 
 # The released code's constants (its inference script and pipeline).
 RELEASED_STEPS = (50, 30)
 RELEASED_OVERLAP = 3
 # What weights that restore in one step can be told of sampling: these values, or nothing.
-ONE_STEP: dict[str, Any] = {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1, "sampler": None}
+ONE_STEP: dict[str, Any] = dict.fromkeys(("speed", "sampler", "schedule", "guidance_interval"))
+ONE_STEP |= {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1}
+# The same of the strategy released.
+RELEASED: dict[str, Any] = {"speed": None, "sampler": "euler", "schedule": "karras", "guidance_interval": None}
+# Assumption: guidance to the reference matters at the levels where the shape of a face is decided, and little below.
+GUIDED = (0.3, 10.0)
+# Settings that `speed` stands for; others that are given win over these, and these over the weights' own.
+SPEEDS: dict[str, dict[str, Any]] = {
+    "paper": {"num_inference_steps": RELEASED_STEPS[1], "sampler": "euler", "schedule": "karras"},
+    "balanced": {"num_inference_steps": 10, "sampler": "dpmpp_2m", "schedule": "ays", "guidance_interval": GUIDED},
+    "fast": {"num_inference_steps": 5, "sampler": "dpmpp_2m", "schedule": "ays", "guidance_interval": GUIDED},
+}
 
 Settings = TypeVar("Settings", bound="Sampling")
 
@@ -38,6 +51,16 @@ class Sampling:
     """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
     (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
     is Euler's."""
+    schedule: str | None = None
+    """One of svfr.diffusion.SCHEDULES, the noise levels of the steps: karras (the default) | ays ("Align Your Steps":
+    better with 10 steps and fewer)."""
+    guidance_interval: Any = None
+    """Guide between these two noise levels alone, such as [0.3,10]; other steps take half the work."""
+    batch_guidance: bool | None = None
+    """Run both guidance branches at once: quicker on accelerators, in twice the memory. Default: as memory allows."""
+    speed: str | None = None
+    """A combination of the settings above: paper (30 steps) | balanced (10 steps, dpmpp_2m, ays, guidance inside an
+    interval) | fast (the same in 5 steps). None: what the weights say. Settings that are given win."""
     seed: int = 0
     """Seeds all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
@@ -59,6 +82,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name, value in SPEEDS.get(self.speed or "", {}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         is_released = self.strategy == "released"
         steps = self.num_inference_steps
         if isinstance(steps, list | tuple):
@@ -68,10 +94,18 @@ class Sampling:
         for count in steps if isinstance(steps, list | tuple) else (steps,):
             if count is not None and (type(count) is not int or count < 1):
                 raise ConfigError(f"num_inference_steps={steps}: has to be a whole number of at least 1")
-        if self.sampler not in (None, *SAMPLERS):
-            raise ConfigError(f"sampler={self.sampler}: choose from {', '.join(SAMPLERS)}")
-        if is_released and self.sampler not in (None, "euler"):
-            raise ConfigError(f"sampler={self.sampler}: the strategy released samples by Euler's method alone")
+        for name, choices in (("sampler", SAMPLERS), ("schedule", SCHEDULES), ("speed", SPEEDS)):
+            if (value := getattr(self, name)) not in (None, *choices):
+                raise ConfigError(f"{name}={value}: choose from {', '.join(choices)}")
+        if is_released:
+            _refuse_others(self, RELEASED, "the strategy released samples in its own way")
+        if (interval := self.guidance_interval) is not None:
+            are_numbers = (
+                isinstance(interval, list | tuple) and [type(x) in (int, float) for x in interval] == [True] * 2
+            )
+            if not are_numbers or not 0 <= interval[0] < interval[1]:
+                raise ConfigError(f"guidance_interval={interval}: give two rising noise levels, such as [0.3,10]")
+            object.__setattr__(self, "guidance_interval", tuple(interval))
         for name in ("size", "clip_length", "decode_chunk_size"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("overlap", "guidance_scale", "seed"):
@@ -86,12 +120,11 @@ class Sampling:
             ConfigError: values that don't fit together, or that the networks cannot take.
         """
         settings, is_released = components.settings, self.strategy == "released"
-        length = self.clip_length or settings.clip_length
+        size, plan = components.check_size(self.size or settings.size), components.plan
+        chunk_limit, clip_limit = (sys.maxsize, sys.maxsize) if plan is None else plan.fit(size)
+        length = self.clip_length or min(settings.clip_length, clip_limit)
         if settings.one_step_sigma is not None:
-            for name, only in ONE_STEP.items():
-                if (value := getattr(self, name)) not in (None, only):
-                    advice = "leave it out" if only is None else f"{name}={only} alone"
-                    raise ConfigError(f"{name}={value}: these weights restore in one step; {advice}")
+            _refuse_others(self, ONE_STEP, "these weights restore in one step")
             settings = replace(settings, num_inference_steps=1, guidance_scale=1.0)
         context = min(settings.context_frames, length - 1)
         if settings.context_frames and not is_released and self.overlap not in (None, context):
@@ -105,14 +138,24 @@ class Sampling:
             num_inference_steps=default(self.num_inference_steps, settings.num_inference_steps, RELEASED_STEPS),
             guidance_scale=default(self.guidance_scale, settings.guidance_scale, settings.guidance_scale),
             sampler=default(self.sampler, settings.sampler, "euler"),
-            size=components.check_size(self.size or settings.size),
+            schedule=self.schedule or "karras",
+            batch_guidance=default(self.batch_guidance, plan is not None and plan.batch_guidance, False),
+            size=size,
             clip_length=length,
             overlap=default(self.overlap, context or min(1, length - 1), min(RELEASED_OVERLAP, length - 1)),
-            decode_chunk_size=self.decode_chunk_size or length,
+            decode_chunk_size=self.decode_chunk_size or min(length, chunk_limit),
             keep_known=default(self.keep_known, True, False),
             keep_luminance=default(self.keep_luminance, True, False),
             keep_tone=default(self.keep_tone, True, False),
         )
+
+
+def _refuse_others(sampling: Sampling, only: Mapping[str, Any], reason: str) -> None:
+    """Raises ConfigError where a setting is neither left out nor the one value that it may have."""
+    for name, one in only.items():
+        if (value := getattr(sampling, name)) not in (None, one):
+            advice = "leave it out" if one is None else f"{name}={one} alone"
+            raise ConfigError(f"{name}={value}: {reason}; {advice}")
 
 
 @dataclass(frozen=True)
@@ -175,6 +218,13 @@ class InferConfig(VideoSettings):
     detector: Literal["auto", "insightface", "yunet"] = "auto"
     """Finds faces; auto takes an InsightFace pack that is already there, else YuNet."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto is bfloat16 on an accelerator, float32 on the CPU."""
+    """auto is bfloat16 on an accelerator (MPS: float16), float32 on the CPU."""
     device: str = "auto"
     """auto, or a torch device."""
+    memory: Literal["auto", 8, 12, 16, 24] = "auto"
+    """Of the device [GB]: sets how much the VAE decodes at once, the longest clip, what waits on the CPU, and whether
+    guidance is batched. auto reads what is free. Where it runs out, the next smaller one is taken, once."""
+    vae: str = "full"
+    """What decodes: full (the VAE) | tiny (TAESD from the Hub, for previews and speed) | a folder or Hub id of such."""
+    compile: bool = False
+    """Compile UNet and decoder (torch.compile): quicker after a minute or more; of use for long videos or many."""

@@ -1,5 +1,6 @@
 """The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -15,7 +16,10 @@ from svfr.inference.reference import ReferenceFinder
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
+from svfr.models.devices import is_out_of_memory
 from svfr.tasks import task_prompt
+
+logger = logging.getLogger(__name__)
 
 
 class Crop(Protocol):
@@ -90,7 +94,7 @@ def restore_clips(
         raise ValueError("initial_noise: these weights restore without noise; leave it out")
     chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
     while clip := list(islice(crops, chain.frames_wanted)):
-        yield clip, chain(torch.stack([crop.lq for crop in clip]), on_step)
+        yield clip, _restore_within_memory(chain, torch.stack([crop.lq for crop in clip]), on_step)
 
 
 def _told(choose: ChooseReference, on_reference: Callable[[Reference], None]) -> ChooseReference:
@@ -101,3 +105,19 @@ def _told(choose: ChooseReference, on_reference: Callable[[Reference], None]) ->
         return reference
 
     return choose_and_tell
+
+
+def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> Tensor:
+    """`chain(lq, on_step)`; where memory runs out, the same clip again with the next smaller memory plan, once."""
+    try:
+        return chain(lq, on_step)
+    except Exception as error:
+        if not is_out_of_memory(error) or not chain.components.step_down():
+            raise
+    # Not in the handler, where the error's trace holds tensors.
+    if free := getattr(torch.get_device_module(chain.components.device), "empty_cache", None):
+        free()
+    logger.warning(chain.components.notes[-1])
+    assert chain.components.plan is not None
+    chain.take_less(chain.components.plan, lq.shape[-1])
+    return chain(lq, on_step)

@@ -262,7 +262,7 @@ def restore_file(
         seconds=time.perf_counter() - started,
         cost=cost,
         detector=detector.name if detector else None,
-        notes=[*notes, *writer.notes],
+        notes=[*notes, *components.notes, *writer.notes],
         num_shots=len(plan.shots) if plan else 1,
         num_people=len(plan.restored) if plan else 1,
     )

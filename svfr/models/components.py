@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,16 +10,22 @@ from typing import Any, TypeAlias
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    AutoencoderTiny,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
+from svfr.models.devices import MEMORY_PLANS, MemoryPlan, wait_on_cpu
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
 from svfr.models.svfr import SVFR
-from svfr.models.unet import LATENTS_IN, FixedContext
+from svfr.models.unet import LATENTS_IN, FixedContext, compile_blocks
 from svfr.models.weights import (
     WeightsError,
     build_part,
@@ -90,8 +96,14 @@ class Reference:
 class Condition:
     """Reference and identity as the denoiser takes them, constant over a whole run."""
 
-    ref_latents: Tensor  # (1, c, h, w), zeros without a reference
+    ref_latents: Tensor  # (b, c, h, w), zeros without a reference
     context: FixedContext
+
+    @classmethod
+    def joined(cls, conditions: Sequence["Condition"]) -> "Condition":
+        """Several as the rows of one batch."""
+        latents = torch.cat([condition.ref_latents for condition in conditions])
+        return cls(latents, FixedContext.joined([condition.context for condition in conditions]))
 
 
 class Components:
@@ -103,6 +115,8 @@ class Components:
         id_encoder: ArcFace.
         scheduler: the configuration of the noise levels, in SVD's terms.
         settings: what the weights want.
+        plan: what they may take of the device's memory; None: whatever they want.
+        tiny: decodes in the place of the VAE.
     """
 
     def __init__(
@@ -112,12 +126,18 @@ class Components:
         id_encoder: IResNet,
         scheduler: EulerDiscreteScheduler,
         settings: ModelSettings,
+        plan: MemoryPlan | None = None,
+        tiny: AutoencoderTiny | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
         self.id_encoder = id_encoder.eval().requires_grad_(False)
         self.scheduler = scheduler
         self.settings = settings
+        self.plan = plan
+        self.tiny = tiny if tiny is None else tiny.eval().requires_grad_(False)
+        self.notes: list[str] = []  # to the user, of what was done otherwise than asked
+        self._stepped_down = False
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -136,9 +156,10 @@ class Components:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run, although they may wait on the CPU (accelerate's offload hooks)."""
-        hook = getattr(self.model.unet, "_hf_hook", None)
-        return self.model.unet.device if hook is None else torch.device(hook.execution_device)
+        """Where the networks run, although they may wait on the CPU (`offload`, or accelerate's hooks)."""
+        unet = self.model.unet
+        hook = getattr(unet, "_hf_hook", None)
+        return getattr(unet, "run_device", unet.device) if hook is None else torch.device(hook.execution_device)
 
     @property
     def downscale(self) -> int:
@@ -185,6 +206,39 @@ class Components:
         nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)
         return self
 
+    def offload(self) -> None:
+        """Let the networks wait on the CPU for their turn, in place; twice is once, and on the CPU nothing."""
+        if self.device.type != "cpu" and not hasattr(self.model.unet, "run_device"):
+            parts = (self.model.unet, self.vae.encoder, self.vae.decoder, self.id_encoder, self.model.id_projector)
+            wait_on_cpu([*parts, *([self.tiny.decoder] if self.tiny else ())], self.device)
+
+    def compile(self, **how: Any) -> None:
+        """Compile UNet and decoder block by block, in place, for any number of frames; `how` goes to torch.compile.
+
+        Raises:
+            ValueError: PyTorch cannot compile here.
+        """
+        try:
+            torch.compile(torch.sin)(torch.ones(2, device=self.device))
+        except Exception as error:  # each backend raises its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+        torch.backends.cudnn.benchmark = True
+        compile_blocks(self.model.unet, **how)
+        compile_blocks(self.vae.decoder, **how)
+
+    def step_down(self) -> bool:
+        """Go on with the next smaller memory plan, where memory ran out; once. False where that cannot be."""
+        smaller = [gib for gib, plan in MEMORY_PLANS.items() if self.plan is None or plan < self.plan]
+        if self._stepped_down or not smaller:
+            return False
+        gib = min(smaller) if self.plan is None else max(smaller)
+        self._stepped_down, self.plan = True, MEMORY_PLANS[gib]
+        if self.plan.offload:
+            self.offload()
+        self.notes.append(f"memory ran out: went on as with memory={gib}")
+        return True
+
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) in [-1, 1] -> (n, c, h, w) float32: the posterior's mode, not scaled (released code)."""
@@ -211,12 +265,17 @@ class Components:
             ValueError: not finite, as where a number type overflows.
         """
         context = min(context, chunk_size - 1)
-        latents = (latents / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
+        if self.tiny is None:
+            latents, decoder = latents / self.vae.config.scaling_factor, self.vae
+        else:
+            decoder = self.tiny  # which takes them scaled, and frame by frame
+        latents = latents.to(self.device, decoder.dtype)
         frames: list[Tensor] = []
         start = 0
         while not frames or start + context < len(latents):
             chunk = latents[start : start + chunk_size]
-            decoded = self.vae.decode(chunk, num_frames=len(chunk)).sample.float()
+            how = {"num_frames": len(chunk)} if self.tiny is None else {}
+            decoded = decoder.decode(chunk, **how).sample.float()
             frames.append(decoded[context:] if frames else decoded)
             start += chunk_size - context
         decoded = torch.cat(frames)
@@ -308,6 +367,21 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
             latent_transformer=load(LatentTransformer, "latent_transformer") if "latent_transformer" in index else None,
             landmark_predictor=load(LandmarkPredictor, "landmark_predictor") if "landmark_predictor" in index else None,
         )
+
+
+def load_tiny(source: Path, components: Components) -> AutoencoderTiny:
+    """Load a folder of diffusers' AutoencoderTiny, which is to decode in the place of the VAE.
+
+    Raises:
+        WeightsError: it is missing, unreadable, or of other latents than the VAE's.
+    """
+    tiny = load_part(AutoencoderTiny, source, components.model.unet.dtype).to(components.device)
+    given = (tiny.config.latent_channels, 2 ** (len(tiny.config.decoder_block_out_channels) - 1))
+    wanted = (components.latent_channels, components.downscale)
+    if given != wanted or isinstance(components.vae, PatchAutoencoder):
+        kind = type(components.vae).__name__
+        raise WeightsError(f"vae={source}: channels and scale of its latents are {given}, the {kind}'s {wanted}")
+    return tiny
 
 
 def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:

@@ -10,6 +10,7 @@ from svfr.models.components import DEMO_FOLDER, INDEX_NAME
 from svfr.models.weights import WeightsError
 
 RELEASED_HUB_ID = "fffiloni/SVFR"
+TINY_HUB_ID = "madebyollin/taesd"  # of the latents of Stable Diffusion 1, which are SVD's
 SVD_HUB_ID = "stabilityai/stable-video-diffusion-img2vid-xt"
 # Folders below `models/`, as the released code's README lays them out.
 RELEASED_FOLDER = "face_restoration"
@@ -81,6 +82,19 @@ def find_model(source: str | Path) -> Path:
             f"{source}: no model folder ({INDEX_NAME} is missing); give demo, released, a folder or a Hub id"
         )
     return _download(str(source), None)
+
+
+def find_tiny(source: str) -> Path:
+    """The folder of a small decoder of SVD's latents: TAESD's on the Hub for "tiny", a folder, or a Hub id.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if source != "tiny" and source.count("/") != 1:
+        raise WeightsError(f"vae={source}: no such folder; give full, tiny, a folder of an AutoencoderTiny or a Hub id")
+    return _download(TINY_HUB_ID if source == "tiny" else source, ("config.json", "*.safetensors"))
 
 
 def weights_files(source: str | Path) -> dict[str, Path]:

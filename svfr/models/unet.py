@@ -3,7 +3,7 @@
 Shapes: b videos, f frames, c channels, h x w latent pixels, n tokens of d channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 LATENTS_IN = 3  # noisy | LQ | reference
+MOST_BLOCKS = 64  # of different sizes, which share their code, that are compiled
 
 
 def widen_conv_in(unet: UNetSpatioTemporalConditionModel) -> None:
@@ -53,6 +54,42 @@ def keep_mid_features(unet: UNetSpatioTemporalConditionModel) -> None:
 
 def _keep_output(module: nn.Module, inputs: object, output: Tensor) -> None:
     module.last_output = output
+
+
+class _ConvOverTime(nn.Conv3d):
+    """A 3x1x1 convolution; without gradients it is done in two dimensions, time and pixels, with channels last.
+
+    The result is the same up to rounding; on a CPU it takes 5 to 40% less time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        flat = x.flatten(3).contiguous(memory_format=torch.channels_last)  # (b, c, f, h w)
+        out = nn.functional.conv2d(flat, self.weight[..., 0], self.bias, padding=(1, 0))
+        return out.unflatten(3, x.shape[3:])
+
+
+def convolve_over_time(network: nn.Module) -> None:
+    """Let the temporal convolutions of a network, in place, run in two dimensions; twice is once."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d and module.kernel_size == (3, 1, 1) and module.padding == (1, 0, 0):
+            module.__class__ = _ConvOverTime
+
+
+def compile_blocks(network: nn.Module, **how: object) -> None:
+    """Compile, in place, each residual and each transformer block of the UNet or of SVD's decoder, for any length.
+
+    SVD's UNet names no repeated blocks. Convolutions get channels last, and those over time two dimensions. `how` goes
+    to torch.compile.
+    """
+    torch._dynamo.config.recompile_limit = MOST_BLOCKS
+    convolve_over_time(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        if isinstance(module, SpatioTemporalResBlock | TransformerSpatioTemporalModel):
+            module.compile(fullgraph=True, dynamic=True, **how)
 
 
 def checkpoint_blocks(unet: UNetSpatioTemporalConditionModel) -> None:
@@ -101,7 +138,7 @@ class FixedContext:
 
     def __init__(self, unet: UNetSpatioTemporalConditionModel, id_tokens: Tensor) -> None:
         """Project (b, n, d) tokens with every cross-attention layer of `unet`; gradients are not tracked."""
-        self.batch_size = id_tokens.shape[0]
+        self._unet, self.id_tokens = unet, id_tokens
         self._processors: list[tuple[Attention, object]] = []
         is_zero = not id_tokens.any()
         for name, module in unet.named_modules():
@@ -110,9 +147,17 @@ class FixedContext:
             if is_zero:
                 self._processors.append((module, _ZeroContextProcessor()))
                 continue
+            tokens = id_tokens.to(module.to_k.weight.device)  # the UNet may wait on the CPU
             with torch.no_grad():
-                key, value = module.to_k(id_tokens), module.to_v(id_tokens)
+                key, value = (layer(tokens).to(id_tokens.device) for layer in (module.to_k, module.to_v))
             self._processors.append((module, _FixedContextProcessor(key, value, module.heads)))
+
+    @classmethod
+    def joined(cls, contexts: Sequence["FixedContext"]) -> "FixedContext":
+        """One context for a batch of all rows of several; tokens that are all zero take the length of the others."""
+        tokens = [context.id_tokens for context in contexts]
+        length = max(part.shape[1] for part in tokens)
+        return cls(contexts[0]._unet, torch.cat([part.expand(-1, length, -1) for part in tokens]))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -128,5 +173,4 @@ class FixedContext:
 
     def placeholder(self) -> Tensor:
         """What the UNet is called with in place of the tokens: (b, 1, 1), free to repeat over frames and positions."""
-        parameter = next(self._processors[0][0].parameters())
-        return parameter.new_zeros(self.batch_size, 1, 1)
+        return self.id_tokens.new_zeros(len(self.id_tokens), 1, 1)

@@ -361,7 +361,7 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"size": 4}, "size is 4"),
         ({"size": 0}, "size=0: has to be"),
         ({"sampler": "ddim"}, "sampler=ddim: choose from euler, dpmpp_2m, antithetic"),
-        ({"sampler": "dpmpp_2m", "strategy": "released"}, "released samples by Euler's method alone"),
+        ({"sampler": "dpmpp_2m", "strategy": "released"}, "released samples in its own way; sampler=euler alone"),
         ({"strategy": "windows"}, "strategy=windows: choose from chained, released"),
         ({"reference_frame": "first"}, "reference_frame=first: choose from best, last, none"),
         ({"overlap": 4}, "overlap=4: has to be less than clip_length"),

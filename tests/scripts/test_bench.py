@@ -34,14 +34,24 @@ def run(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_chained_passes_a_clip_once_through_the_unet(run: Run) -> None:
-    chained, released = run("infer", "--frames", "8", "--steps", "2", "--size", "32", "--device", "cpu")
+    options = ("--frames", "8", "--steps", "2", "--size", "32", "--device", "cpu")
+    chained, released, fast = run("infer", *options, "--strategies", "chained,released,fast")
     assert (chained["strategy"], released["strategy"]) == ("chained", "released")
     assert int(chained["branch-frames"]) == 1 * 8 * 2  # one branch, since nothing is referred to yet
     assert int(released["branch-frames"]) > 2 * 2 * 8 * 2  # two passes of two branches, and windows that overlap
     assert float(released["branch-frames, ratio"]) == int(released["branch-frames"]) / int(chained["branch-frames"])
-    for row in (chained, released):
+    assert int(fast["branch-frames"]) == 1 * 8 * 5
+    for row in (chained, released, fast):
         assert 0 < float(row["UNet s"]) < float(row["all s"])
         assert 0.1 < float(row["peak GiB"]) < 8
+
+
+def test_memory_plans_fit_into_their_memory(run: Run) -> None:
+    for row in run("infer", "--memory", "8,12,16,24", "--device", "cpu"):
+        parts = [float(row[f"{name} GiB"]) for name in ("weights", "UNet", "decoding", "encoding")]
+        peak = float(row["peak, computed GiB"])
+        assert max(parts) < peak < 0.9 * int(row["memory"]) - 1  # which the libraries take
+        assert parts[0] == pytest.approx(1.59 * 2, rel=0.02)  # 1.7 billion parameters
 
 
 def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
