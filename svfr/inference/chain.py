@@ -1,12 +1,13 @@
 """The default strategy: clip by clip, each joined to the one before it (SVFR, Sec. 4.3)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from svfr.diffusion import SAMPLERS, karras_sigmas
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, run_to_end
+from svfr.diffusion import SAMPLERS
+from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 
@@ -36,8 +37,9 @@ class Chain:
     result at that noise level, and they are decoded again before the new ones. Weights with `context_frames` see the
     result in them from the start, as LQ and as reference latents. Weights with `one_step_sigma` run once, from zero.
 
-    Sampling starts from noise alone. The released code puts the input's latents under it; where the noise ends at 20
-    instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
+    Sampling starts from noise alone; the input's latents are under it with a strength below 1, and always in the
+    released code. Where the noise ends at 20 instead of SVD's 700, white holes shine through (an earlier bundled model:
+    1 dB less in holes, elsewhere the same).
 
     Args:
         components: the networks.
@@ -70,6 +72,7 @@ class Chain:
         self._clip_length, self._overlap = sampling.clip_length, sampling.overlap
         self._scale, self._chunk_size, self._seed = sampling.guidance_scale, sampling.decode_chunk_size, sampling.seed
         self._sample, self._num_steps = SAMPLERS[sampling.sampler], sampling.num_inference_steps
+        self._strength = sampling.strength
         self._first_frame, self._initial_noise = first_frame, initial_noise
         self._conditions: list[Condition] = []
 
@@ -102,12 +105,15 @@ class Chain:
         num_known = num_shared if settings.context_frames else 0
         denoise = make_denoiser(self.components, lq_latents, self.gamma, conditions, self._scale, num_known)
         if settings.one_step_sigma is None:
-            sigmas = karras_sigmas(self._num_steps, *self.components.sigma_range).to(self.components.device)
-            steps = self._sample(denoise, sigmas[0] * noise, sigmas, set_shared)
+            sigmas = noise_levels(self._num_steps, self.components.sigma_range, self._strength).to(noise)
+            # Samplers are told of x less the mean of its start: nothing, or with a strength below 1 the input.
+            mean = (self.components.vae.config.scaling_factor if self._strength < 1 else 0) * lq_latents
+            known = [lambda x, sigma, of=of: of(mean + x, sigma) - mean for of in (denoise, set_shared)]
+            steps: Iterator[Tensor] = (mean + x for x in self._sample(known[0], sigmas[0] * noise, sigmas, known[1]))
         else:
             sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=self.components.device)
             steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])
-        latents = set_shared(run_to_end(steps, on_step, len(lq) / self._num_steps), sigmas[-1])
+        latents = set_shared(run_to_end(steps, on_step, len(lq) / (len(sigmas) - 1)), sigmas[-1])
         restored = self.components.decode(latents, self._chunk_size, context=self._overlap)[num_shared:]
 
         if self.choose_reference is not None:

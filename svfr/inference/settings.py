@@ -12,7 +12,7 @@ from svfr.models.components import Components
 RELEASED_STEPS = (50, 30)
 RELEASED_OVERLAP = 3
 # What weights that restore in one step can be told of sampling: these values, or nothing.
-ONE_STEP: dict[str, Any] = {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1, "sampler": None}
+ONE_STEP = dict[str, Any](strategy="chained", num_inference_steps=1, guidance_scale=1, sampler=None, strength=1)
 
 Settings = TypeVar("Settings", bound="Sampling")
 
@@ -36,6 +36,9 @@ class Sampling:
     """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
     (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
     is Euler's."""
+    strength: float = 1.0
+    """How much is made anew, 0 to 1: below 1, sampling starts from the noised input, in that share of the steps. Not
+    with inpainting, whose holes would shine through."""
     seed: int = 0
     """Seeds all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
@@ -74,6 +77,7 @@ class Sampling:
             check_at_least(name, getattr(self, name), 1)
         for name in ("overlap", "guidance_scale", "seed"):
             check_at_least(name, getattr(self, name), 0)
+        check_at_least("strength", self.strength, 0, 1)
         if self.overlap and self.clip_length and self.overlap >= self.clip_length:
             raise ConfigError(f"overlap={self.overlap}: has to be less than clip_length ({self.clip_length})")
 
@@ -121,6 +125,8 @@ class VideoSettings(Sampling):
     """auto (find the largest face, restore its crop, paste it back) | aligned (the whole frame is the face crop)."""
     format: Literal["mp4", "png"] = "mp4"
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
+    blend: float = 1.0
+    """Share of the restored face where it is pasted, 0 to 1; holes are filled in any case."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
     fps: float | None = None
@@ -134,11 +140,10 @@ class VideoSettings(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least("blend", self.blend, 0, 1)
         check_at_least("max_pixels", self.max_pixels, 1)
         check_at_least("fps", self.fps, 0.001)
-        check_at_least("crf", self.crf, 0)
-        if self.crf > 51:
-            raise ConfigError(f"crf={self.crf}: has to be at most 51")
+        check_at_least("crf", self.crf, 0, 51)
 
 
 @dataclass(frozen=True)
