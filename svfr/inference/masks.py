@@ -28,7 +28,8 @@ def find_mask(source: Path, target: Path, options: ReadOptions, on_note: Callabl
     picture = target.with_name(f"{target.stem}.mask.png")
     with replacing(picture) as partial:
         Image.fromarray(found).save(partial, format="PNG")
-    on_note(f"mask auto: {num_holes} holes, {100 * (found > 0).mean():.2g}% of the picture: {picture.name} shows them")
+    share = f"{100 * (found > 0).mean():.2g}% of the picture"
+    on_note(f"mask auto: {num_holes} hole{'s'[: num_holes != 1]} found, {share}, as {picture.name} shows")
     return picture
 
 
