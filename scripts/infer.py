@@ -30,8 +30,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--input", type=Path, required=True, help="video, image, folder of frames or of videos")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--tasks", required=True, help=f"one or more of {','.join(TASKS)}")
-    parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs, or a folder of one for each input")
-    parser.add_argument("--reference", type=Path, help="photo of the person")
+    parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs or of one for each input; auto")
+    parser.add_argument("--reference", type=Path, action="append", default=[], help="photo of the person; repeatable")
     parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
     parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             settings,
             weights=options.weights,
             mask=options.mask,
-            reference=options.reference,
+            references=options.reference,
             share=share,
         )
     if not share.is_main_process:

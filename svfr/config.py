@@ -16,11 +16,13 @@ class ConfigError(ValueError):
     """A setting that cannot be used; one line that names the key."""
 
 
-def check_at_least(name: str, value: float | None, least: float) -> None:
-    """Raises ConfigError unless `value` is None or a finite number of at least `least`."""
+def check_at_least(name: str, value: float | None, least: float, most: float | None = None) -> None:
+    """Raises ConfigError unless `value` is None or a finite number of at least `least`, and at most `most`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and least <= value < float("inf")):  # nan is not, either
         raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
+    if value is not None and most is not None and value > most:
+        raise ConfigError(f"{name}={value}: has to be at most {most}")
 
 
 def check_choices(settings: object) -> None:

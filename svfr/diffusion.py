@@ -66,10 +66,8 @@ def ays_sigmas(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
     if num_steps < 1:
         raise ValueError(f"num_inference_steps is {num_steps}: it has to be at least 1")
     levels = torch.tensor(AYS_SIGMAS, dtype=torch.float64).log()
-    levels = torch.lerp(
-        *torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log(),
-        (levels - levels[-1]) / (levels[0] - levels[-1]),
-    )
+    low, high = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log()
+    levels = torch.lerp(low, high, (levels - levels[-1]) / (levels[0] - levels[-1]))
     place = torch.linspace(0, len(levels) - 1, num_steps + 1, dtype=torch.float64)
     left = place.long().clamp(max=len(levels) - 2)
     sigmas = torch.lerp(levels[left], levels[left + 1], place - left).exp()

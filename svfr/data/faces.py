@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# Assumption: half axes of the oval in which a face is pasted, and its shift towards the chin, in halves of the crop.
+OVAL, OVAL_SHIFT = (0.92, 0.95), 0.05
 FADE = 1 / 12  # Assumption: share of the crop's side over which a pasted face fades in
 
 
@@ -87,6 +89,26 @@ def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: f
     across = _ramp(np.arange(region[0], region[2]) + 0.5, x0, x1, softness)
     down = _ramp(np.arange(region[1], region[3]) + 0.5, y0, y1, softness)
     return (down[:, None] * across[None, :]).astype(np.float32)[..., None]
+
+
+def oval(
+    box: Iterable[float], region: tuple[int, int, int, int], landmarks: np.ndarray | None, softness: float
+) -> np.ndarray:
+    """Opacity with which a face is pasted: 0 at the border of an oval around it, rising smoothly to 1 inside.
+
+    It is as steady as the crop, whose place and size it has; the angle moves little of a shape that is nearly round.
+    Arguments and result as of `feather`; `landmarks` (5, 2) [px] are None if the face is upright, and `softness` is in
+    half axes of the oval.
+    """
+    x0, y0, x1, y1 = map(float, box)
+    right, down = (1.0, 0.0) if landmarks is None else map(float, landmarks[1] - landmarks[0])
+    half, angle = (x1 - x0) / 2, math.atan2(down, right)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    x = (np.arange(region[0], region[2], dtype=np.float32) + 0.5 - (x0 + x1) / 2)[None] / half
+    y = (np.arange(region[1], region[3], dtype=np.float32) + 0.5 - (y0 + y1) / 2)[:, None] / half
+    radius = np.hypot((cosine * x + sine * y) / OVAL[0], (cosine * y - sine * x - OVAL_SHIFT) / OVAL[1])
+    t = np.clip((1 - radius) / softness, 0, 1)
+    return (t * t * (3 - 2 * t))[..., None]
 
 
 def sharpness(image: np.ndarray) -> float:

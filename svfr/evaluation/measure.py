@@ -15,8 +15,9 @@ import torch
 from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
+from svfr.data.mask_files import read_masks
 from svfr.data.tracks import track_largest_face
-from svfr.data.video import VideoError, VideoInfo, probe, read_frames
+from svfr.data.video import ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.evaluation import records
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
@@ -259,7 +260,7 @@ def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
 
 def _holes(mask: Path, info: VideoInfo) -> Iterator[np.ndarray]:
     """A hole (h, w) bool for each frame of the mask; that of a single one without end."""
-    holes = (resize_mask(frame.image.max(axis=-1), info.width, info.height) for frame in read_frames(mask))
+    holes = (resize_mask(hole, info.width, info.height) for hole in read_masks(mask, ReadOptions()))
     return repeat(next(holes)) if probe(mask).num_frames == 1 else holes
 
 

@@ -108,7 +108,7 @@ def restore_set(
                 print(error, file=sys.stderr)
             problems.append(Problem(method, name, "", str(error)))
             continue
-        names = {str(item.source): item_name(item) for item in find_items(folders[name], place, "png")}
+        items = {str(item.source): item_name(item) for item in find_items(folders[name], place, "png")}
         failed = [video for video in report["videos"] if video["status"] != "done"]
-        problems += [Problem(method, name, names[video["input"]], video["reason"]) for video in failed]
+        problems += [Problem(method, name, items[video["input"]], video["reason"]) for video in failed]
     return {method: output / RESTORED / method for method in runs}, problems

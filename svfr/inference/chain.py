@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from svfr.diffusion import SAMPLERS, SCHEDULES
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, run_to_end
+from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 from svfr.models.devices import MemoryPlan
@@ -73,6 +73,7 @@ class Chain:
         self._scale, self._chunk_size, self._seed = sampling.guidance_scale, sampling.decode_chunk_size, sampling.seed
         self._sample, self._num_steps = SAMPLERS[sampling.sampler], sampling.num_inference_steps
         self._schedule = SCHEDULES[sampling.schedule or "karras"]
+        self._strength = sampling.strength
         self._guidance = {"interval": sampling.guidance_interval, "batched": bool(sampling.batch_guidance)}
         self._first_frame, self._initial_noise = first_frame, initial_noise
         self._conditions: list[Condition] = []
@@ -130,8 +131,12 @@ class Chain:
         how = (self.gamma, conditions, self._scale, num_known)
         denoise = make_denoiser(self.components, lq_latents, *how, **self._guidance)
         if settings.one_step_sigma is None:
-            sigmas = self._schedule(self._num_steps, *self.components.sigma_range).to(self.components.device)
-            steps = self._sample(denoise, sigmas[0] * noise, sigmas, set_shared)
+            levels = self._num_steps, self.components.sigma_range, self._strength, self._schedule
+            sigmas = noise_levels(*levels).to(self.components.device)
+            start = sigmas[0] * noise
+            if self._strength < 1:
+                start = start + self.components.vae.config.scaling_factor * lq_latents
+            steps = self._sample(denoise, start, sigmas, set_shared)
         else:
             sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=self.components.device)
             steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])

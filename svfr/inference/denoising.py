@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.diffusion import Denoiser, guide
+from svfr.diffusion import Denoiser, guide, karras_sigmas
 from svfr.models.components import Components, Condition, Reference
 
 OnStep = Callable[[float], None]  # called after each denoising step with its share of the work, in frames
@@ -21,6 +21,20 @@ def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -
         generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
         noise.append(torch.randn(shape, generator=generator))
     return torch.stack(noise)
+
+
+def noise_levels(
+    num_steps: int,
+    sigma_range: tuple[float, float],
+    strength: float,
+    schedule: Callable[[int, float, float], Tensor] = karras_sigmas,
+) -> Tensor:
+    """A schedule's noise levels; with a strength below 1, from that share of the range on, in so many of the steps."""
+    low, high = sigma_range
+    if strength < 1:
+        num_steps = max(1, round(strength * num_steps))
+        high = (strength * high ** (1 / 7) + (1 - strength) * low ** (1 / 7)) ** 7
+    return schedule(num_steps, low, high)
 
 
 def make_denoiser(

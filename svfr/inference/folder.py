@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -16,6 +17,7 @@ from svfr.data.recognition import load_recognizer
 from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
+from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
@@ -67,7 +69,7 @@ def check_inputs(
     tasks: tuple[str, ...],
     settings: InferConfig,
     mask: Path | None = None,
-    reference: Path | None = None,
+    references: Sequence[Path] = (),
 ) -> list[Item]:
     """Find the inputs, and what is wrong with a call, before weights are loaded; arguments as `restore_folder`.
 
@@ -75,8 +77,8 @@ def check_inputs(
         ValueError: a call that cannot be.
     """
     check_mask_needed(tasks, mask is not None)
-    for path in (mask, reference):
-        if path is not None and not path.exists():
+    for path in (mask, *references):
+        if path not in (None, AUTO) and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     items = find_items(source, output, settings.format)
     if any(item.source.resolve() == (output / item.target).resolve() for item in items):
@@ -95,7 +97,7 @@ def restore_folder(
     *,
     weights: str,
     mask: Path | None = None,
-    reference: Path | None = None,
+    references: Sequence[Path] = (),
     share: Processes,
     title: str = "all",
 ) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def restore_folder(
         settings: of the restoration.
         weights: the name of the pipeline's weights, on which results depend.
         mask: see `mask_of`.
-        reference: a photo of the person.
+        references: photos of the person, or of several.
         share: of this process.
         title: of the progress bar.
 
@@ -124,11 +126,14 @@ def restore_folder(
         ValueError: a call that cannot be; nothing was restored.
         OSError: the output cannot be written.
     """
-    items = check_inputs(source, output, tasks, settings, mask, reference)
+    items = check_inputs(source, output, tasks, settings, mask, references)
     resolved = settings.resolve(pipe.parts)
-    photo = next(read_frames(reference)).image if reference else None
-    if photo is not None and resolved.size is not None:
-        pipe.references.from_photo(photo, resolved.size, or_whole=settings.face == "aligned")
+    photos = [next(read_frames(file)).image for file in references]
+    for photo, file in zip(photos, references, strict=True):
+        try:
+            pipe.references.face_of(photo, resolved.size or 0, or_whole=settings.face == "aligned")
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
     detector = pipe.detector
     files = tuple((name, file, str(fingerprint(file))) for name, file in sorted(weights_files(weights).items()))
     about: dict[str, Any] = {
@@ -156,9 +161,8 @@ def restore_folder(
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
-        return digest(
-            [depends_on, *map(fingerprint, (item.source, mask_of(item, source, mask), reference, settings.photo))]
-        )
+        files = item.source, mask_of(item, source, mask), *references, settings.photo
+        return digest([depends_on, *map(fingerprint, files)])
 
     def restore(item: Item) -> VideoReport:
         frames_bar = _FramesBar(item.source, disable=bar.disable)
@@ -168,7 +172,7 @@ def restore_folder(
                 output / item.target,
                 tasks,
                 mask_of(item, source, mask),
-                photo,
+                photos,
                 frames_bar.advance,
                 **video_settings,
             )

@@ -1,6 +1,6 @@
 """`SVFRPipeline`: load a model, restore an aligned face clip (`__call__`) or a whole video (`restore_video`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -270,7 +270,7 @@ class SVFRPipeline(DiffusionPipeline):
         target: str | Path,
         tasks: str | Iterable[str] = ("bfr",),
         mask: str | Path | None = None,
-        reference: np.ndarray | None = None,
+        reference: np.ndarray | Sequence[np.ndarray] | None = None,
         on_progress: OnProgress | None = None,
         **settings: Any,
     ) -> VideoReport:
@@ -280,8 +280,9 @@ class SVFRPipeline(DiffusionPipeline):
             source: the input.
             target: the result; its suffix may change with the container (see `VideoWriter`).
             tasks: of `svfr.tasks.TASKS`, in any combination.
-            mask: image, video or folder of images of any size, white is a hole; one image serves all frames.
-            reference: (h, w, 3) uint8 photo of the person.
+            mask: image, video or folder of images of any size, white or transparent is a hole; one image serves all
+                frames; "auto" finds holes that are white or black and stay in place.
+            reference: (h, w, 3) uint8 photo of the person; of several, each face takes the one most like it.
             on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore".
             **settings: fields of `svfr.inference.settings.VideoSettings`, such as `face="aligned"`.
 
@@ -292,6 +293,7 @@ class SVFRPipeline(DiffusionPipeline):
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
+        photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
         return restore_file(
             self.parts,
             self.references,
@@ -300,7 +302,7 @@ class SVFRPipeline(DiffusionPipeline):
             Path(target),
             tasks,
             mask=None if mask is None else Path(mask),
-            reference=None if reference is None else _check_photo(reference),
+            photos=[_check_photo(photo) for photo in photos],
             on_progress=on_progress,
         )
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
@@ -11,8 +12,11 @@ from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.tracks import track_largest_face
 from svfr.models.components import Components, Reference
+from svfr.models.identity import id_crop
 
 FFHQ_SIZE = 512  # [px] of the template
+COMPARED = 8  # first frames of a face that photos are compared with
+AlignedFace = tuple[np.ndarray, np.ndarray | None]  # (s, s, 3) uint8 with (5, 2) landmarks [px], None: as in FFHQ
 
 
 class ReferenceFinder:
@@ -39,8 +43,8 @@ class ReferenceFinder:
             landmarks = _template(image.shape[0])
         return self.components.encode_reference(to_tensor(image), image, landmarks)
 
-    def from_photo(self, photo: np.ndarray, size: int, or_whole: bool) -> Reference:
-        """Describe the largest face of any photo of the person, framed like the faces of a video.
+    def face_of(self, photo: np.ndarray, size: int, or_whole: bool) -> AlignedFace:
+        """The largest face of any photo of the person, framed like the faces of a video.
 
         Args:
             photo: (h, w, 3) uint8.
@@ -54,10 +58,31 @@ class ReferenceFinder:
         if tracks:
             box = tracks[0].boxes[0]
             landmarks = (tracks[0].landmarks[0] - box[:2]) * size / (box[2] - box[0])
-            return self.from_aligned(crop(photo, box, size), landmarks)
+            return crop(photo, box, size), landmarks
         if not or_whole:
             raise ValueError("no face found in the reference photo")
-        return self.from_aligned(resize(photo, size, size))
+        return resize(photo, size, size), None
+
+    def best_match(self, photos: list[AlignedFace], faces: list[AlignedFace]) -> tuple[int, float]:
+        """Which photo shows the person of some faces, by the ID network's embeddings.
+
+        Returns:
+            Its index, and the cosine between it and the faces' mean; 1 without a choice.
+        """
+        if len(photos) == 1:
+            return 0, 1.0
+        cosines = self._embed(photos) @ self._embed(faces).mean(axis=0)
+        return int(cosines.argmax()), float(cosines.max())
+
+    @torch.no_grad()
+    def _embed(self, faces: list[AlignedFace]) -> np.ndarray:
+        """(n, d) of length 1."""
+        network, aligned = self.components.id_encoder, list[Tensor]()
+        for image, landmarks in faces:
+            points = landmarks if landmarks is not None else self._landmarks(image)
+            aligned.append(id_crop(image, _template(len(image)) if points is None else points, "arcface"))
+        embeddings = network(torch.stack(aligned).to(self.components.device, network.dtype)).embedding.float()
+        return functional.normalize(embeddings, dim=1).cpu().numpy()
 
     def from_clip(self, frames: Tensor, how: str, landmarks: np.ndarray | None = None) -> Reference | None:
         """Choose from a restored clip, (f, 3, s, s) in about [-1, 1].

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from svfr.diffusion import euler_step, karras_sigmas
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, run_to_end
+from svfr.diffusion import euler_step
+from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 
@@ -54,7 +54,7 @@ def restore_released(
 
     def run(num: int, referred: Condition, which: int) -> Tensor:
         lq = lq_latents[:num]
-        sigmas = karras_sigmas(steps[which], *components.sigma_range).to(lq)
+        sigmas = noise_levels(steps[which], components.sigma_range, sampling.strength).to(lq)
         if initial_noise is None:
             noise = frame_noise(sampling.seed, 1 + which, range(num), tuple(lq.shape[1:]))
         else:

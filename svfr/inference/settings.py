@@ -17,7 +17,7 @@ RELEASED_STEPS = (50, 30)
 RELEASED_OVERLAP = 3
 # What weights that restore in one step can be told of sampling: these values, or nothing.
 ONE_STEP: dict[str, Any] = dict.fromkeys(("speed", "sampler", "schedule", "guidance_interval"))
-ONE_STEP |= {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1}
+ONE_STEP |= {"strategy": "chained", "num_inference_steps": 1, "guidance_scale": 1, "strength": 1}
 # The same of the strategy released.
 RELEASED: dict[str, Any] = {"speed": None, "sampler": "euler", "schedule": "karras", "guidance_interval": None}
 # Assumption: guidance to the reference matters at the levels where the shape of a face is decided, and little below.
@@ -61,6 +61,9 @@ class Sampling:
     speed: str | None = None
     """A combination of the settings above: paper (30 steps) | balanced (10 steps, dpmpp_2m, ays, guidance inside an
     interval) | fast (the same in 5 steps). None: what the weights say. Settings that are given win."""
+    strength: float = 1.0
+    """How much is made anew, 0 to 1: below 1, sampling starts from the noised input, in that share of the steps. Not
+    with inpainting, whose holes would shine through."""
     seed: int = 0
     """Seeds all noise. The noise of a frame depends on this and on the frame's index alone."""
     size: int | None = None
@@ -110,6 +113,7 @@ class Sampling:
             check_at_least(name, getattr(self, name), 1)
         for name in ("overlap", "guidance_scale", "seed"):
             check_at_least(name, getattr(self, name), 0)
+        check_at_least("strength", self.strength, 0, 1)
         if self.overlap and self.clip_length and self.overlap >= self.clip_length:
             raise ConfigError(f"overlap={self.overlap}: has to be less than clip_length ({self.clip_length})")
 
@@ -170,6 +174,8 @@ class VideoSettings(Sampling):
     """x0,y0,x1,y1 [px], forehead to chin, of a face that no detector sees; it is there in all frames."""
     format: Literal["mp4", "png"] = "mp4"
     """mp4 (H.264, audio kept) | png (a folder of frames)."""
+    blend: float = 1.0
+    """Share of the restored face where it is pasted, 0 to 1; holes are filled in any case."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
     fps: float | None = None
@@ -194,11 +200,10 @@ class VideoSettings(Sampling):
             if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):
                 raise ConfigError(f"face_box={self.face_box}: has to be x0,y0,x1,y1 with x0 < x1 and y0 < y1, in px")
             object.__setattr__(self, "face_box", box)
+        check_at_least("blend", self.blend, 0, 1)
         check_at_least("max_pixels", self.max_pixels, 1)
         check_at_least("fps", self.fps, 0.001)
-        check_at_least("crf", self.crf, 0)
-        if self.crf > 51:
-            raise ConfigError(f"crf={self.crf}: has to be at most 51")
+        check_at_least("crf", self.crf, 0, 51)
 
     @property
     def people(self) -> list[int]:

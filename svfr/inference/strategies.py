@@ -67,8 +67,10 @@ def restore_clips(
         Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
 
     Raises:
-        ValueError: an initial noise that does not go with the strategy.
+        ValueError: an initial noise that does not go with the strategy, or a strength with inpainting.
     """
+    if sampling.strength < 1 and "inpainting" in tasks:
+        raise ValueError(f"strength={sampling.strength}: holes are filled from noise alone; leave it out")
     gamma = task_prompt(tasks).to(components.device)
     is_released, how = sampling.strategy == "released", sampling.reference_frame
     choose: ChooseReference | None = None

@@ -2,10 +2,11 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,18 @@ from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoWriter, probe
 from svfr.inference.cost import measuring_cost
 from svfr.inference.keep import KeepRules
-from svfr.inference.masks import crop_hole, with_masks
+from svfr.inference.masks import AUTO, crop_hole, find_mask, frame_holes, masks_of, with_masks
 from svfr.inference.pasting import put_back
 from svfr.inference.people import Looks
 from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
-from svfr.inference.reference import ReferenceFinder
+from svfr.inference.reference import COMPARED, AlignedFace, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.models.components import Components, Reference
 
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
 DEEPEST = 8  # bits a colour that a result has by itself
+FILLING = ("inpainting",)  # the tasks of holes outside of faces
 TO_THE_END = 2**62  # a frame index that no video reaches
 MUCH_SMALLER = 0.5  # Assumption: a reference of a face this much smaller is not taken over
 
@@ -67,13 +69,16 @@ class _Crop:
 class _Chain:
     """A track that is restored as a chain of clips, and its crops that no clip has taken yet."""
 
-    track: PlannedTrack | None  # None: whole frames
+    track: PlannedTrack | None  # None: no face
+    hole: tuple[int, int, np.ndarray] | None = None  # start, stop, square [px] of a hole outside of faces
     waiting: deque[_Crop] = field(default_factory=deque)
     clips: Iterator[tuple[list[_Crop], Tensor]] = field(default_factory=lambda: iter(()))
 
     @property
     def span(self) -> tuple[int, int]:
         """Indices of its first frame and after its last."""
+        if self.hole is not None:
+            return self.hole[:2]
         return (0, TO_THE_END) if self.track is None else (self.track.face.start, self.track.face.stop)
 
 
@@ -109,8 +114,8 @@ class _Stream:
         height, width = frame.image.shape[:2]
         hole = None if mask is None else resize_mask(mask, width, height)
         crops = [crop for chain in self._now if (crop := self._cut(chain, frame, mask, hole))]
-        # Of faces that overlap, the smaller is farther away and comes first.
-        crops.sort(key=lambda crop: 0.0 if crop.box is None else crop.box[2] - crop.box[0])
+        # Of faces that overlap, the smaller is farther away and comes first; holes behind them before all.
+        crops.sort(key=lambda crop: 0.0 if crop.box is None or crop.chain.hole else crop.box[2] - crop.box[0])
         self.held.append(_Held(frame, hole, crops))
         self._index += 1
         return True
@@ -122,8 +127,14 @@ class _Stream:
                 yield chain.waiting.popleft()
 
     def _cut(self, chain: _Chain, frame: Frame, mask: np.ndarray | None, hole: np.ndarray | None) -> _Crop | None:
-        size, track, box, landmarks = self._size, chain.track, None, None
-        if track is None:
+        size, track, tasks = self._size, chain.track, self._tasks
+        box: np.ndarray | None = None
+        landmarks: np.ndarray | None = None
+        cut_hole: np.ndarray | None
+        if chain.hole is not None and hole is not None:
+            box, tasks = chain.hole[2], FILLING
+            image, cut_hole = crop(frame.image, box, size), crop_hole(hole, box, size)
+        elif track is None:
             image = resize(frame.image, size, size)
             cut_hole = None if mask is None else resize_mask(mask, size, size)
         else:
@@ -133,7 +144,7 @@ class _Stream:
             box, landmarks = track.face.boxes[at], track.face.landmarks[at]
             image = crop(turned(frame.image, track.turns), box, size)
             cut_hole = None if hole is None else crop_hole(turned(hole, track.turns), box, size)
-        made = _Crop(box, landmarks, to_tensor(task_input(image, self._tasks, cut_hole)), chain)
+        made = _Crop(box, landmarks, to_tensor(task_input(image, tasks, cut_hole)), chain)
         chain.waiting.append(made)
         return made
 
@@ -147,7 +158,7 @@ def restore_file(
     tasks: tuple[str, ...],
     *,
     mask: Path | None = None,
-    reference: np.ndarray | None = None,
+    photos: Sequence[np.ndarray] = (),
     on_progress: OnProgress | None = None,
     looks: Looks | None = None,
 ) -> VideoReport:
@@ -163,8 +174,9 @@ def restore_file(
         source: the input.
         target: the result; its suffix may change with the container (see `VideoWriter`).
         tasks: from `parse_tasks`.
-        mask: image, video or folder of images; white is a hole. One image serves all frames.
-        reference: (h, w, 3) uint8 photo of the person; of several people, of the one who looks like it.
+        mask: as `read_masks` takes it, or `AUTO`. One image serves all frames.
+        photos: (h, w, 3) uint8; of several people, each is of the one who looks like it, and of several of one person,
+            each track takes the one that it looks like most.
         on_progress: called with (frames, "faces" or "restore").
         looks: tells people apart; None: by the references' recognizer, or the weights' own network.
 
@@ -176,58 +188,81 @@ def restore_file(
     detector, size = references.detector, settings.size
     assert size is not None  # resolved
     keep = KeepRules.resolve(tasks, settings)
-    photo = None
-    if reference is not None:
-        photo = references.from_photo(reference, size, or_whole=settings.face == "aligned")
+    faces_of_photos = [references.face_of(photo, size, or_whole=settings.face == "aligned") for photo in photos]
     options, notes = _how_to_read(source, settings)
     info = probe(source, options)
     notes += info.notes
-    plan, shown = None, None
+    plan: Plan | None = None
+    whose: list[int | None] = [None] * len(photos)
     if settings.face == "auto":
         looks = looks or Looks.of(components, references.recognizer)
         plan = plan_file(references, settings, source, looks, on_progress)
         notes += plan.notes
         if plan.tracks and "colorization" in tasks:
-            notes.append("only the squares around faces are coloured")
-        if reference is not None and detector is not None and len(plan.restored) > 1:
-            shown = looks.who(reference, detector, plan.restored)
-            of_whom = f"is taken for person {shown}" if shown else "looks like nobody here; faces=NUMBER names them"
-            notes.append(f"the reference photo {of_whom}")
+            notes.append("only the ovals around faces are coloured")
+        if detector is not None and len(plan.restored) > 1:
+            whose = [looks.who(photo, detector, plan.restored) for photo in photos]
+            for number, person in enumerate(whose, start=1):
+                of_whom = (
+                    f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
+                )
+                notes.append(f"reference photo {number} {of_whom}")
+    if mask == AUTO:
+        mask = find_mask(source, target, options, notes.append)
+    chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
+    if plan is not None and mask is not None:
+        squares = plan.crops((info.width, info.height))
+        holes = frame_holes(masks_of(mask, options), squares, (info.width, info.height), size, plan.shots)
+        chains += [_Chain(None, hole) for hole in holes]
+        notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
 
     known: dict[int, tuple[float, Reference]] = {}  # by person: side of the crop [px] and reference
 
-    def find_reference(track: PlannedTrack | None) -> Reference | None:
-        """What a track starts with."""
-        if photo is not None and (track is None or shown == track.person or (plan and len(plan.restored) == 1)):
-            return photo
+    def find_reference(track: PlannedTrack | None, crops: Iterator[_Crop]) -> tuple[Iterator[_Crop], Reference | None]:
+        """The same crops, and what the track starts with."""
+        alone = track is None or plan is None or len(plan.restored) == 1
+        own = [
+            face
+            for face, person in zip(faces_of_photos, whose, strict=True)
+            if alone or (track and person == track.person)
+        ]
+        if own:
+            crops, reference, note = _choose_photo(crops, own, references)
+            notes.extend(note)
+            return crops, reference
         side, best = known.get(track.person, (0.0, None)) if track else (0.0, None)
-        return best if track and side >= min(track.face.largest * MUCH_SMALLER, size) else None
+        return crops, best if track and side >= min(track.face.largest * MUCH_SMALLER, size) else None
 
     def keep_reference(track: PlannedTrack | None, chosen: Reference) -> None:
         if track and track.face.largest > known.get(track.person, (0.0, None))[0]:
             known[track.person] = track.face.largest, chosen
 
-    chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
     stream = _Stream(with_masks(source, mask, info, options, notes.append), chains, tasks, size)
     faces = [t.face.start + i for t in plan.tracks for i in np.flatnonzero(t.face.visible)] if plan else [0]
     share = len(set(faces)) / max(1, len(faces))  # of a frame in one of its faces
     advance = (lambda frames: on_progress(frames * share, "restore")) if on_progress else None
 
-    def restore(chain: _Chain) -> Iterator[tuple[list[_Crop], Tensor]]:
+    def restore(each: _Chain) -> Iterator[tuple[list[_Crop], Tensor]]:
+        crops, start = stream.crops_of(each), each.span[0]
+        if each.hole is not None:
+            how = replace(settings, reference_frame="none", strength=1.0)
+            yield from restore_clips(components, how, FILLING, crops, references, None, first_frame=start, on_step=None)
+            return
+        crops, reference = find_reference(each.track, crops)
         yield from restore_clips(
             components,
             settings,
             tasks,
-            stream.crops_of(chain),
+            crops,
             references,
-            find_reference(chain.track),
-            first_frame=chain.span[0],
+            reference,
+            first_frame=start,
             on_step=advance,
-            on_reference=partial(keep_reference, chain.track),
+            on_reference=partial(keep_reference, each.track),
         )
 
-    for chain in chains:
-        chain.clips = restore(chain)
+    for each in chains:
+        each.clips = restore(each)
     num_frames = restored_frames = 0
     measured = measuring_cost(components.model.unet, components.device)
     with measured as cost, VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
@@ -235,17 +270,19 @@ def restore_file(
             raise VideoError(f"{source}: the result would replace it; choose another output")
         while stream.held or stream.read():
             frame, hole, crops = stream.held[0]
-            for each in crops:
-                while each.restored is None:
-                    clip, restored = next(each.chain.clips)
-                    for made, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
-                        made.restored = image
-                frame = _paste(frame, each, hole, keep)
-                if num_frames + 1 == each.chain.span[1]:
-                    each.chain.clips = iter(())  # and with it all that the chain holds
-            if on_progress and not crops:
+            result = frame.image if frame.deep is None else frame.deep
+            for made in crops:
+                while made.restored is None:
+                    clip, restored = next(made.chain.clips)
+                    for one, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
+                        one.restored = image
+                rules = keep if made.chain.hole is None else KeepRules(known=True)
+                result = _paste(frame, result, made, hole, rules, settings.blend)
+                if num_frames + 1 == made.chain.span[1]:
+                    made.chain.clips = iter(())  # and with it all that the chain holds
+            if on_progress and all(made.chain.hole for made in crops):
                 on_progress(1, "restore")
-            writer.write(frame.image if frame.deep is None else frame.deep, frame.pts, frame.time_base)
+            writer.write(result, frame.pts, frame.time_base)
             stream.held.popleft()
             num_frames += 1
             restored_frames += bool(crops)
@@ -255,7 +292,7 @@ def restore_file(
         output=writer.path,
         num_frames=num_frames,
         restored_frames=restored_frames,
-        num_tracks=len(chains),
+        num_tracks=sum(each.hole is None for each in chains),
         width=info.width,
         height=info.height,
         fps=float(info.fps),
@@ -295,15 +332,34 @@ def turned(image: np.ndarray, turns: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
-def _paste(frame: Frame, face: _Crop, hole: np.ndarray | None, keep: KeepRules) -> Frame:
-    """The frame with one more restored face."""
-    assert face.restored is not None
-    turns = face.chain.track.turns if face.chain.track else 0
-    deep = None if frame.deep is None else turned(frame.deep, turns)
-    upright = replace(frame, image=turned(frame.image, turns), deep=deep)
+def _paste(
+    frame: Frame, below: np.ndarray, made: _Crop, hole: np.ndarray | None, keep: KeepRules, blend: float
+) -> np.ndarray:
+    """What is below, (h, w, 3), with one more crop of the frame on it."""
+    assert made.restored is not None
+    turns = made.chain.track.turns if made.chain.track else 0
+    upright = replace(frame, image=turned(frame.image, turns), deep=None if frame.deep is None else below)
     upright_hole = None if hole is None else turned(hole, turns)
-    result = turned(put_back(upright, face.restored, face.box, upright_hole, keep), -turns)
-    return replace(frame, image=result) if frame.deep is None else replace(frame, deep=result)
+    place = upright, made.restored, made.box, upright_hole, keep
+    below = turned(below, turns)
+    return turned(put_back(*place, landmarks=made.landmarks, blend=blend, below=below), -turns)
+
+
+def _choose_photo(
+    crops: Iterator[_Crop], photos: list[AlignedFace], references: ReferenceFinder
+) -> tuple[Iterator[_Crop], Reference, list[str]]:
+    """The same crops, the photo that looks most like their first ones, and a note where there was a choice."""
+    if len(photos) == 1:
+        return crops, references.from_aligned(*photos[0]), []
+    first, faces = list(islice(crops, COMPARED)), list[AlignedFace]()
+    for each in first:
+        points, image = each.landmarks, to_uint8(to_unit(each.lq))
+        if points is not None and each.box is not None:
+            points = (points - each.box[:2]) * len(image) / (each.box[2] - each.box[0])
+        faces.append((image, points))
+    index, likeness = references.best_match(photos, faces)
+    note = f"of {len(photos)} photos of a person, number {index + 1} is most like the face (likeness {likeness:.2f})"
+    return chain(first, crops), references.from_aligned(*photos[index]), [note]
 
 
 def _how_to_read(source: Path, settings: VideoSettings) -> tuple[ReadOptions, list[str]]:

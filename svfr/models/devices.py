@@ -68,7 +68,8 @@ def wait_on_cpu(modules: Sequence[nn.Module], device: torch.device) -> None:
             nn.Module.to(module, device)
 
     for module in modules:
-        nn.Module.to(module, "cpu").run_device = device
+        nn.Module.to(module, "cpu")
+        object.__setattr__(module, "run_device", device)
         module.register_forward_pre_hook(take_turn)
 
 

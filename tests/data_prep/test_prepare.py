@@ -33,7 +33,7 @@ def made_detector(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls = [0]
 
     class Counting(clips.MarkDetector):
-        def __call__(self, image: np.ndarray) -> list[Any]:
+        def __call__(self, image: np.ndarray, closer: bool = False) -> list[Any]:
             calls[0] += 1
             return super().__call__(image)
 

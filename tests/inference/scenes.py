@@ -5,7 +5,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from svfr.data.detectors import YuNet
+from svfr.data.detectors import Face, YuNet
 from svfr.data.recognition import OnnxRecognizer
 from svfr.inference.people import Looks
 from svfr.models.identity import align_face
@@ -43,4 +43,9 @@ def detector() -> YuNet:
 
 def looks() -> Looks:
     network = OnnxRecognizer(NETWORKS / "edgeface_xs_fp32.onnx", "edgeface")
-    return Looks(lambda faces, image: network(np.stack([align_face(image, face.landmarks) for face in faces])))
+
+    def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
+        assert image is not None
+        return network(np.stack([align_face(image, face.landmarks) for face in faces]))
+
+    return Looks(embed)

@@ -56,6 +56,7 @@ def test_guidance_inside_an_interval(components: Components, monkeypatch: pytest
 
 def test_fast_takes_a_fifth_of_the_released_algorithm(components: Components) -> None:
     lq, spent, photo = torch.stack(list(video(64, 8))), {}, reference(components, 8)
+    how: Any
     for name, how in (("released", {"strategy": "released"}), ("fast", {"speed": "fast"})):
         given = Sampling(clip_length=16, size=8, **how).resolve(components)
         with measuring_cost(components.model.unet, torch.device("cpu")) as cost:
