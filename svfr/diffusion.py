@@ -124,24 +124,4 @@ def sample_dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoise
         yield x
 
 
-def sample_antithetic(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
-    """Euler sampling whose first estimate is the mean over the noise and its opposite; arguments as `sample_euler`.
-
-    The variance reduction of Hammersley & Morton (1956), for one call of the denoiser more: what the estimate depends
-    on its noise by in odd order cancels out. With one or two steps that noise is most of what flickers.
-    """
-
-    is_first = True
-
-    def estimate(x: Tensor, sigma: Tensor) -> Tensor:
-        nonlocal is_first
-        if not is_first:
-            return denoise(x, sigma)
-        is_first = False
-        middle = torch.zeros_like(x) if known is None else known(torch.zeros_like(x), torch.zeros_like(sigma))
-        return (denoise(x, sigma) + denoise(2 * middle - x, sigma)) / 2
-
-    return sample_euler(estimate, x, sigmas, known)
-
-
-SAMPLERS = {"euler": sample_euler, "dpmpp_2m": sample_dpmpp_2m, "antithetic": sample_antithetic}
+SAMPLERS = {"euler": sample_euler, "dpmpp_2m": sample_dpmpp_2m}

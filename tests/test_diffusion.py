@@ -15,7 +15,6 @@ from svfr.diffusion import (
     get_scalings,
     guide,
     karras_sigmas,
-    sample_antithetic,
     sample_dpmpp_2m,
     sample_euler,
 )
@@ -145,40 +144,6 @@ def test_dpmpp_2m_is_of_higher_order() -> None:
     assert errors["dpmpp_2m"] < errors["euler"] / 4
 
 
-def test_antithetic_is_free_of_what_is_odd_in_the_noise() -> None:
-    clean, noise = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4)).double()
-    sigmas = karras_sigmas(1, 0.01, 10.0).double()
-    seen = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(x)
-        return clean + 0.3 * x - 0.02 * x**3 + 0.001 * x**2
-
-    (last,) = sample_antithetic(denoise, 10 * noise, sigmas)
-    torch.testing.assert_close(last, clean + 0.001 * (10 * noise) ** 2)
-    torch.testing.assert_close(seen[1], -seen[0])
-
-
-def test_antithetic_is_eulers_from_the_second_step_on_and_mirrors_about_what_is_known() -> None:
-    noise, tail = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(4)).double()
-    sigmas = karras_sigmas(3, 0.01, 10.0).double()
-    calls: list[tuple[float, Tensor]] = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        calls.append((float(sigma), x))
-        return x / (1 + sigma) + 0.1
-
-    def known(x: Tensor, sigma: Tensor) -> Tensor:
-        return torch.cat([tail[:1] + sigma * noise[:1], x[1:]])
-
-    steps = list(sample_antithetic(denoise, sigmas[0] * noise, sigmas, known))
-    assert [sigma for sigma, _ in calls] == [float(sigma) for sigma in sigmas[[0, 0, 1, 2]]]
-    torch.testing.assert_close(calls[1][1][:1], tail[:1] - sigmas[0] * noise[:1])
-    torch.testing.assert_close(calls[1][1][1:], -sigmas[0] * noise[1:])
-    *_, expected = sample_euler(lambda x, sigma: x / (1 + sigma) + 0.1, steps[0], sigmas[1:], known)
-    torch.testing.assert_close(steps[-1], expected)
-
-
 @pytest.mark.parametrize("sample", SAMPLERS.values())
 def test_sampling_ends_at_what_the_denoiser_says(sample: Callable[..., Iterator[Tensor]]) -> None:
     clean = torch.randn(1, 2, 4, 8, 8)
@@ -198,8 +163,6 @@ def test_known_frames_are_set_before_each_step(sample: Callable[..., Iterator[Te
         return x * 0
 
     list(sample(denoise, torch.ones(2, 1), sigmas, known))
-    if sample is sample_antithetic:
-        assert seen.pop(1) == (-10, 10)  # the opposite noise around the known frame, which is 0 without noise
     assert seen == [(float(sigma), float(sigma)) for sigma in sigmas[:-1]]
 
 

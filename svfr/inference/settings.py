@@ -48,8 +48,7 @@ class Sampling:
     guidance_scale: float | None = None
     """Classifier-free guidance between no reference and the reference; 1 switches it off and halves the work."""
     sampler: str | None = None
-    """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result) | antithetic
-    (Euler's, its first estimate the mean over a noise and its opposite: less flicker where steps are few). `released`
+    """One of svfr.diffusion.SAMPLERS: euler | dpmpp_2m (second order: fewer steps for the same result). `released`
     is Euler's."""
     schedule: str | None = None
     """One of svfr.diffusion.SCHEDULES, the noise levels of the steps: karras (the default) | ays ("Align Your Steps":

@@ -71,9 +71,8 @@ def test_seed(pipe: SVFRPipeline, clip: np.ndarray, strategy: str) -> None:
 
 def test_sampler(pipe: SVFRPipeline, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: dict[str, Any] = {"num_inference_steps": 3, "overlap": 1}
-    euler, dpmpp_2m, antithetic = (pipe(clip[:6], sampler=name, **arguments) for name in SAMPLERS)
+    euler, dpmpp_2m = (pipe(clip[:6], sampler=name, **arguments) for name in SAMPLERS)
     assert levels(euler, dpmpp_2m) > 0
-    assert levels(euler, antithetic) > 0
     np.testing.assert_array_equal(pipe(clip[:6], **arguments), euler)
     released = pipe(clip[:6], strategy="released", **arguments)
     monkeypatch.setattr(pipe, "settings", replace(tiny.SETTINGS, sampler="dpmpp_2m"))
@@ -360,7 +359,7 @@ def test_best_looks_at_every_frame_of_the_first_clip_and_last_at_one(pipe: SVFRP
         ({"size": 36}, "size is 36: it has to be a multiple of 8"),
         ({"size": 4}, "size is 4"),
         ({"size": 0}, "size=0: has to be"),
-        ({"sampler": "ddim"}, "sampler=ddim: choose from euler, dpmpp_2m, antithetic"),
+        ({"sampler": "ddim"}, "sampler=ddim: choose from euler, dpmpp_2m"),
         ({"sampler": "dpmpp_2m", "strategy": "released"}, "released samples in its own way; sampler=euler alone"),
         ({"strategy": "windows"}, "strategy=windows: choose from chained, released"),
         ({"reference_frame": "first"}, "reference_frame=first: choose from best, last, none"),
@@ -402,7 +401,7 @@ def test_list_of_frames(pipe: SVFRPipeline, clip: np.ndarray) -> None:
 
 def test_sampling_comes_from_the_weights(pipe: SVFRPipeline) -> None:
     resolved = Sampling().resolve(pipe.parts)
-    assert None not in vars(resolved).values()
+    assert {key for key, value in vars(resolved).items() if value is None} == {"guidance_interval", "speed"}
     assert (resolved.num_inference_steps, resolved.guidance_scale, resolved.sampler) == (tiny.STEPS, 2.0, "euler")
     assert (resolved.clip_length, resolved.overlap, resolved.decode_chunk_size) == (tiny.CLIP, 1, tiny.CLIP)
     assert resolved.size == SIZE

@@ -53,7 +53,9 @@ def test_a_scene_turned_any_way(tmp_path: Path, turns: int) -> None:
     assert {track.turns for track in plan.tracks} == {-turns % 4}
     middles = [float(track.face.boxes[:, [0, 2]].mean()) for track in plan.tracks]
     np.testing.assert_allclose(middles, [96, 385, 236], atol=8)
-    networks: Any = SimpleNamespace(model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"))
+    networks: Any = SimpleNamespace(
+        model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
+    )
     settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     with patch.object(svfr.inference.video, "restore_clips", invert):
         references = ReferenceFinder(networks, detector())
@@ -170,7 +172,9 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
         return np.stack([np.eye(4)[int(face.box[0] > 60)] for face in faces])
 
-    networks: Any = SimpleNamespace(model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"))
+    networks: Any = SimpleNamespace(
+        model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
+    )
     settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     source = video(tmp_path / "in.mp4", images, fps=Fraction(10))
     with patch.object(svfr.inference.video, "restore_clips", restore):

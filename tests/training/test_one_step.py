@@ -79,7 +79,7 @@ def test_stage_1_is_the_error_of_what_the_chain_gives() -> None:
 
 def test_weights_say_that_they_restore_in_one_step_and_another_method_takes_it_back(tmp_path: Path) -> None:
     source = tmp_path / "start"
-    tiny.pipeline(settings=replace(tiny.SETTINGS, sampler="antithetic")).save_pretrained(source)
+    tiny.pipeline(settings=replace(tiny.SETTINGS, sampler="dpmpp_2m")).save_pretrained(source)
     settings = TrainConfig(init_from=str(source), **STAGE_1, one_step_sigma=30.0)
     components = initialize(settings)
     found = components.settings
