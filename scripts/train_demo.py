@@ -155,8 +155,8 @@ class DemoConfig:
         """The settings of a run of step 3."""
         base, changes = asdict(self.train), self.stages[name]
         data = base["data"] | changes.get("data", {})
-        run = {"output_dir": str(Path(self.output_dir) / name), "seed": self.seed}
-        return config.make(TrainConfig, base | changes | run | {"data": data})
+        run = {"output_dir": str(Path(self.output_dir) / name), "data": data}
+        return config.make(TrainConfig, base | {"seed": self.seed} | changes | run)
 
 
 class ArcFaceLoss(nn.Module):
