@@ -49,7 +49,8 @@ def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: Data
 - Detector: {settings.detector}; recognition: {settings.recognizer}; landmarks: {settings.landmarks}; \
 score: {settings.score}; seed {settings.seed}
 - Written as: {settings.write.mode}
-- Kinds of files: {", ".join(f"{count} {kind}" for kind, count in kinds)}"""
+- Kinds of files: {", ".join(f"{count} {kind}" for kind, count in kinds)}
+- Clips of interlaced video, made whole: {sum(bool(record.get("interlaced")) for record in records)}"""
 
 
 def _hours(clips: Sequence[Clip]) -> str:

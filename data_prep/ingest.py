@@ -3,26 +3,31 @@
 import hashlib
 from pathlib import Path
 
+from data_prep.frames import num_bytes
 from data_prep.readers import Found, find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Workers
-from svfr.data.video import IMAGE_SUFFIXES, probe
+from svfr.data.deinterlacing import is_interlaced
+from svfr.data.video import IMAGE_SUFFIXES, ReadOptions, probe
 from svfr.files import digest, sha256_of
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/ingest.jsonl: one record for each file.
 
-    `source` (relative to source.path), `sha256`, `width`, `height` [px], `fps` ("30000/1001"), `kind` (video, image,
-    frames) and `notes` (see `data_prep.readers`).
+    `source` (relative to source.path), `sha256`, `bytes` (its size), `width`, `height` [px], `fps` ("30000/1001"),
+    `kind` (video, image, frames), `interlaced` (whether whole pictures are made of its fields) and `notes` (see
+    `data_prep.readers`).
     """
     root = Path(settings.source.path)
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
     found = find(settings.source.collection, root, annotations, Path(settings.output))
     inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
-    step = Step("ingest", settings, workers, {"collection": settings.source.collection})
+    depends = {name: getattr(settings, name) for name in ("deinterlace", "max_pixels")}
+    depends["collection"] = settings.source.collection
+    step = Step("ingest", settings, workers, depends)
     return step.finish(_without_duplicates(step.map(ingest_file, inputs)))
 
 
@@ -31,15 +36,20 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
     if found["error"]:
         raise ValueError(found["error"])
     path = Path(found["path"])
-    info = probe(path)
+    info = probe(path, ReadOptions(max_pixels=settings.max_pixels))
+    interlaced = settings.deinterlace == "yes"
+    if info.kind == "video" and settings.deinterlace == "auto":
+        interlaced = is_interlaced(path, settings.max_pixels)
     record = {
         "source": str(path.relative_to(settings.source.path)),
         "sha256": _sha256(path),
+        "bytes": num_bytes(path),
         "width": info.width,
         "height": info.height,
         "fps": str(info.fps),
         "num_frames": info.num_frames,
         "kind": info.kind,
+        "interlaced": interlaced,
         "notes": found["notes"],
     }
     return [record]

@@ -14,7 +14,7 @@ import torch
 
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
-from svfr.files import is_machine_error, read_json, short_name, walk, write_json
+from svfr.files import is_machine_error, read_json, remove, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
@@ -124,6 +124,10 @@ def run_items(
                 raise
             finally:
                 rest()
+            if (now := _key_of(item, cache_key)) != key:
+                if record.output:
+                    remove(output / record.output)
+                record = Record(record.input, "failed", now, "changed while it was restored: run the command again")
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
                 show(printable(f"{item.source}: {line}"))

@@ -289,6 +289,31 @@ def test_what_changed_is_done_again(make_batch: Callable[..., Batch]) -> None:
     assert batch.restored == ["c.mp4"]
 
 
+def test_an_input_that_grows_meanwhile_is_not_done(
+    make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch("a.mp4", "b.mp4")
+    restore = batch.restore
+
+    def restore_while_it_grows(item: Item) -> VideoReport:
+        report = restore(item)
+        if item.source.name == "a.mp4":
+            item.source.write_bytes(b"more")
+        return report
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "restore", restore_while_it_grows)
+        report = batch.run()
+    assert [video["reason"] for video in report["videos"]] == [
+        "changed while it was restored: run the command again",
+        None,
+    ]
+    assert not (batch.output / "a.mp4").exists()
+    batch.run()
+    assert batch.restored == ["a.mp4"]
+    assert (batch.output / "a.mp4").read_bytes() == b"more"
+
+
 def test_failed_ones_are_tried_again(make_batch: Callable[..., Batch]) -> None:
     batch = make_batch("a.mp4", "b.mp4")
     batch.faults = {"a.mp4": OSError("disk")}
