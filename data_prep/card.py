@@ -38,7 +38,7 @@ def write_card(
 
 def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: DataPrepConfig) -> str:
     people, files = len({clip.identity for clip in manifest}), len({clip.source for clip in manifest})
-    kinds = sorted(Counter(record["kind"] for record in records).items())
+    kinds = sorted(Counter(r["kind"] + ", interlaced" * r.get("interlaced", False) for r in records).items())
     return f"""# Data card
 
 {len(manifest)} clips of {people} people from {files} files, {sum(clip.num_frames for clip in manifest)} frames, \
@@ -49,8 +49,7 @@ def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: Data
 - Detector: {settings.detector}; recognition: {settings.recognizer}; landmarks: {settings.landmarks}; \
 score: {settings.score}; seed {settings.seed}
 - Written as: {settings.write.mode}
-- Kinds of files: {", ".join(f"{count} {kind}" for kind, count in kinds)}
-- Clips of interlaced video, made whole: {sum(bool(record.get("interlaced")) for record in records)}"""
+- Kinds of files: {", ".join(f"{count} {kind}" for kind, count in kinds)}"""
 
 
 def _hours(clips: Sequence[Clip]) -> str:

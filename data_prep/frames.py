@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.records import Record, file_name
 from data_prep.settings import DataPrepConfig
-from svfr.data.video import Frame, ReadOptions, VideoError, image_files, read_frames
+from svfr.data.video import Frame, ReadOptions, VideoError, read_frames
 from svfr.files import replacing
 
 TRACKS, LANDMARKS = "steps/tracks", "steps/landmarks"  # folders of arrays, below the output
@@ -25,15 +25,11 @@ def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
         VideoError: it cannot be read, or has another size than when it was looked into.
     """
     path = Path(settings.source.path) / file["source"]
-    if (size := num_bytes(path)) != file.get("bytes", size):
+    size = path.stat().st_size
+    if path.is_file() and file.get("bytes", size) != size:
         raise VideoError(f"{path}: {size} bytes now, {file['bytes']} when it was looked into: run all steps again")
     options = ReadOptions(max_pixels=settings.max_pixels, deinterlace=file.get("interlaced", False))
     return read_frames(path, options)
-
-
-def num_bytes(path: Path) -> int:
-    """Size of a file, or of all images of a folder."""
-    return sum(file.stat().st_size for file in (image_files(path) if path.is_dir() else [path]))
 
 
 def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from data_prep.frames import num_bytes
 from data_prep.readers import Found, find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
@@ -25,9 +24,8 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
     found = find(settings.source.collection, root, annotations, Path(settings.output))
     inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
-    depends = {name: getattr(settings, name) for name in ("deinterlace", "max_pixels")}
-    depends["collection"] = settings.source.collection
-    step = Step("ingest", settings, workers, depends)
+    reading = {"deinterlace": settings.deinterlace, "max_pixels": settings.max_pixels}
+    step = Step("ingest", settings, workers, {"collection": settings.source.collection, **reading})
     return step.finish(_without_duplicates(step.map(ingest_file, inputs)))
 
 
@@ -37,13 +35,13 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
         raise ValueError(found["error"])
     path = Path(found["path"])
     info = probe(path, ReadOptions(max_pixels=settings.max_pixels))
-    interlaced = settings.deinterlace == "yes"
-    if info.kind == "video" and settings.deinterlace == "auto":
+    interlaced = info.kind == "video" and settings.deinterlace != "no"
+    if interlaced and settings.deinterlace == "auto":
         interlaced = is_interlaced(path, settings.max_pixels)
     record = {
         "source": str(path.relative_to(settings.source.path)),
         "sha256": _sha256(path),
-        "bytes": num_bytes(path),
+        "bytes": path.stat().st_size,
         "width": info.width,
         "height": info.height,
         "fps": str(info.fps),

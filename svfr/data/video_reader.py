@@ -6,7 +6,6 @@ never in a silent early end.
 
 import os
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,14 +61,13 @@ BT709, BT601 = 1, 6
 EXACT = 1 << 2 | 1 << 18 | 1 << 13 | 1 << 14
 DEEP = 257  # levels of 16 bits in one of 8
 # What a frame carries beside its pixels that results do not (FFmpeg's AV_FRAME_DATA_...).
+HDR = {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"}
 DROPPED = {
-    "HDR mastering data": {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"},
+    "HDR mastering data": HDR,
     "closed captions": {"A53_CC"},
     "marks of 360 degrees or 3D": {"SPHERICAL", "STEREO3D"},
 }
-Matrix = tuple[int, int, int, int]
-UPRIGHT: Matrix = (1, 0, 0, 1)
-TURNS = {UPRIGHT: 0, (0, -1, 1, 0): 90, (-1, 0, 0, -1): 180, (0, 1, -1, 0): 270}  # [degrees], see VideoInfo
+TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 90, (-1, 0, 0, -1): 180, (0, 1, -1, 0): 270}  # [degrees] of display matrices
 OnNote = Callable[[str], None]
 
 
@@ -221,9 +219,7 @@ def frames_at(path: Path, indices: Sequence[int]) -> np.ndarray:
         if info.kind == "video":
             with open_video(path) as container:
                 found = _seek_frames(container, info, wanted)
-        if not found:
-            frames = islice(read_frames(path), wanted[-1] + 1)
-            found = {frame.index: frame.image for frame in frames if frame.index in wanted}
+        found = found or {f.index: f.image for f in islice(read_frames(path), wanted[-1] + 1) if f.index in wanted}
     if missing := [index for index in wanted if index not in found]:
         raise VideoError(f"{path}: frame {missing[0]} is not there, or cannot be decoded")
     return np.stack([found[index] for index in indices])
@@ -234,14 +230,15 @@ def _seek_frames(container: InputContainer, info: VideoInfo, wanted: list[int]) 
     stream, scaler, found = video_stream(container, info.path, MAX_PIXELS), VideoReformatter(), dict[int, np.ndarray]()
     stream.codec_context.thread_count = 1  # loaders have many processes
     packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
-    if is_broadcast(container) or any(None in times for times in packets):
+    if is_broadcast(container) or any(None in times for times in packets) or not any(is_key for *_, is_key in packets):
         return found
-    stamps, keys = sorted(pts for pts, _, _ in packets), sorted((pts, dts) for pts, dts, is_key in packets if is_key)
-    frames, current = iter(list[av.VideoFrame]()), -1
+    stamps = sorted(pts for pts, _, _ in packets)
+    keys = {pts: dts for pts, dts, is_key in sorted(packets) if is_key}
+    frames, current = iter(list[av.VideoFrame]()), None
     for index in (index for index in wanted if index < len(stamps)):
-        key = bisect_right(keys, stamps[index], key=lambda key: key[0])  # the one after the last that is not later
+        key = max((pts for pts in keys if pts <= stamps[index]), default=min(keys))
         if key != current:
-            container.seek(keys[max(key - 1, 0)][1], stream=stream)
+            container.seek(keys[key], stream=stream)
             frames, current = container.decode(stream), key
         frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= stamps[index]), None)
         if frame is not None:
@@ -430,14 +427,14 @@ def _to_rgb(frame: av.VideoFrame, info: VideoInfo, scaler: VideoReformatter, for
     return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-def _display_matrix(frame: av.VideoFrame) -> Matrix:
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display transform x' = a x + c y, y' = b x + d y, by right angles and mirrors."""
     data = _side_data(frame).get("DISPLAYMATRIX")
     if data is None:
-        return next((matrix for matrix, angle in TURNS.items() if angle == frame.rotation % 360), UPRIGHT)
+        return next((matrix for matrix, angle in TURNS.items() if angle == frame.rotation % 360), (1, 0, 0, 1))
     # 3x3 in 16.16 fixed point (FFmpeg's display.h)
     a, b, _, c, d = (int(x) for x in np.rint(np.frombuffer(data, "<i4")[:5] / 2**16))
-    return (a, b, c, d) if (abs(a), abs(b), abs(c), abs(d)) in ((1, 0, 0, 1), (0, 1, 1, 0)) else UPRIGHT
+    return (a, b, c, d) if (abs(a), abs(b), abs(c), abs(d)) in ((1, 0, 0, 1), (0, 1, 1, 0)) else (1, 0, 0, 1)
 
 
 def _side_data(frame: av.VideoFrame) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from svfr.inference.batch import (
     record_path,
     run_items,
 )
+from svfr.inference.folder import check_inputs
+from svfr.inference.settings import InferConfig
 from svfr.inference.video import VideoReport
 from tests import clips
 from tests.assets import PHOTOS, needs_assets
@@ -93,6 +95,13 @@ def test_results_keep_the_tree(tmp_path: Path) -> None:
         "sub/deep/d.mkv": "sub/deep/d.mp4",
     }
     assert targets(tmp_path, tmp_path / "out", "png")["a.mp4"] == "a"
+
+
+def test_a_link_to_itself_is_one_bad_input(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "b.mp4")
+    items = check_inputs(tmp_path, tmp_path / "out", ("bfr",), InferConfig())
+    assert [item.source.name for item in items] == ["a.mp4", "b.mp4"]
 
 
 def test_an_image_beside_clips_does_not_make_them_one(tmp_path: Path) -> None:
