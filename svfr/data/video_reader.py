@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -230,10 +230,10 @@ def _seek_frames(container: InputContainer, info: VideoInfo, wanted: list[int]) 
     stream, scaler, found = video_stream(container, info.path, MAX_PIXELS), VideoReformatter(), dict[int, np.ndarray]()
     stream.codec_context.thread_count = 1  # loaders have many processes
     packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
-    if is_broadcast(container) or any(None in times for times in packets) or not any(is_key for *_, is_key in packets):
+    stamps = sorted(pts for pts, dts, _ in packets if pts is not None and dts is not None)
+    keys = {pts: dts for pts, dts, is_key in packets if is_key and pts is not None and dts is not None}
+    if is_broadcast(container) or len(stamps) < len(packets) or not keys:
         return found
-    stamps = sorted(pts for pts, _, _ in packets)
-    keys = {pts: dts for pts, dts, is_key in sorted(packets) if is_key}
     frames, current = iter(list[av.VideoFrame]()), None
     for index in (index for index in wanted if index < len(stamps)):
         key = max((pts for pts in keys if pts <= stamps[index]), default=min(keys))
@@ -440,6 +440,6 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 def _side_data(frame: av.VideoFrame) -> dict[str, Any]:
     """What a frame carries beside its pixels, by FFmpeg's name; nothing where some is of a kind that PyAV lacks."""
     try:
-        return {data.type.name: data for data in frame.side_data}
+        return {data.type.name: data for data in cast(Any, frame.side_data)}
     except ValueError:
         return {}
