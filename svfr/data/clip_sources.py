@@ -263,6 +263,8 @@ def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
 
 def _can_be_opened(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return bool(file.read(1))
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -516,6 +517,14 @@ def test_one_file_that_is_gone_is_not_waited_for(collection: Path) -> None:
     start = time.monotonic()
     data[(0, 1)]
     assert time.monotonic() - start < 1
+    assert data.num_broken == 1
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(collection: Path) -> None:
+    (collection.parent / "1.mp4").unlink()
+    os.mkfifo(collection.parent / "1.mp4")
+    data = dataset(ManifestClips(collection, "train"), max_broken_share=0.4)
+    data[(0, 1)]
     assert data.num_broken == 1
 
 
