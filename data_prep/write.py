@@ -103,6 +103,8 @@ def refer_to_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record
     """Name the places of the clips in the original file, with a square that holds the face all along."""
     output = Path(settings.output)
     records = []
+    if clips[0].get("interlaced"):
+        raise ValueError(f"{clips[0]['source']}: interlaced, which training does not mend: write.mode=clips does")
     for clip in clips:
         square = _still_square(load_arrays(output, TRACKS, clip["id"])["crops"], clip["width"], clip["height"])
         video = os.path.relpath(Path(settings.source.path) / clip["source"], output)

@@ -22,6 +22,7 @@ FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of n
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
 TIMEOUT = 30  # [s] without a byte until a download counts as failed
 MEGABYTE = 1_000_000  # [bytes]
+LARGEST = 1000 * MEGABYTE  # of a file whose size the table does not know
 Loaded = TypeVar("Loaded")
 
 
@@ -179,16 +180,20 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 def _download(network: Network) -> Path:
     """Download into the cache; a file at its final name is always complete and checked."""
-    import pooch  # here, since it takes 0.2 s and few processes download
+    import requests  # here, since it takes 0.2 s and few processes download
 
     assert network.url is not None, network.name
     cache = _roots(None)[-1]
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
         received = Path(work) / network.file
-        # pooch sets the bar's total to the size that the server announces.
-        with tqdm(total=1, unit="B", unit_scale=True, desc=network.file, leave=False) as bar:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)(network.url, received, None)
+        bar = tqdm(total=network.size, unit="B", unit_scale=True, desc=network.file, leave=False)
+        with bar, received.open("wb") as file, requests.get(network.url, stream=True, timeout=TIMEOUT) as answer:
+            answer.raise_for_status()
+            for data in answer.iter_content(CHUNK):
+                bar.update(file.write(data))
+                if file.tell() > (network.size or LARGEST):  # a server may send without end
+                    raise ValueError("the file received is longer than the table says")
         if sha256_of(received) != network.sha256:
             raise ValueError("the file received has another sha256 than the table's")
         final = cache / network.file

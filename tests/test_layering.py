@@ -17,12 +17,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "diffusion": (set(), PURE),
     "config": (set(), {"omegaconf", "yaml"}),
     "files": (set(), set()),
-    "networks": ({"files"}, {"pooch", "requests", "tqdm"}),
+    "networks": ({"files"}, {"requests", "tqdm"}),
     "synthetic": (set(), ARRAYS),
     "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
     "data": (
         {"tasks", "files", "networks", "synthetic"},
-        ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
+        ARRAYS | {"av", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
     ),
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torch_fidelity", "torchvision"}),
     "inference": (

@@ -140,11 +140,15 @@ def test_download_of_a_file(
     assert find("yunet") == path
 
 
-@pytest.mark.parametrize(("path", "reason"), [("source.onnx", ".*sha256"), ("nothing", "the server answered 404")])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("source.onnx", ".*sha256"), ("longer.onnx", ".*longer than the table"), ("nothing", "the server answered 404")],
+)
 def test_a_failed_download_leaves_nothing(
     path: str, reason: str, tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "source.onnx").write_bytes(b"netw")
+    (tmp_path / "longer.onnx").write_bytes(b"network and more")
     known(monkeypatch, "yunet", b"network", f"{served}/{path}")
     with pytest.raises(NetworkMissing, match=f"download failed: {reason}") as error:
         find("yunet")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
-from svfr.files import is_machine_error, read_json, short_name, walk, write_json
+from svfr.files import is_machine_error, read_json, remove, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
 from svfr.models.devices import is_out_of_memory
 
@@ -123,6 +123,10 @@ def run_items(
                 raise
             finally:
                 rest()
+            if (now := _key_of(item, cache_key)) != key:
+                if record.output:
+                    remove(output / record.output)
+                record = Record(record.input, "failed", now, "changed while it was restored: run the command again")
             write_json(record_path(output, item), asdict(record))
             for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
                 show(printable(f"{item.source}: {line}"))

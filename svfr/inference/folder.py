@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
+from os.path import realpath  # unlike Path.resolve, of links in a circle too
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def check_inputs(
         if path not in (None, AUTO) and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     items = find_items(source, output, settings.format)
-    if any(item.source.resolve() == (output / item.target).resolve() for item in items):
+    if any(realpath(item.source) == realpath(output / item.target) for item in items):
         raise ValueError(f"{output}: results would replace inputs; choose another folder for the output")
     if source.is_dir() and source.resolve() == output.resolve():
         raise ValueError(f"{output}: the output has to be another folder than the input")
