@@ -33,6 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs, or a folder of one for each input")
     parser.add_argument("--reference", type=Path, help="photo of the person")
     parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
+    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, on its base")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(InferConfig.__dataclass_fields__)
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
     share = Processes()
     with share.alone_in(options.output):
-        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        device = share.device(settings.device)
+        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
         report = restore_folder(
             pipe,
             options.input,

@@ -19,7 +19,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "files": (set(), set()),
     "networks": ({"files"}, {"pooch", "requests", "tqdm"}),
     "synthetic": (set(), ARRAYS),
-    "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
+    "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub", "peft"}),
     "data": (
         {"tasks", "files", "networks", "synthetic"},
         ARRAYS | {"av", "decord", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     ),
     "training": (
         {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
-        ARRAYS | {"accelerate", "diffusers", "tqdm", "wandb"},
+        ARRAYS | {"accelerate", "bitsandbytes", "diffusers", "tqdm", "wandb"},
     ),
     "evaluation": (
         {"__init__", "config", "tasks", "files", "networks", "models", "data", "metrics", "inference"},

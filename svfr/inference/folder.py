@@ -18,6 +18,7 @@ from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
 from svfr.inference.watch import progress
+from svfr.models.lora import parse_lora
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
@@ -28,7 +29,7 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining
 
 
 def load_pipeline(
-    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
+    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto", lora: str | None = None
 ) -> SVFRPipeline:
     """A pipeline with its face detector. Frames that are aligned already do without one where `auto` finds none.
 
@@ -37,6 +38,7 @@ def load_pipeline(
         settings: of the restoration.
         networks: folder of third-party networks.
         device: auto, or a torch device.
+        lora: DIR or DIR:WEIGHT, to be merged into the weights.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -50,6 +52,9 @@ def load_pipeline(
             raise
     pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
+    if lora is not None:
+        pipe.load_lora_weights(*parse_lora(lora))
+        pipe.fuse_lora()
     return pipe.prepare(settings.memory, settings.vae, settings.compile)
 
 
@@ -131,6 +136,7 @@ def restore_folder(
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "settings": asdict(resolved),
     }
+    about |= {"lora": pipe.lora} if pipe.lora else {}
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:

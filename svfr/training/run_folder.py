@@ -204,5 +204,6 @@ def _step_of(line: str) -> float:
 def _by_key(config: TrainConfig) -> dict[str, Any]:
     """The settings by the keys of the command line."""
     values = asdict(config)
-    data = values.pop("data")
-    return values | {f"data.{key}": value for key, value in data.items()}
+    for group in ("data", "lora"):
+        values |= {f"{group}.{key}": value for key, value in values.pop(group).items()}
+    return values
