@@ -57,7 +57,7 @@ from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
 from svfr.models.lora import add_lora
 from svfr.models.svfr import SVFR
-from svfr.models.unet import checkpoint_blocks
+from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
 from svfr.training.loop import find_optimizer, make_accelerator, make_dataset, make_loader
@@ -225,13 +225,13 @@ def bench_train(options: argparse.Namespace) -> Iterator[Row]:
     data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
     base = TrainConfig(options.weights, max_steps=options.steps, precision=options.precision, tracker="none", data=data)
     base.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
-    for rank, name in product(options.ranks, options.checkpointing.split(",")):
-        settings = replace(
-            base, gradient_checkpointing=name == "yes", lora=LoRAConfig(rank), optimizer=options.optimizer
-        )
+    for rank, compiled, name in product(options.ranks, options.compile.split(","), options.checkpointing.split(",")):
+        settings = replace(base, optimizer=options.optimizer, lora=LoRAConfig(rank))
+        settings.gradient_checkpointing, settings.compile = name == "yes", compiled == "yes"
         row = in_new_process(train, settings)
         mfu = {"MFU": row["model TFLOP/s"] / options.peak} if options.peak else {}
-        yield {"trained": f"LoRA of rank {rank}" if rank else "all", "checkpointing": name} | row | mfu
+        trained = f"LoRA of rank {rank}" if rank else "all"
+        yield {"trained": trained, "compiled": compiled, "checkpointing": name} | row | mfu
     dataset = make_dataset(base, "train", ModelSettings().id_crop)
     batches = iter(make_loader(dataset, base, make_accelerator(base), start=0))
     next(batches)  # warms up
@@ -255,8 +255,6 @@ def train(settings: TrainConfig) -> Row:
     objective = Objective(settings, components, autocast=accelerator.autocast)
     module = objective.module()
     averaged = deepcopy(module).cpu()
-    if settings.gradient_checkpointing:
-        checkpoint_blocks(components.model.unet)
     optimizer = find_optimizer(settings)(objective.groups(module), lr=settings.learning_rate)
     model, optimizer = accelerator.prepare(module, optimizer)
     ema = MovingAverage(accelerator.unwrap_model(model), averaged, settings.ema_decay)
@@ -266,6 +264,10 @@ def train(settings: TrainConfig) -> Row:
         model(objective.prepare(batch))
     # Backward computes gradients of activations and, where all is trained, as much again for those of weights.
     flops = counter.get_total_flops() * (2 if settings.lora.rank else 3)
+    if settings.compile:
+        compile_blocks(components.model.unet)
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(components.model.unet)
     times = []
     for step in range(1 + settings.max_steps):
         start = clock(device)
@@ -413,7 +415,15 @@ COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = 
     bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
     | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
     bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
-    | {"ranks": "0", "optimizer": "adamw", "precision": "bf16", "peak": None, "manifest": None, "device": "auto"},
+    | {
+        "ranks": "0",
+        "compile": "no",
+        "optimizer": "adamw",
+        "precision": "bf16",
+        "peak": None,
+        "manifest": None,
+        "device": "auto",
+    },
     bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}
     | {"device": "auto"},
     bench_prep: {"files": 8, "processes": "1,2"},

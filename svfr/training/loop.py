@@ -25,9 +25,10 @@ from svfr.data.loader import ClipLoader, load_batches
 from svfr.data.sampler import ClipBatchSampler
 from svfr.files import sha256_of
 from svfr.models.components import Components
+from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
 from svfr.models.lora import freeze_base
-from svfr.models.unet import checkpoint_blocks
+from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.training.initialize import initialize
 from svfr.training.objective import Objective
 from svfr.training.one_step import OneStep
@@ -97,6 +98,9 @@ def train(config: TrainConfig) -> bool:
         freeze_base(averaged.model, frozen)
     method = METHODS[config.method](config, components, make_gather(accelerator), accelerator.autocast)
     module = method.module()
+    if config.compile:
+        check_compiler(accelerator.device)
+        compile_blocks(components.model.unet)
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
     optimizer = make_optimizer(method.groups(module), weight_decay=config.weight_decay)

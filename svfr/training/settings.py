@@ -100,6 +100,8 @@ class TrainConfig:
     """Precision of the forward pass and the frozen networks; the trained weights and the heads are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the UNet block by block: faster steps, after some minutes."""
     weighting: Weighting = "edm"
     """Weighting of the denoising loss: edm (v-prediction), epsilon (Eq. 1 as printed), or unit."""
     sigma_mean: float = 0.7
