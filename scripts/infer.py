@@ -34,6 +34,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, action="append", default=[], help="photo of the person; repeatable")
     parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
     parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
+    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, on its base")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(InferConfig.__dataclass_fields__)
@@ -47,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
     share = Processes()
+    device = share.device(settings.device)
     if options.dry_run:
-        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
         return 1 if plan_folder(pipe, options.input, options.output, tasks, settings) else 0
     with share.alone_in(options.output):
-        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
         report = restore_folder(
             pipe,
             options.input,

@@ -19,7 +19,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "files": (set(), set()),
     "networks": ({"files"}, {"requests", "tqdm"}),
     "synthetic": (set(), ARRAYS),
-    "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub"}),
+    "models": ({"tasks", "diffusion", "files"}, ARRAYS | {"diffusers", "safetensors", "huggingface_hub", "peft"}),
     "data": (
         {"tasks", "files", "networks", "synthetic"},
         ARRAYS | {"av", "face_alignment", "insightface", "onnxruntime", "torchmetrics"},
@@ -32,7 +32,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "comfyui": ({"tasks", "data", "inference"}, ARRAYS | {"comfy"}),
     "training": (
         {"__init__", "config", "tasks", "diffusion", "files", "models", "data", "metrics", "inference"},
-        ARRAYS | {"accelerate", "diffusers", "tqdm", "wandb"},
+        ARRAYS | {"accelerate", "bitsandbytes", "diffusers", "tqdm", "wandb"},
     ),
     "evaluation": (
         {"__init__", "config", "tasks", "files", "networks", "models", "data", "metrics", "inference"},

@@ -25,6 +25,7 @@ from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
 from svfr.inference.watch import progress
+from svfr.models.lora import parse_lora
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
@@ -35,7 +36,7 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining
 
 
 def load_pipeline(
-    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
+    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto", lora: str | None = None
 ) -> SVFRPipeline:
     """A pipeline with its face detector, and a recognition network if one is there.
 
@@ -46,6 +47,7 @@ def load_pipeline(
         settings: of the restoration.
         networks: folder of third-party networks.
         device: auto, or a torch device.
+        lora: DIR or DIR:WEIGHT, to be merged into the weights.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -61,6 +63,9 @@ def load_pipeline(
     pipe.detector = detector
     with suppress(NetworkMissing):
         pipe.recognizer = load_recognizer("auto", networks, download=False)
+    if lora is not None:
+        pipe.load_lora_weights(*parse_lora(lora))
+        pipe.fuse_lora()
     return pipe.prepare(settings.memory, settings.vae, settings.compile)
 
 
@@ -146,6 +151,7 @@ def restore_folder(
         "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
         "settings": asdict(resolved),
     }
+    about |= {"lora": pipe.lora} if pipe.lora else {}
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:

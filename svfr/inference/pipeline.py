@@ -15,6 +15,7 @@ from svfr import config
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
+from svfr.files import sha256_of
 from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
@@ -26,6 +27,7 @@ from svfr.models.components import VAE, Components, ModelSettings, load_folder, 
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.lora import LORA_WEIGHTS, has_lora, merge_lora
 from svfr.models.sources import find_model, find_released, find_tiny
 from svfr.models.svfr import SVFR
 from svfr.models.unet import convolve_over_time
@@ -78,6 +80,7 @@ class SVFRPipeline(DiffusionPipeline):
         )
         self.detector = detector
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
+        self.lora: dict[str, Any] | None = None
         self.plan: MemoryPlan | None = None
         self.tiny: AutoencoderTiny | None = None
         self.notes: list[str] = []
@@ -166,11 +169,30 @@ class SVFRPipeline(DiffusionPipeline):
         """Write the model in diffusers layout: model_index.json and a folder of safetensors for each part.
 
         Raises:
-            ValueError: `safe_serialization=False` or a variant; neither is written.
+            ValueError: `safe_serialization=False` or a variant; neither is written. Or a LoRA is not fused.
         """
         if not safe_serialization or variant is not None:
             raise ValueError("weights are written as safetensors alone, without a variant")
+        if has_lora(self.unet):
+            raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
         self.parts.save(Path(save_directory))
+
+    def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
+        """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
+
+        Raises:
+            ValueError: files that cannot be used, or of another base; a LoRA is there already; peft is not installed.
+        """
+        if self.lora is not None:
+            raise ValueError(f"{folder}: there is a LoRA already, {self.lora['folder']}; load the weights again")
+        parts = self.parts
+        parts.load_lora(Path(folder), weight)
+        self.register_modules(settings=parts.settings)
+        self.lora = {"folder": str(folder), "weight": weight, "sha256": sha256_of(Path(folder) / LORA_WEIGHTS)}
+
+    def fuse_lora(self) -> None:
+        """Merge a LoRA into the layers that it lies beside: no slower than without, and can be saved."""
+        merge_lora(self.unet)
 
     def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""

@@ -18,14 +18,17 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
 from svfr.data.loader import ClipLoader, load_batches
 from svfr.data.sampler import ClipBatchSampler
 from svfr.files import sha256_of
 from svfr.models.components import Components
+from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
-from svfr.models.unet import checkpoint_blocks
+from svfr.models.lora import freeze_base
+from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.training.initialize import initialize
 from svfr.training.objective import Objective
 from svfr.training.one_step import OneStep
@@ -73,6 +76,9 @@ def train(config: TrainConfig) -> bool:
     with processes.agreeing():
         components = initialize(config)
         averaged = deepcopy(components) if is_main else None  # its model is the moving average
+        make_optimizer = find_optimizer(config)
+        if accelerator.is_fsdp2 and (config.lora.rank or config.optimizer == "adamw_8bit"):
+            raise ConfigError("lora.rank, optimizer=adamw_8bit: not with FSDP; use configs/accelerate/ddp.yaml")
         dataset = make_dataset(config, "train", components.settings.id_crop)
         held_out = make_held_out(config, components) if is_main and config.validate_every else []
 
@@ -88,11 +94,16 @@ def train(config: TrainConfig) -> bool:
     # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     components.to(accelerator.device, frozen, model_dtype=torch.float32)
+    if averaged is not None and averaged.lora is not None:
+        freeze_base(averaged.model, frozen)
     method = METHODS[config.method](config, components, make_gather(accelerator), accelerator.autocast)
     module = method.module()
+    if config.compile:
+        check_compiler(accelerator.device)
+        compile_blocks(components.model.unet)
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
-    optimizer = torch.optim.AdamW(method.groups(module), weight_decay=config.weight_decay)
+    optimizer = make_optimizer(method.groups(module), weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(module, optimizer)
     trained = accelerator.unwrap_model(model)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
@@ -177,6 +188,17 @@ def train(config: TrainConfig) -> bool:
                         save(content, run, averaged, keep=(config.keep_weights, config.keep_checkpoints))
     accelerator.end_training()
     return progress.step >= config.max_steps
+
+
+def find_optimizer(config: TrainConfig) -> type[torch.optim.Optimizer]:
+    """The class of the optimizer; a ConfigError where bitsandbytes is needed and not installed."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError("optimizer=adamw_8bit: needs the package bitsandbytes: pip install svfr[train]") from error
+    return AdamW8bit
 
 
 def learning_rate(config: TrainConfig, updates: int) -> float:
