@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.files import sha256_of
 from svfr.inference.workers import Workers
+from svfr.progress import note
 
 MANIFEST = "manifest.jsonl"
 # One keyframe a second or so, since training starts anywhere (measured: twice as many random clips a second as with
@@ -63,7 +63,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
         most = (
             f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px, up to {max(times):.1f} times"
         )
-        print(f"write: {most}: their truth is soft (track.max_enlarge limits it)", file=sys.stderr)
+        note(f"write: {most}: their truth is soft (track.max_enlarge limits it)")
     write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
     return records
 

@@ -3,6 +3,7 @@
 None of their files comes with the project. Each network keeps its own licence.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import IO, TypeVar
 
 from svfr.files import CHUNK, sha256_of
+from svfr.progress import bar, note
 
 FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
@@ -179,43 +179,74 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 
 def _download(network: Network) -> Path:
-    """Download into the cache; a file at its final name is always complete and checked."""
-    import requests  # here, since it takes 0.2 s and few processes download
+    """Download into the cache, going on with what an earlier call received; a file at its final name is always complete
+    and checked.
+    """
+    from requests import ConnectionError, Timeout  # here, since it takes 0.2 s and few processes download
+    from requests.exceptions import ChunkedEncodingError
 
-    assert network.url is not None, network.name
     cache = _roots(None)[-1]
+    final = cache / network.file if network.pack is None else cache / "models" / network.pack
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
-        received = Path(work) / network.file
-        bar = tqdm(total=network.size, unit="B", unit_scale=True, desc=network.file, leave=False)
-        with bar, received.open("wb") as file, requests.get(network.url, stream=True, timeout=TIMEOUT) as answer:
-            answer.raise_for_status()
-            for data in answer.iter_content(CHUNK):
-                bar.update(file.write(data))
-                if file.tell() > (network.size or LARGEST):  # a server may send without end
-                    raise ValueError("the file received is longer than the table says")
-        if sha256_of(received) != network.sha256:
-            raise ValueError("the file received has another sha256 than the table's")
-        final = cache / network.file
-        if network.pack is not None:
-            received, final = _unpack(received), cache / "models" / network.pack
-            final.parent.mkdir(exist_ok=True)
-            if any(final.glob("*.onnx")):  # another process was faster
+    received = cache / f".partial-{network.file}"
+    with received.open("ab") as file, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacked-") as unpacked:
+        with suppress(OSError):  # network disks may have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if final.is_file() or any(final.glob("*.onnx")):  # another process was faster
+                received.unlink(missing_ok=True)
                 return final
-        os.replace(received, final)  # fails unless the place of a pack is free or an empty folder
+            _receive(network, file, final)
+            if sha256_of(received) != network.sha256:
+                raise ValueError("the file received has another sha256 than the table's")
+            if network.pack is not None:
+                final.parent.mkdir(exist_ok=True)
+                _unpack(received, Path(unpacked) / network.pack)
+                os.replace(Path(unpacked) / network.pack, final)  # fails unless that is free or an empty folder
+        except Exception as error:
+            if not isinstance(error, ConnectionError | Timeout | ChunkedEncodingError) or not received.stat().st_size:
+                received.unlink(missing_ok=True)
+            raise
+        if network.pack is None:
+            os.replace(received, final)
+        else:
+            received.unlink()
         return final
 
 
-def _unpack(archive: Path) -> Path:
-    """A folder beside a zip with its ONNX files; only the last part of their names counts, so none lands outside."""
-    folder = archive.with_suffix("")
+def _receive(network: Network, file: IO[bytes], final: Path) -> None:
+    """Append to a file what it lacks, once the user has seen what and how much that is."""
+    import requests
+
+    assert network.url is not None, network.name
+    start = file.tell()
+    how = {"headers": {"Range": f"bytes={start}-"}} if start else {}
+    with requests.get(network.url, stream=True, timeout=TIMEOUT, **how) as answer:
+        if start and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # all is here
+        answer.raise_for_status()
+        if start and answer.status_code != requests.codes.partial_content:
+            file.truncate(start := 0)
+        size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
+        here = f", {start / MEGABYTE:.1f} MB of it here" if start else ""
+        note(f"downloading {network.file} ({size}{here}, licence: {network.licence}) to {final}")
+        with bar(network.size, "B", network.file, initial=start, unit_scale=True, leave=False) as shown:
+            for data in answer.iter_content(CHUNK):
+                start += file.write(data)
+                shown.update(len(data))
+                if start > (network.size or LARGEST):  # a server may send without end
+                    raise ValueError("the file received is longer than the table says")
+    file.flush()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Into a new folder the ONNX files of a zip; only the last part of their names counts, so none lands outside."""
     folder.mkdir()
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if member.filename.endswith(".onnx"):
                 with zipped.open(member) as source, (folder / Path(member.filename).name).open("wb") as target:
                     shutil.copyfileobj(source, target)
-    return folder
 
 
 def _short(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,13 +9,12 @@ from os.path import realpath  # unlike Path.resolve, of links in a circle too
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from svfr import __version__
+from svfr import __version__, progress
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
 from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
+from svfr.inference import watch
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
@@ -24,7 +22,6 @@ from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
-from svfr.inference.watch import progress
 from svfr.models.lora import parse_lora
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
@@ -32,7 +29,6 @@ from svfr.tasks import check_mask_needed
 
 PACKAGES = ("torch", "diffusers", "numpy", "opencv-python", "av", "onnxruntime", "insightface")  # that pixels depend on
 SHOWN = 5  # names in one line
-BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 def load_pipeline(
@@ -158,12 +154,12 @@ def restore_folder(
         sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
-    bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
+    bar = progress.bar(len(items), "file", title, share.is_main_process, position=0)
     if about["untrained"] and share.is_main_process:
-        bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
+        progress.note("These weights are UNTRAINED: results are noise and only show that the path works.")
     if skipped := about.get("skipped"):
         shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
-        bar.write(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"), sys.stderr)
+        progress.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
     share.wait_for_everyone()
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
@@ -172,21 +168,27 @@ def restore_folder(
         return digest([depends_on, *map(fingerprint, files)])
 
     def restore(item: Item) -> VideoReport:
-        frames_bar = _FramesBar(item.source, disable=bar.disable)
-        with frames_bar.bar:
+        total, shown = probe(item.source).num_frames, share.is_main_process
+        with progress.bar(total, "frame", item.source.name, shown, position=1, leave=False) as frames:
+            move = progress.Advance(frames, item.source.name)
+
+            def advance(work: float, stage: str) -> None:
+                watch.progress()
+                move(work, stage)
+
             return pipe.restore_video(
                 item.source,
                 output / item.target,
                 tasks,
                 mask_of(item, source, mask),
                 photos,
-                frames_bar.advance,
+                advance,
                 **video_settings,
             )
 
     mine = items[share.process_index :: share.num_processes]
     try:
-        run_items(mine, output, cache_key, restore, show=bar.write, on_done=lambda _: bar.update())
+        run_items(mine, output, cache_key, restore, progress.note, lambda _: bar.update(), progress.error)
         bar.close()
         share.wait_for_everyone()
     finally:
@@ -236,19 +238,3 @@ def plan_folder(
 def _sha256_once(files: tuple[tuple[str, Path, str], ...]) -> str:
     """`sha256_of_all` of names and files; with their fingerprints, since gigabytes should not be read for each task."""
     return sha256_of_all({name: file for name, file, _ in files})
-
-
-class _FramesBar:
-    """Progress within one input, a stage after the other."""
-
-    def __init__(self, source: Path, disable: bool) -> None:
-        self.name, self.total = source.name, probe(source).num_frames
-        self.bar = tqdm(total=self.total, unit="frame", position=1, leave=False, disable=disable, bar_format=BAR)
-
-    def advance(self, frames: float, stage: str) -> None:
-        progress()
-        description = f"{self.name} {stage}"
-        if not self.bar.disable and self.bar.desc != f"{description}: ":  # a disabled one has no `desc`
-            self.bar.reset(self.total)
-            self.bar.set_description(description)
-        self.bar.update(frames)

@@ -9,6 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW, Optimizer
 
+from svfr import progress as display
 from svfr.config import ConfigError
 from svfr.models.components import Components
 from svfr.training.processes import Processes
@@ -234,7 +235,7 @@ def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
         ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
     """
     with processes.agreeing():
-        found = find_newest(run.checkpoints, print) if processes.is_main else None
+        found = find_newest(run.checkpoints, display.error) if processes.is_main else None
     step = processes.share(found and found[0])
     with processes.agreeing():
         seen = run.look_at(step)
