@@ -211,14 +211,13 @@ def evaluate(
         return 0  # the main process speaks for all
     results = write_results(evaluator, matches, missing, provenance)
     done = sum(record.status == "done" for record in results.rows)
-    count, report = len(results.problems), output / "report.html"
+    count, report = len(results.problems), str(output / "report.html")
     if options.json:
-        aggregates = results.as_json()["aggregates"]
-        print(json.dumps({"rows": done, "problems": count, "report": str(report), "aggregates": aggregates}))
-        return 1 if count else 0
-    if not options.quiet:
-        print(*filter(None, (paper_table(results), markdown_table(cost_rows(results)))), sep="\n\n")
-    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {report}")
+        numbers = {"rows": done, "problems": count, "report": report}
+        print(json.dumps({**numbers, "aggregates": results.as_json()["aggregates"]}))
+    else:
+        tables = [] if options.quiet else [paper_table(results), markdown_table(cost_rows(results))]
+        print(*filter(None, tables), f"{done} rows, {count} problem{'' if count == 1 else 's'}: {report}", sep="\n\n")
     return 1 if results.problems else 0
 
 

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from svfr import config, progress
+from svfr import config
 from svfr.evaluation.collect import lossless_videos
 from svfr.evaluation.settings import EvalConfig, TestsetConfig
 from svfr.evaluation.testset import MANIFEST, make_testset, other_pixels
@@ -32,7 +32,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="yaml file of the protocol, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     parser.add_argument("--expect", type=Path, metavar="MANIFEST", help="manifest.jsonl to compare the pixels with")
-    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
     parser.add_argument("--videos", action="store_true", help="write the inputs as lossless MP4 files too")
     names = ", ".join(TestsetConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
@@ -41,7 +40,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Make everything; returns the exit code."""
-    progress.set_quiet(options.quiet)
     overrides = [f"testset.{word}" for word in options.settings]
     settings = config.load(EvalConfig, options.config, overrides).testset
     if options.expect is not None and not options.expect.is_file():

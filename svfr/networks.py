@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from svfr.files import CHUNK, sha256_of
 from svfr.progress import bar, note
@@ -179,74 +179,59 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 
 def _download(network: Network) -> Path:
-    """Download into the cache, going on with what an earlier call received; a file at its final name is always complete
-    and checked.
-    """
-    from requests import ConnectionError, Timeout  # here, since it takes 0.2 s and few processes download
-    from requests.exceptions import ChunkedEncodingError
+    """Download into the cache, after what an earlier call received; what has its final name is complete and checked."""
+    import requests  # here, since it takes 0.2 s and few processes download
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
+    assert network.url is not None, network.name
     cache = _roots(None)[-1]
     final = cache / network.file if network.pack is None else cache / "models" / network.pack
     cache.mkdir(parents=True, exist_ok=True)
     received = cache / f".partial-{network.file}"
-    with received.open("ab") as file, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacked-") as unpacked:
+    size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
+    with received.open("ab") as file, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacked-") as work:
         with suppress(OSError):  # network disks may have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if final.is_file() or any(final.glob("*.onnx")):  # another process was faster
-                received.unlink(missing_ok=True)
+                received.unlink()
                 return final
-            _receive(network, file, final)
+            start = file.tell()
+            note(f"downloading {network.file} ({size}, {start} bytes are here, licence: {network.licence}) to {final}")
+            how = {"stream": True, "timeout": TIMEOUT, "headers": {"Range": f"bytes={start}-"} if start else {}}
+            shown = bar(network.size, "B", network.file, initial=start, unit_scale=True, leave=False)
+            with shown, requests.get(network.url, **how) as answer:
+                if not (start and answer.status_code == 416):  # nothing is left
+                    answer.raise_for_status()
+                    file.truncate(start if answer.status_code == 206 else 0)  # or the server sends all of it again
+                    for data in answer.iter_content(CHUNK):
+                        shown.update(file.write(data))
+                        if file.tell() > (network.size or LARGEST):  # a server may send without end
+                            raise ValueError("the file received is longer than the table says")
+            file.flush()
             if sha256_of(received) != network.sha256:
                 raise ValueError("the file received has another sha256 than the table's")
-            if network.pack is not None:
-                final.parent.mkdir(exist_ok=True)
-                _unpack(received, Path(unpacked) / network.pack)
-                os.replace(Path(unpacked) / network.pack, final)  # fails unless that is free or an empty folder
-        except Exception as error:
-            if not isinstance(error, ConnectionError | Timeout | ChunkedEncodingError) or not received.stat().st_size:
-                received.unlink(missing_ok=True)
-            raise
-        if network.pack is None:
-            os.replace(received, final)
-        else:
+            made = received if network.pack is None else _unpack(received, Path(work) / network.pack)
+            final.parent.mkdir(exist_ok=True)
+            os.replace(made, final)  # fails unless the place of a pack is free or an empty folder
+        except (ConnectionError, Timeout, ChunkedEncodingError):
+            raise  # the next call goes on with it
+        except Exception:
             received.unlink()
+            raise
+        received.unlink(missing_ok=True)
         return final
 
 
-def _receive(network: Network, file: IO[bytes], final: Path) -> None:
-    """Append to a file what it lacks, once the user has seen what and how much that is."""
-    import requests
-
-    assert network.url is not None, network.name
-    start = file.tell()
-    how = {"headers": {"Range": f"bytes={start}-"}} if start else {}
-    with requests.get(network.url, stream=True, timeout=TIMEOUT, **how) as answer:
-        if start and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all is here
-        answer.raise_for_status()
-        if start and answer.status_code != requests.codes.partial_content:
-            file.truncate(start := 0)
-        size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
-        here = f", {start / MEGABYTE:.1f} MB of it here" if start else ""
-        note(f"downloading {network.file} ({size}{here}, licence: {network.licence}) to {final}")
-        with bar(network.size, "B", network.file, initial=start, unit_scale=True, leave=False) as shown:
-            for data in answer.iter_content(CHUNK):
-                start += file.write(data)
-                shown.update(len(data))
-                if start > (network.size or LARGEST):  # a server may send without end
-                    raise ValueError("the file received is longer than the table says")
-    file.flush()
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Into a new folder the ONNX files of a zip; only the last part of their names counts, so none lands outside."""
+def _unpack(archive: Path, folder: Path) -> Path:
+    """A new folder of the ONNX files of a zip; only the last part of their names counts, so none lands outside."""
     folder.mkdir()
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if member.filename.endswith(".onnx"):
                 with zipped.open(member) as source, (folder / Path(member.filename).name).open("wb") as target:
                     shutil.copyfileobj(source, target)
+    return folder
 
 
 def _short(error: Exception) -> str:

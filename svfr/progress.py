@@ -1,6 +1,7 @@
 """What a call shows while it works, on stderr: bars with the time that is left, and lines above them."""
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -21,7 +22,7 @@ def is_quiet() -> bool:
 
 def bar(total: int | None, unit: str, title: str, shown: bool = True, **more: Any) -> tqdm:
     """A bar of `total` units, to be used in a `with` block; `more` goes to tqdm."""
-    return tqdm(total=total, unit=unit, desc=title, disable=_quiet or not shown, dynamic_ncols=True, **more)
+    return tqdm(total=total, unit=unit, desc=title, disable=_quiet or not shown, **more)
 
 
 def note(line: str) -> None:
@@ -35,40 +36,26 @@ def error(line: str) -> None:
     tqdm.write(line, sys.stderr)
 
 
-class Advance:
-    """Moves a bar by fractions of its unit; it fills once for each stage of the work, whose name it shows.
+def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Callable[[float, str], None]:
+    """A function of (work, stage) that moves a bar by fractions of its unit, once for each stage, and calls `then`."""
+    title, now, done = getattr(bar, "desc", "").removesuffix(": "), "", 0.0  # a disabled bar has no `desc`
 
-    Args:
-        bar: tqdm's.
-        name: of what is worked on.
-    """
+    def advance(work: float, stage: str = "") -> None:
+        nonlocal now, done
+        if stage != now and not bar.disable:
+            now, done = stage, 0.0
+            bar.reset(bar.total)
+            bar.set_description(f"{title} {stage}".strip())
+        done += work
+        bar.update(min(round(done), bar.total or round(done)) - bar.n)
+        if then is not None:
+            then(work, stage)
 
-    def __init__(self, bar: tqdm, name: str = "") -> None:
-        self._bar, self._name, self._stage, self._done = bar, name, "", 0.0
-
-    def __call__(self, work: float, stage: str = "") -> None:
-        """So many units of a stage are done."""
-        if stage != self._stage:
-            self._stage, self._done = stage, 0.0
-            self._bar.reset(self._bar.total)
-            self._bar.set_description_str(f"{self._name} {stage}".strip() + ": ")
-        self._done += work
-        done = round(self._done) if self._bar.total is None else min(round(self._done), self._bar.total)
-        self._bar.update(done - self._bar.n)
+    return advance
 
 
-def table(rows: list[list[object]]) -> str:
-    """Rows of cells, the head first, as plain text in columns: numbers to the right, all else to the left."""
-    words = [
-        ["" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row]
-        for row in rows
-    ]
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows of cells, the head first, as plain text in columns; the first is of names, the others are of figures."""
+    words = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*words, strict=True)]
-    numeric = [all(isinstance(row[i], int | float | None) for row in rows[1:]) for i in range(len(widths))]
-    lines = [
-        "  ".join(
-            w.rjust(n) if right else w.ljust(n) for w, n, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in words
-    ]
-    return "\n".join(lines)
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in words)

@@ -199,23 +199,21 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
     failed = sum(video["status"] != "done" for video in videos)
-    facts = [video["facts"] for video in videos if video.get("facts")]
-    summary: dict[str, Any] = {"done": len(videos) - failed, "failed": failed}
-    summary |= {"frames": sum(of.get("num_frames", 0) for of in facts)}
-    summary |= {"seconds": round(sum(of.get("seconds", 0.0) for of in facts), 3)}
-    summary |= {"notes": sum(len(of.get("notes", [])) for of in facts), "report": str(output / REPORT)}
-    return {"done": len(videos) - failed, "failed": failed, "summary": summary, "videos": videos}
+    counts = {"done": len(videos) - failed, "failed": failed}
+    facts = [video["facts"] for video in videos if video["facts"]]
+    sums = {f"{name}": sum(of.get(name, 0) for of in facts) for name in ("num_frames", "seconds")}
+    summary = {**counts, **sums, "notes": sum(len(of.get("notes", [])) for of in facts), "report": str(output / REPORT)}
+    return {**counts, "summary": summary, "videos": videos}
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
     """What became of each input, as plain text; those that failed first, and of the others as many as fit."""
-    rows: list[list[object]] = []
+    rows: list[list[object]] = [["file", "status", "frames", "faces", "seconds", "notes"]]
     for video in sorted(report["videos"], key=lambda video: video["status"] == "done"):
         facts = video["facts"] or {}
-        numbers = [facts.get(name) for name in ("num_frames", "num_tracks", "seconds")]
+        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")]
         rows.append([printable(video["input"]), video["status"], *numbers, len(facts.get("notes", []))])
-    more = [f"... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-    return "\n".join([table([["file", "status", "frames", "faces", "seconds", "notes"], *rows[:SHOWN]]), *more])
+    return table(rows[:SHOWN]) + (f"\n... and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
 
 
 def record_path(output: Path, item: Item) -> Path:

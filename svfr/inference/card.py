@@ -10,19 +10,28 @@ from svfr.files import read_json
 from svfr.models.components import DEMO_FOLDER, INDEX_NAME
 from svfr.models.sources import RELEASED_FOLDER, RELEASED_HUB_ID, SVD_HUB_ID
 
-CARD, TABLE, METRICS = "README.md", "table.md", "metrics.jsonl"
-OURS = "Apache-2.0"
-UNKNOWN = "not known here: its makers have to state it"
+CARD = "README.md"
+OURS, UNKNOWN = "Apache-2.0", "not known here: its makers have to state it"
 SVD = f"Stable Video Diffusion's community licence (https://huggingface.co/{SVD_HUB_ID})"
 RELEASED = f"that of https://huggingface.co/{RELEASED_HUB_ID}"
 ARCFACE = "InsightFace's: non-commercial research only"
-USE = """```python
+TAGS = ["diffusers", "video-face-restoration", "face-restoration", "colorization", "inpainting"]
+TEXT = """# {name}
+
+Restores face videos (blind restoration, colorization, inpainting) by SVFR (arXiv 2501.01235).{untrained}
+
+```python
 from svfr import SVFRPipeline
 
-pipe = SVFRPipeline.from_pretrained("{name}")
-frames = pipe(frames, tasks="bfr")  # aligned face clip (f, h, w, 3) uint8 RGB
-report = pipe.restore_video("in.mp4", "out.mp4", tasks="bfr")
-```"""
+frames = SVFRPipeline.from_pretrained("{name}")(frames, tasks="bfr")  # aligned face clip (f, h, w, 3) uint8 RGB
+```
+
+| part | network | licence of the weights |
+|---|---|---|
+{rows}
+
+What the weights want: {settings}.
+"""
 
 
 def model_card(folder: Path, source: str, name: str, lora: str | None = None) -> ModelCard:
@@ -42,53 +51,23 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
     index = read_json(folder / INDEX_NAME)
     parts = [part for part, entry in index.items() if isinstance(entry, list) and part != "scheduler"]
     licences = _licences(source, parts)
-    if lora is not None:
-        licences["unet"] += f", with a LoRA merged in: {UNKNOWN}"
+    licences["unet"] += f", with a LoRA merged in, {lora}: {UNKNOWN}" if lora else ""
     is_free = set(licences.values()) == {OURS}
-    data = ModelCardData(
-        license="apache-2.0" if is_free else "other",
-        license_name=None if is_free else "several, see below",
-        library_name="svfr",
-        pipeline_tag="video-to-video",
-        tags=["diffusers", "video-face-restoration", "face-restoration", "colorization", "inpainting"],
-    )
-    rows = [f"| {part} | {index[part][-1]} | {licences[part]} |" for part in parts]
-    settings = [f"- {key}: {value}" for key, value in index["settings"].items()]
-    text = [f"---\n{data.to_yaml()}\n---", f"# {name}"]
-    if index["settings"]["untrained"]:
-        text += ["**These weights are untrained: results are noise.**"]
-    text += [
-        "Restores face videos (blind restoration, colorization, inpainting) by SVFR (arXiv 2501.01235).",
-        USE.format(name=name),
-        "## Licences",
-        "\n".join(["| part | network | licence of the weights |", "|---|---|---|", *rows]),
-        "## What the weights want",
-        "\n".join(settings),
-        "## Training",
-        *_training(start, source),
-        *([f"LoRA merged in: `{lora}`."] if lora else []),
-    ]
-    if (start / TABLE).is_file():
-        text += ["## Figures", (start / TABLE).read_text().strip()]
-    if own is not None:
-        text += [f"## The card of {source}", re.sub("^#", "###", own.text.strip(), flags=re.M)]
-    return ModelCard("\n\n".join(text) + "\n")
-
-
-def _training(start: Path, source: str) -> list[str]:
-    """Paragraphs on how the weights were made, as far as files beside them say it."""
-    text = [f"Weights: `{Path(source).name}`."]
+    licence = {"license": "apache-2.0"} if is_free else {"license": "other", "license_name": "several, see the table"}
+    data = ModelCardData(library_name="svfr", pipeline_tag="video-to-video", tags=TAGS, **licence)
+    rows = "\n".join(f"| {part} | {index[part][-1]} | {licences[part]} |" for part in parts)
+    settings = ", ".join(f"{key} {value}" for key, value in index["settings"].items())
+    untrained = "\n\n**These weights are untrained: results are noise.**" if index["settings"]["untrained"] else ""
+    text = [TEXT.format(name=name, rows=rows, settings=settings, untrained=untrained)]
     if facts := read_json(start / "provenance.json"):
-        text[0] += f" Code revision {facts.get('git_revision')}, seed {facts.get('seed')}."
-    # Beside the weights, or in the run's folder.
-    for file in (start / METRICS, start.absolute().parents[1] / METRICS if start.is_dir() else start):
-        if file.is_file() and (lines := file.read_text().split("\n")[:-1]):
-            last = json.loads(lines[-1])
-            text += ["Last measured: " + ", ".join(f"{key} {value:.6g}" for key, value in last.items()) + "."]
-            break
-    if (start / "config.yaml").is_file():
-        text += ["Settings:", f"```yaml\n{(start / 'config.yaml').read_text().strip()}\n```"]
-    return text
+        text.append(f"Trained by code revision {facts.get('git_revision')} with seed {facts.get('seed')}.\n")
+    for file in (start / "metrics.jsonl", start.absolute() / "../../metrics.jsonl"):  # or in the run's folder
+        if file.is_file() and (lines := re.findall(r"(.+)\n", file.read_text())):
+            text.append(", ".join(f"{key} {value:.6g}" for key, value in json.loads(lines[-1]).items()) + "\n")
+    for file, form in (("config.yaml", "## Training\n\n```yaml\n{}\n```\n"), ("table.md", "## Figures\n\n{}\n")):
+        text += [form.format((start / file).read_text().strip())] if (start / file).is_file() else []
+    text += [re.sub("^#", "##", own.text.strip(), flags=re.M) + "\n"] if own is not None else []
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(text))
 
 
 def _licences(source: str, parts: list[str]) -> dict[str, str]:
@@ -96,18 +75,15 @@ def _licences(source: str, parts: list[str]) -> dict[str, str]:
     folder = DEMO_FOLDER if source == "demo" else Path(source)
     if folder.resolve() == DEMO_FOLDER:
         return dict.fromkeys(parts, OURS)
+    known: dict[str, str] = {}
+    config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
+    started = dict(re.findall(r"^(init_from|arcface): (?!null)(.+)$", config, re.M))
     if source == "released" or (folder / RELEASED_FOLDER).is_dir():
         known = {"unet": f"{RELEASED}, after {SVD}", "vae": SVD, "id_projector": RELEASED, "id_encoder": ARCFACE}
-        return {part: known.get(part, UNKNOWN) for part in parts}
-    config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
-    started = {key: value for key, value in re.findall(r"^(init_from|arcface): (.+)$", config, re.M) if value != "null"}
-    card = (folder / CARD).read_text() if (folder / CARD).is_file() else ""
-    known = dict(re.findall(r"^\| (\w+) \| \w+ \| (.+) \|$", card, re.M))  # of a card that `model_card` wrote
-    licences = {part: known.get(part, UNKNOWN) for part in parts}
-    if (start := started.get("init_from")) is not None:
-        if "arcface" in started:  # of SVD, which has no other network of ours
-            licences |= {"unet": f"trained from {SVD}", "vae": SVD, "id_encoder": ARCFACE}
-        else:
-            of_start = _licences(start, parts)
-            licences = {part: f"trained from {start}: {of_start[part]}" for part in parts}
-    return licences
+    elif "arcface" in started:  # started from SVD, which has no other network of ours
+        known = {"unet": f"trained from {SVD}", "vae": SVD, "id_encoder": ARCFACE}
+    elif "init_from" in started:
+        known = {part: f"trained from {text}" for part, text in _licences(started["init_from"], parts).items()}
+    elif (folder / CARD).is_file():  # one that `model_card` wrote
+        known = dict(re.findall(r"^\| (\w+) \| \w+ \| (.+) \|$", (folder / CARD).read_text(), re.M))
+    return {part: known.get(part, UNKNOWN) for part in parts}

@@ -12,7 +12,7 @@ from typing import Any
 from svfr import __version__, progress
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
-from svfr.data.video import probe, read_frames
+from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference import watch
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
@@ -168,23 +168,17 @@ def restore_folder(
         return digest([depends_on, *map(fingerprint, files)])
 
     def restore(item: Item) -> VideoReport:
-        total, shown = probe(item.source).num_frames, share.is_main_process
-        with progress.bar(total, "frame", item.source.name, shown, position=1, leave=False) as frames:
-            move = progress.Advance(frames, item.source.name)
-
-            def advance(work: float, stage: str) -> None:
-                watch.progress()
-                move(work, stage)
-
-            return pipe.restore_video(
-                item.source,
-                output / item.target,
-                tasks,
-                mask_of(item, source, mask),
-                photos,
-                advance,
-                **video_settings,
-            )
+        title = {"desc": item.source.name, "unit": "frame", "position": 1, "leave": False}
+        pipe.set_progress_bar_config(**title, disable=bar.disable)
+        return pipe.restore_video(
+            item.source,
+            output / item.target,
+            tasks,
+            mask_of(item, source, mask),
+            photos,
+            lambda *_: watch.progress(),
+            **video_settings,
+        )
 
     mine = items[share.process_index :: share.num_processes]
     try:

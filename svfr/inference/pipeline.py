@@ -1,8 +1,9 @@
 """`SVFRPipeline`: load a model, restore an aligned face clip (`__call__`) or a whole video (`restore_video`)."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,7 +38,7 @@ from svfr.models.lora import LORA_WEIGHTS, has_lora, merge_lora
 from svfr.models.sources import find_model, find_released, find_tiny
 from svfr.models.svfr import SVFR
 from svfr.models.unet import convolve_over_time
-from svfr.progress import Advance
+from svfr.progress import filling
 from svfr.tasks import check_mask_needed, parse_tasks
 
 
@@ -161,11 +162,8 @@ class SVFRPipeline(DiffusionPipeline):
             ValueError: an unknown keyword, a device or a type that cannot be.
         """
         if unknown:
-            name = min(unknown)
-            advice = f"assign it afterwards: pipe.{name} = ..." if name in cls._parts() else "leave it out"
-            raise ValueError(
-                f"from_pretrained: unknown '{name}', known are source, device, dtype, torch_dtype; {advice}"
-            )
+            advice = "only source, device, dtype and torch_dtype are known here; set networks on the pipeline"
+            raise ValueError(f"from_pretrained: unknown '{min(unknown)}': {advice}")
         dtype = dtype if torch_dtype is None else torch_dtype
         released = find_released(source)
         if released is not None:
@@ -176,10 +174,6 @@ class SVFRPipeline(DiffusionPipeline):
         pipe = cls.from_components(load_folder(folder, dtype).to(device, dtype))
         pipe.register_to_config(_name_or_path=str(source if str(source) == "demo" else folder))
         return pipe
-
-    @classmethod
-    def _parts(cls) -> set[str]:
-        return cls._get_signature_keys(cls)[0]
 
     @classmethod
     def from_released(
@@ -217,61 +211,54 @@ class SVFRPipeline(DiffusionPipeline):
         safe_serialization: bool = True,
         variant: str | None = None,
         push_to_hub: bool = False,
+        repo_id: str | None = None,
         **hub: Any,
     ) -> None:
         """Write the model in diffusers layout: model_index.json, a folder of safetensors for each part, a model card.
 
-        The card is README.md; one that is there stays (see `svfr.inference.card`).
-
         Args:
-            save_directory: the folder; what of the model it holds is replaced.
+            save_directory: the folder; a README.md that is there stays, else it is the card.
             safe_serialization: as diffusers names it, True alone.
             variant: as diffusers names it, None alone.
             push_to_hub: upload it, too.
-            **hub: of `push_to_hub`; the repository is named as the folder if `repo_id` is left out.
+            repo_id: of the Hub, which the card names; None: as the folder.
+            **hub: as of `push_to_hub`.
 
         Raises:
             ValueError: `safe_serialization=False` or a variant; neither is written. Or a LoRA is not fused.
         """
+        if not safe_serialization or variant is not None:
+            raise ValueError("weights are written as safetensors alone, without a variant")
         if hub and not push_to_hub:
             raise ValueError(f"save_pretrained: '{min(hub)}' goes with push_to_hub=True alone; leave it out")
+        if has_lora(self.unet):
+            raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
         folder = Path(save_directory)
-        name = str(hub.pop("repo_id", folder.absolute().name))
-        self._write(folder, name, safe_serialization, variant)
+        name = repo_id or folder.absolute().name
+        self.parts.save(folder)
+        if not (folder / CARD).exists():
+            lora = self.lora and str(self.lora["folder"])
+            model_card(folder, self.name_or_path or "weights made in memory", name, lora).save(folder / CARD)
         if push_to_hub:
-            self._upload(folder, name, **hub)
+            self.push_to_hub(name, **hub)
 
-    def push_to_hub(self, repo_id: str, safe_serialization: bool = True, variant: str | None = None, **hub: Any) -> str:
-        """Upload the model with its card to the Hub; read the card first (`save_pretrained` writes the same).
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None, **hub: Any) -> str:
+        """Upload to the Hub what `save_pretrained` writes; read the card first.
 
         Args:
             repo_id: NAME or ORGANIZATION/NAME; it is made if needed.
-            safe_serialization: as for `save_pretrained`.
-            variant: as for `save_pretrained`.
-            **hub: private, token, commit_message, create_pr, subfolder, as diffusers takes them.
+            private: whether only its owners see it.
+            token: of the account.
+            **hub: commit_message, create_pr, subfolder, as diffusers takes them.
 
         Returns:
             Address of the commit.
         """
         with TemporaryDirectory() as folder:
-            self._write(Path(folder), repo_id, safe_serialization, variant)
-            return self._upload(Path(folder), repo_id, **hub)
-
-    def _write(self, folder: Path, name: str, safe_serialization: bool, variant: str | None) -> None:
-        if not safe_serialization or variant is not None:
-            raise ValueError("weights are written as safetensors alone, without a variant")
-        if has_lora(self.unet):
-            raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
-        self.parts.save(folder)
-        if not (folder / CARD).exists():
-            lora = self.lora and str(self.lora["folder"])
-            model_card(folder, self.name_or_path or "weights made in memory", name, lora).save(folder / CARD)
-
-    def _upload(
-        self, folder: Path, repo_id: str, *, private: bool | None = None, token: str | None = None, **hub: Any
-    ) -> str:
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        return str(self._upload_folder(folder, repo_id, token=token, **hub))
+            how = {name: hub.pop(name) for name in ("safe_serialization", "variant") if name in hub}
+            self.save_pretrained(folder, **how, repo_id=repo_id)
+            repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+            return str(self._upload_folder(folder, repo_id, token=token, **hub))
 
     def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
         """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
@@ -293,19 +280,12 @@ class SVFRPipeline(DiffusionPipeline):
     def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
         named.pop("silence_dtype_warnings", None)  # there are none
-        if unknown := named.keys() - {"device", "dtype"}:
-            raise ValueError(f"to: unknown '{min(unknown)}', known are device and dtype")
         for value in (*arguments, *named.values()):
             if isinstance(value, torch.dtype):
                 self.parts.to(self.device, value)
             elif value is not None:
                 super().to(value)
         return self
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether a callback has asked to stop (`pipe._interrupt = True`)."""
-        return self._interrupt
 
     @property
     def parts(self) -> Components:
@@ -375,18 +355,18 @@ class SVFRPipeline(DiffusionPipeline):
             photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
         self._interrupt, steps = False, count()
         units = [torch.empty(0, 3, size, size)]
-        with self.progress_bar(total=len(frames)) as bar, _timesteps(self.unet) as timesteps, suppress(_Interrupted):
-            advance = Advance(bar)
+        timesteps: deque[Tensor] = deque(maxlen=1)  # of the UNet's latest run
 
-            def note(work: float) -> None:
-                advance(work)
-                if on_step is not None:
-                    on_step(work)
-                if callback_on_step_end is not None:
-                    callback_on_step_end(self, next(steps), timesteps[-1], {})
-                    if self._interrupt:
-                        raise _Interrupted
+        def after_step(work: float, stage: str) -> None:
+            if on_step is not None:
+                on_step(work)
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, next(steps), timesteps[-1], {})
+            if self._interrupt:
+                raise _Interrupted
 
+        hook = self.unet.register_forward_pre_hook(lambda _, inputs: timesteps.append(inputs[1].flatten()[0]))
+        with self.progress_bar(total=len(frames)) as bar, hook, suppress(_Interrupted):
             for _, restored in restore_clips(
                 self.parts,
                 resolved,
@@ -396,7 +376,7 @@ class SVFRPipeline(DiffusionPipeline):
                 photo,
                 initial_noise=initial_noise,
                 reference_landmarks=reference_landmarks,
-                on_step=note,
+                on_step=partial(filling(bar, after_step), stage=""),
             ):
                 units.append(to_unit(restored).cpu())
         self.maybe_free_model_hooks()
@@ -432,7 +412,7 @@ class SVFRPipeline(DiffusionPipeline):
                 frames; "auto" finds holes that are white or black and stay in place.
             reference: (h, w, 3) uint8 photo of the person; of several, each face takes the one most like it.
             on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore"; what it
-                raises stops the work. None: a bar shows it.
+                raises stops the work.
             **settings: fields of `svfr.inference.settings.VideoSettings`, such as `face="aligned"`.
 
         Raises:
@@ -444,10 +424,7 @@ class SVFRPipeline(DiffusionPipeline):
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
         photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
         photos = [_check_photo(photo) for photo in photos]
-        with self.progress_bar(total=0) if on_progress is None else nullcontext() as bar:
-            if bar is not None:
-                with suppress(ValueError, OSError):  # which are raised below, with more to say
-                    bar.reset(probe(Path(source)).num_frames)
+        with self.progress_bar(total=probe(Path(source)).num_frames) as bar:
             report = restore_file(
                 self.parts,
                 self.references,
@@ -457,7 +434,7 @@ class SVFRPipeline(DiffusionPipeline):
                 tasks,
                 mask=None if mask is None else Path(mask),
                 photos=photos,
-                on_progress=on_progress or Advance(bar),
+                on_progress=filling(bar, on_progress),
             )
         self.maybe_free_model_hooks()
         return report
@@ -470,17 +447,6 @@ class SVFRPipeline(DiffusionPipeline):
 
 class _Interrupted(Exception):
     """A callback wants the work to end."""
-
-
-@contextmanager
-def _timesteps(unet: UNetSpatioTemporalConditionModel) -> Iterator[deque[Tensor]]:
-    """The timestep of the UNet's latest run, as diffusers calls what says the noise level (ln(sigma) / 4)."""
-    latest: deque[Tensor] = deque(maxlen=1)
-    hook = unet.register_forward_pre_hook(lambda _, inputs: latest.append(inputs[1].flatten()[0]))
-    try:
-        yield latest
-    finally:
-        hook.remove()
 
 
 class _AlignedFrame(NamedTuple):

