@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
-    progress.set_quiet(options.quiet)
+    progress.quiet = options.quiet
     try:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
     except (ValueError, OSError) as error:

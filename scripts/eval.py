@@ -158,7 +158,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace) -> int:
     """Check the call and evaluate; returns the exit code."""
-    progress.set_quiet(options.quiet)
+    progress.quiet = options.quiet
     words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
     settings = config.load(EvalConfig, options.config, words)
     if (options.ground_truth is None) != settings.no_reference:

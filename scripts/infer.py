@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Restore everything; returns the exit code."""
-    progress.set_quiet(options.quiet)
+    progress.quiet = options.quiet
     settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)

@@ -7,6 +7,7 @@ Exit code: 0 trained to max_steps, 1 training could not go on, 2 the call itself
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -35,14 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     names = ", ".join(TrainConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
     options = parser.parse_intermixed_args(arguments)
-    progress.set_quiet(options.quiet)
+    progress.quiet = options.quiet
     try:
         settings = config.load(TrainConfig, options.config, options.settings)
-        is_done, run = train(settings), Path(settings.output_dir)
+        is_done = train(settings)
         if os.environ.get("RANK", "0") == "0":  # the main process speaks for all
-            measured = (run / METRICS).read_text().splitlines()[-1:]
-            line = f"trained to {settings.max_steps} steps: {run / 'weights'}"
-            print(*(measured if options.json else [line] if is_done else []), sep="\n")
+            run = Path(settings.output_dir)
+            measured = (run / METRICS).read_text().splitlines()[-1]
+            print(measured if options.json else f"{run / 'weights'}: step {json.loads(measured)['step']}")
         return 0 if is_done else INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED

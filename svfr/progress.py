@@ -1,33 +1,22 @@
 """What a call shows while it works, on stderr: bars with the time that is left, and lines above them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
 
-_quiet = False
-
-
-def set_quiet(quiet: bool) -> None:
-    """Whether this process shows errors alone from here on."""
-    global _quiet
-    _quiet = quiet
-
-
-def is_quiet() -> bool:
-    """Whether this process shows errors alone."""
-    return _quiet
+quiet = False  # whether this process shows errors alone
 
 
 def bar(total: int | None, unit: str, title: str, shown: bool = True, **more: Any) -> tqdm:
     """A bar of `total` units, to be used in a `with` block; `more` goes to tqdm."""
-    return tqdm(total=total, unit=unit, desc=title, disable=_quiet or not shown, **more)
+    return tqdm(total=total, unit=unit, desc=title, disable=quiet or not shown, **more)
 
 
 def note(line: str) -> None:
     """Show a line above the bars, unless this process is quiet."""
-    if not _quiet:
+    if not quiet:
         error(line)
 
 
@@ -52,10 +41,3 @@ def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Ca
             then(work, stage)
 
     return advance
-
-
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows of cells, the head first, as plain text in columns; the first is of names, the others are of figures."""
-    words = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*words, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in words)

@@ -15,7 +15,6 @@ from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_fi
 from svfr.files import is_machine_error, read_json, remove, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
 from svfr.models.devices import is_out_of_memory
-from svfr.progress import table
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
@@ -208,12 +207,17 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
 
 def summary_table(report: Mapping[str, Any]) -> str:
     """What became of each input, as plain text; those that failed first, and of the others as many as fit."""
-    rows: list[list[object]] = [["file", "status", "frames", "faces", "seconds", "notes"]]
+    rows = [["file", "status", "frames", "faces", "seconds", "notes"]]
     for video in sorted(report["videos"], key=lambda video: video["status"] == "done"):
         facts = video["facts"] or {}
-        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")]
-        rows.append([printable(video["input"]), video["status"], *numbers, len(facts.get("notes", []))])
-    return table(rows[:SHOWN]) + (f"\n... and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
+        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")] + [
+            len(facts.get("notes", []))
+        ]
+        words = [f"{number:.1f}" if isinstance(number, float) else str(number) for number in numbers]
+        rows.append([printable(video["input"]), video["status"], *words])
+    widths = [max(map(len, column)) for column in zip(*rows[:SHOWN], strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows[:SHOWN]]
+    return "\n".join([*lines, *([f"... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])])
 
 
 def record_path(output: Path, item: Item) -> Path:

@@ -44,7 +44,7 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
         name: of the model.
         lora: folder of the LoRA that was merged in.
     """
-    start = DEMO_FOLDER if source == "demo" else Path(source)
+    start = Path(source)
     own = ModelCard.load(start / CARD) if (start / CARD).is_file() else None
     if own is not None and own.data.library_name == "svfr" and lora is None:
         return own
@@ -72,8 +72,8 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
 
 def _licences(source: str, parts: list[str]) -> dict[str, str]:
     """The licence of each part, by what its weights were started from."""
-    folder = DEMO_FOLDER if source == "demo" else Path(source)
-    if folder.resolve() == DEMO_FOLDER:
+    folder = Path(source)
+    if source == "demo" or folder.resolve() == DEMO_FOLDER:
         return dict.fromkeys(parts, OURS)
     known: dict[str, str] = {}
     config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""

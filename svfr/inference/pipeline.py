@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from huggingface_hub import create_repo
+from huggingface_hub import ModelCard, create_repo
 from PIL import Image
 from torch import Tensor
 
@@ -111,7 +111,7 @@ class SVFRPipeline(DiffusionPipeline):
         self._interrupt = False
 
     def prepare(self, memory: str | int = "auto", vae: str = "full", compile: bool = False) -> "SVFRPipeline":
-        """Fit the networks to this machine, in place; arguments as `svfr.inference.settings.InferConfig`.
+        """Fit the networks to this machine, in place; `memory`, `vae` and `compile` as in `InferConfig`.
 
         Raises:
             ValueError: what cannot be had here, in one line.
@@ -134,9 +134,13 @@ class SVFRPipeline(DiffusionPipeline):
         return self
 
     @classmethod
-    def from_components(cls, parts: Components, detector: FaceDetector | None = None) -> "SVFRPipeline":
-        """A pipeline of networks that are loaded already."""
-        return cls(**parts.networks, scheduler=parts.scheduler, settings=parts.settings, detector=detector)
+    def from_components(
+        cls, parts: Components, detector: FaceDetector | None = None, origin: str | None = None
+    ) -> "SVFRPipeline":
+        """A pipeline of networks that are loaded already; `origin` is where from, for the model card."""
+        pipe = cls(**parts.networks, scheduler=parts.scheduler, settings=parts.settings, detector=detector)
+        pipe.register_to_config(_name_or_path=origin)
+        return pipe
 
     @classmethod
     def from_pretrained(
@@ -171,9 +175,7 @@ class SVFRPipeline(DiffusionPipeline):
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         folder = find_model(source)
-        pipe = cls.from_components(load_folder(folder, dtype).to(device, dtype))
-        pipe.register_to_config(_name_or_path=str(source if str(source) == "demo" else folder))
-        return pipe
+        return cls.from_components(load_folder(folder, dtype).to(device, dtype), origin=str(folder))
 
     @classmethod
     def from_released(
@@ -201,64 +203,44 @@ class SVFRPipeline(DiffusionPipeline):
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         parts = load_released(Path(svd), Path(unet), Path(id_linear), Path(arcface), dtype)
-        pipe = cls.from_components(parts.to(device, dtype))
-        pipe.register_to_config(_name_or_path="released")
-        return pipe
+        return cls.from_components(parts.to(device, dtype), origin="released")
 
     def save_pretrained(
-        self,
-        save_directory: str | Path,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **hub: Any,
+        self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None
     ) -> None:
         """Write the model in diffusers layout: model_index.json, a folder of safetensors for each part, a model card.
 
-        Args:
-            save_directory: the folder; a README.md that is there stays, else it is the card.
-            safe_serialization: as diffusers names it, True alone.
-            variant: as diffusers names it, None alone.
-            push_to_hub: upload it, too.
-            repo_id: of the Hub, which the card names; None: as the folder.
-            **hub: as of `push_to_hub`.
+        In `save_directory` a README.md that is there stays; else it is the card (see `svfr.inference.card`).
 
         Raises:
             ValueError: `safe_serialization=False` or a variant; neither is written. Or a LoRA is not fused.
         """
         if not safe_serialization or variant is not None:
             raise ValueError("weights are written as safetensors alone, without a variant")
-        if hub and not push_to_hub:
-            raise ValueError(f"save_pretrained: '{min(hub)}' goes with push_to_hub=True alone; leave it out")
         if has_lora(self.unet):
             raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
         folder = Path(save_directory)
-        name = repo_id or folder.absolute().name
         self.parts.save(folder)
         if not (folder / CARD).exists():
-            lora = self.lora and str(self.lora["folder"])
-            model_card(folder, self.name_or_path or "weights made in memory", name, lora).save(folder / CARD)
-        if push_to_hub:
-            self.push_to_hub(name, **hub)
+            self._card(folder, folder.absolute().name).save(folder / CARD)
 
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None, **hub: Any) -> str:
-        """Upload to the Hub what `save_pretrained` writes; read the card first.
+    def push_to_hub(self, repo_id: str, **hub: Any) -> str:
+        """Upload to the Hub what `save_pretrained` writes; look at its card first. Returns the commit's address.
 
         Args:
             repo_id: NAME or ORGANIZATION/NAME; it is made if needed.
-            private: whether only its owners see it.
-            token: of the account.
-            **hub: commit_message, create_pr, subfolder, as diffusers takes them.
-
-        Returns:
-            Address of the commit.
+            **hub: private, token, commit_message, create_pr, subfolder, as diffusers takes them.
         """
+        private = hub.pop("private", None)
         with TemporaryDirectory() as folder:
-            how = {name: hub.pop(name) for name in ("safe_serialization", "variant") if name in hub}
-            self.save_pretrained(folder, **how, repo_id=repo_id)
-            repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-            return str(self._upload_folder(folder, repo_id, token=token, **hub))
+            self.save_pretrained(folder)
+            self._card(Path(folder), repo_id).save(Path(folder) / CARD)
+            repo_id = create_repo(repo_id, private=private, token=hub.get("token"), exist_ok=True).repo_id
+            return str(self._upload_folder(folder, repo_id, **hub))
+
+    def _card(self, folder: Path, name: str) -> ModelCard:
+        source = self.name_or_path or "weights made in memory"
+        return model_card(folder, source, name, self.lora and str(self.lora["folder"]))
 
     def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
         """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
@@ -424,7 +406,10 @@ class SVFRPipeline(DiffusionPipeline):
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
         photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
         photos = [_check_photo(photo) for photo in photos]
-        with self.progress_bar(total=probe(Path(source)).num_frames) as bar:
+        num_frames = 0
+        with suppress(ValueError, OSError):  # said below, where it is one
+            num_frames = probe(Path(source)).num_frames
+        with self.progress_bar(total=num_frames) as bar:
             report = restore_file(
                 self.parts,
                 self.references,

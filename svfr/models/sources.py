@@ -9,10 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import disable_progress_bars, filter_repo_objects
 
+from svfr import progress
 from svfr.files import sha256_of
 from svfr.models.components import DEMO_FOLDER, INDEX_NAME
 from svfr.models.weights import WeightsError
-from svfr.progress import is_quiet, note
 
 RELEASED_HUB_ID = "fffiloni/SVFR"
 TINY_HUB_ID = "madebyollin/taesd"  # of the latents of Stable Diffusion 1, which are SVD's
@@ -120,7 +120,7 @@ def weights_files(source: str | Path) -> dict[str, Path]:
 
 def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
     """The folder of a repository's files in the Hub's cache; what it lacks is announced, downloaded and checked."""
-    if is_quiet():
+    if progress.quiet:
         disable_progress_bars()
     allowed = list(patterns) if patterns else None
     try:
@@ -156,5 +156,5 @@ def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
         size = sum(file.size or 0 for file in files) / 1e6  # [MB]
         data = info.card_data or {}
         licence = data.get("license_name") or data.get("license") or "none stated"
-        note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
+        progress.note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
     return files
