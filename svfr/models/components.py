@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
-from svfr.models.devices import MEMORY_PLANS, MemoryPlan, wait_on_cpu
+from svfr.models.devices import MEMORY_PLANS, MemoryPlan, check_compiler, wait_on_cpu
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
 from svfr.models.lora import LORA_INDEX, LoRA, apply_lora, save_lora
@@ -220,11 +220,7 @@ class Components:
         Raises:
             ValueError: PyTorch cannot compile here.
         """
-        try:
-            torch.compile(torch.sin)(torch.ones(2, device=self.device))
-        except Exception as error:  # each backend raises its own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+        check_compiler(self.device)
         torch.backends.cudnn.benchmark = True
         compile_blocks(self.model.unet, **how)
         compile_blocks(self.vae.decoder, **how)

@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
@@ -191,7 +191,7 @@ def train(config: TrainConfig) -> bool:
     return progress.step >= config.max_steps
 
 
-def find_optimizer(config: TrainConfig) -> type[torch.optim.Optimizer]:
+def find_optimizer(config: TrainConfig) -> Callable[..., torch.optim.Optimizer]:
     """The class of the optimizer; a ConfigError where bitsandbytes is needed and not installed."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW

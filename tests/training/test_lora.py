@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def lora(folder: Path, step: int = 4) -> Path:
 
 
 def restore(pipe: SVFRPipeline) -> np.ndarray:
-    plain = {"keep_known": False, "keep_luminance": False, "keep_tone": False, "output_type": "pt"}
+    plain: Any = {"keep_known": False, "keep_luminance": False, "keep_tone": False, "output_type": "pt"}
     return pipe(tiny.clip(4), num_inference_steps=1, clip_length=3, reference=tiny.clip(1)[0], **plain).numpy()
 
 
