@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = config.load(TrainConfig, options.config, options.settings)
         is_done = train(settings)
-        if os.environ.get("RANK", "0") == "0":  # the main process speaks for all
+        if is_done and os.environ.get("RANK", "0") == "0":  # the main process speaks for all
             run = Path(settings.output_dir)
             measured = (run / METRICS).read_text().splitlines()[-1]
             print(measured if options.json else f"{run / 'weights'}: step {json.loads(measured)['step']}")

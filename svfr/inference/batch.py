@@ -210,9 +210,8 @@ def summary_table(report: Mapping[str, Any]) -> str:
     rows = [["file", "status", "frames", "faces", "seconds", "notes"]]
     for video in sorted(report["videos"], key=lambda video: video["status"] == "done"):
         facts = video["facts"] or {}
-        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")] + [
-            len(facts.get("notes", []))
-        ]
+        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")]
+        numbers.append(len(facts.get("notes", [])))
         words = [f"{number:.1f}" if isinstance(number, float) else str(number) for number in numbers]
         rows.append([printable(video["input"]), video["status"], *words])
     widths = [max(map(len, column)) for column in zip(*rows[:SHOWN], strict=True)]
