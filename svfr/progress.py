@@ -25,7 +25,7 @@ def error(line: str) -> None:
     tqdm.write(line, sys.stderr)
 
 
-def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Callable[[float, str], None]:
+def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Callable[..., None]:
     """A function of (work, stage) that moves a bar by fractions of its unit, once for each stage, and calls `then`."""
     title, now, done = getattr(bar, "desc", "").removesuffix(": "), "", 0.0  # a disabled bar has no `desc`
 

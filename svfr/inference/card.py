@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -53,7 +54,9 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
     licences = _licences(source, parts)
     licences["unet"] += f", with a LoRA merged in, {lora}: {UNKNOWN}" if lora else ""
     is_free = set(licences.values()) == {OURS}
-    licence = {"license": "apache-2.0"} if is_free else {"license": "other", "license_name": "several, see the table"}
+    licence: dict[str, Any] = (
+        {"license": "apache-2.0"} if is_free else {"license": "other", "license_name": "several, see the table"}
+    )
     data = ModelCardData(library_name="svfr", pipeline_tag="video-to-video", tags=TAGS, **licence)
     rows = "\n".join(f"| {part} | {index[part][-1]} | {licences[part]} |" for part in parts)
     settings = ", ".join(f"{key} {value}" for key, value in index["settings"].items())
@@ -64,8 +67,8 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
     for file in (start / "metrics.jsonl", start.absolute() / "../../metrics.jsonl"):  # or in the run's folder
         if file.is_file() and (lines := re.findall(r"(.+)\n", file.read_text())):
             text.append(", ".join(f"{key} {value:.6g}" for key, value in json.loads(lines[-1]).items()) + "\n")
-    for file, form in (("config.yaml", "## Training\n\n```yaml\n{}\n```\n"), ("table.md", "## Figures\n\n{}\n")):
-        text += [form.format((start / file).read_text().strip())] if (start / file).is_file() else []
+    for name, form in (("config.yaml", "## Training\n\n```yaml\n{}\n```\n"), ("table.md", "## Figures\n\n{}\n")):
+        text += [form.format((start / name).read_text().strip())] if (start / name).is_file() else []
     text += [re.sub("^#", "##", own.text.strip(), flags=re.M) + "\n"] if own is not None else []
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(text))
 

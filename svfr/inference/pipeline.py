@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -240,7 +239,7 @@ class SVFRPipeline(DiffusionPipeline):
 
     def _card(self, folder: Path, name: str) -> ModelCard:
         source = self.name_or_path or "weights made in memory"
-        return model_card(folder, source, name, self.lora and str(self.lora["folder"]))
+        return model_card(folder, source, name, str(self.lora["folder"]) if self.lora else None)
 
     def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
         """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
@@ -358,7 +357,7 @@ class SVFRPipeline(DiffusionPipeline):
                 photo,
                 initial_noise=initial_noise,
                 reference_landmarks=reference_landmarks,
-                on_step=partial(filling(bar, after_step), stage=""),
+                on_step=filling(bar, after_step),
             ):
                 units.append(to_unit(restored).cpu())
         self.maybe_free_model_hooks()

@@ -1,7 +1,7 @@
 """Where a model comes from: the bundled one, a folder, the files of the released SVFR, the Hub."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -154,7 +154,7 @@ def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
     ]
     if files:
         size = sum(file.size or 0 for file in files) / 1e6  # [MB]
-        data = info.card_data or {}
+        data: Any = info.card_data or {}
         licence = data.get("license_name") or data.get("license") or "none stated"
         progress.note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
     return files
