@@ -203,9 +203,7 @@ def _download(network: Network) -> Path:
             with shown, requests.get(network.url, **how) as answer:
                 if not (start and answer.status_code == 416):  # nothing is left
                     answer.raise_for_status()
-                    file.seek(
-                        file.truncate(start if answer.status_code == 206 else 0)
-                    )  # or the server sends all of it again
+                    file.seek(file.truncate(start if answer.status_code == 206 else 0))  # else all is sent
                     for data in answer.iter_content(CHUNK):
                         shown.update(file.write(data))
                         if file.tell() > (network.size or LARGEST):  # a server may send without end

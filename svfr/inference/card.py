@@ -54,9 +54,7 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
     licences = _licences(source, parts)
     licences["unet"] += f", with a LoRA merged in, {lora}: {UNKNOWN}" if lora else ""
     is_free = set(licences.values()) == {OURS}
-    licence: dict[str, Any] = (
-        {"license": "apache-2.0"} if is_free else {"license": "other", "license_name": "several, see the table"}
-    )
+    licence: dict[str, Any] = {"license": "apache-2.0"} if is_free else {"license": "other", "license_name": "several"}
     data = ModelCardData(library_name="svfr", pipeline_tag="video-to-video", tags=TAGS, **licence)
     rows = "\n".join(f"| {part} | {index[part][-1]} | {licences[part]} |" for part in parts)
     settings = ", ".join(f"{key} {value}" for key, value in index["settings"].items())
