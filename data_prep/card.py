@@ -38,7 +38,7 @@ def write_card(
 
 def _heading(manifest: Sequence[Clip], records: Sequence[Record], settings: DataPrepConfig) -> str:
     people, files = len({clip.identity for clip in manifest}), len({clip.source for clip in manifest})
-    kinds = sorted(Counter(record["kind"] for record in records).items())
+    kinds = sorted(Counter(r["kind"] + ", interlaced" * r.get("interlaced", False) for r in records).items())
     return f"""# Data card
 
 {len(manifest)} clips of {people} people from {files} files, {sum(clip.num_frames for clip in manifest)} frames, \

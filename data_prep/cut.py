@@ -5,11 +5,11 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+from data_prep.frames import frames_of
 from data_prep.records import Record, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.shots import content_differences, shot_starts
-from svfr.data.video import read_frames
 from svfr.files import digest
 from svfr.inference.workers import Workers
 
@@ -28,8 +28,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
 def cut_file(file: Record, settings: DataPrepConfig) -> list[Record]:
     """The clips of one file."""
-    frames = read_frames(Path(settings.source.path) / file["source"])
-    differences = content_differences(frame.image for frame in frames)
+    differences = content_differences(frame.image for frame in frames_of(file, settings))
     bounds = [*shot_starts(differences, settings.cut.threshold), len(differences)]
     shots = list(pairwise(bounds))
     facts = {key: value for key, value in file.items() if key not in ("notes", "num_frames")}

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.records import Record, file_name
 from data_prep.settings import DataPrepConfig
-from svfr.data.video import VideoError, read_frames
+from svfr.data.video import Frame, ReadOptions, VideoError, read_frames
 from svfr.files import replacing
 
 TRACKS, LANDMARKS = "steps/tracks", "steps/landmarks"  # folders of arrays, below the output
@@ -16,6 +16,20 @@ TRACKS, LANDMARKS = "steps/tracks", "steps/landmarks"  # folders of arrays, belo
 def num_frames(clips: Sequence[Record]) -> int:
     """Frames that have to be read for the clips of one file."""
     return max(clip["start_frame"] + clip["num_frames"] for clip in clips)
+
+
+def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
+    """The frames of a file as its record of the step ingest, or one of a clip of it, says.
+
+    Raises:
+        VideoError: it cannot be read, or has another size than when it was looked into.
+    """
+    path = Path(settings.source.path) / file["source"]
+    size = path.stat().st_size
+    if path.is_file() and file.get("bytes", size) != size:
+        raise VideoError(f"{path}: {size} bytes now, {file['bytes']} when it was looked into: run all steps again")
+    options = ReadOptions(max_pixels=settings.max_pixels, deinterlace=file.get("interlaced", False))
+    return read_frames(path, options)
 
 
 def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
@@ -27,16 +41,15 @@ def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.nda
     Raises:
         VideoError: the file cannot be read, or is shorter than its clips say.
     """
-    path = Path(settings.source.path) / clips[0]["source"]
     end = num_frames(clips)
     index = 0
-    for frame in read_frames(path):
+    for frame in frames_of(clips[0], settings):
         places = [(i, index - clip["start_frame"]) for i, clip in enumerate(clips)]
         yield frame.image, [(i, at) for i, at in places if 0 <= at < clips[i]["num_frames"]]
         index += 1
         if index == end:
             return
-    raise VideoError(f"{path}: has {index} frames now, {end} when it was cut")
+    raise VideoError(f"{clips[0]['source']}: has {index} frames now, {end} when it was cut")
 
 
 def load_arrays(output: Path, folder: str, clip_id: str) -> dict[str, np.ndarray]:

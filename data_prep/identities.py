@@ -1,7 +1,6 @@
 """Step 6: find out which clips show the same person, and make splits that share none."""
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from data_prep.records import Record, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.inference.workers import Workers
+from svfr.progress import note
 
 BLOCK = 4096  # embeddings compared at a time
 
@@ -42,7 +42,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     shares = {"test": settings.identity.test, "val": settings.identity.val}
     splits = assign_splits(groups, shares, "train", settings.seed)
     for split in [split for split, share in shares.items() if share > 0 and split not in splits]:
-        print(f"identities: split {split} is empty: the clips make only {len(set(groups))} group(s)", file=sys.stderr)
+        note(f"identities: split {split} is empty: the clips make only {len(set(groups))} group(s)")
     return Step("identities", settings, workers, {}).finish(
         {**clip, "identity": identity, "split": split}
         for clip, identity, split in zip(clips, identities, splits, strict=True)

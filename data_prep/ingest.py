@@ -7,7 +7,8 @@ from data_prep.readers import Found, find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from svfr.data.video import IMAGE_SUFFIXES, probe
+from svfr.data.deinterlacing import is_interlaced
+from svfr.data.video import IMAGE_SUFFIXES, ReadOptions, probe
 from svfr.files import digest, sha256_of
 from svfr.inference.workers import Workers
 
@@ -15,14 +16,16 @@ from svfr.inference.workers import Workers
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/ingest.jsonl: one record for each file.
 
-    `source` (relative to source.path), `sha256`, `width`, `height` [px], `fps` ("30000/1001"), `kind` (video, image,
-    frames) and `notes` (see `data_prep.readers`).
+    `source` (relative to source.path), `sha256`, `bytes` (its size), `width`, `height` [px], `fps` ("30000/1001"),
+    `kind` (video, image, frames), `interlaced` (whether whole pictures are made of its fields) and `notes` (see
+    `data_prep.readers`).
     """
     root = Path(settings.source.path)
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
     found = find(settings.source.collection, root, annotations, Path(settings.output))
     inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
-    step = Step("ingest", settings, workers, {"collection": settings.source.collection})
+    reading = {"deinterlace": settings.deinterlace, "max_pixels": settings.max_pixels}
+    step = Step("ingest", settings, workers, {"collection": settings.source.collection, **reading})
     return step.finish(_without_duplicates(step.map(ingest_file, inputs)))
 
 
@@ -31,15 +34,20 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
     if found["error"]:
         raise ValueError(found["error"])
     path = Path(found["path"])
-    info = probe(path)
+    info = probe(path, ReadOptions(max_pixels=settings.max_pixels))
+    interlaced = info.kind == "video" and settings.deinterlace != "no"
+    if interlaced and settings.deinterlace == "auto":
+        interlaced = is_interlaced(path, settings.max_pixels)
     record = {
         "source": str(path.relative_to(settings.source.path)),
         "sha256": _sha256(path),
+        "bytes": path.stat().st_size,
         "width": info.width,
         "height": info.height,
         "fps": str(info.fps),
         "num_frames": info.num_frames,
         "kind": info.kind,
+        "interlaced": interlaced,
         "notes": found["notes"],
     }
     return [record]

@@ -23,7 +23,7 @@ from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import one_line, start_workers
-from svfr import config
+from svfr import config, progress
 from svfr.inference.processes import Processes
 from svfr.inference.workers import Workers
 
@@ -43,6 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="yaml file of settings")
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
     parser.add_argument("--steps", default=",".join(STEPS), help="default: %(default)s")
     names = ", ".join(DataPrepConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
+    progress.quiet = options.quiet
     try:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
     except (ValueError, OSError) as error:

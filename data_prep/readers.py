@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from os.path import realpath  # unlike Path.resolve, of links in a circle too
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def find(collection: str, root: Path, annotations: Path | None, output: Path) ->
         raise PrepareError(f"source.annotations={annotations}: no such file or folder")
     try:
         found = sorted(READERS[collection](root, annotations), key=lambda item: str(item.path))
-        found = [item for item in found if not item.path.resolve().is_relative_to(output.resolve())]
+        found = [item for item in found if not Path(realpath(item.path)).is_relative_to(output.resolve())]
     except OSError as error:
         raise PrepareError(f"{error.filename or root}: cannot be read ({error.strerror})") from error
     if not found:

@@ -1,7 +1,6 @@
 """Run one step over its inputs: skip what is done, keep a journal, show a bar, put the results in order."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from data_prep.frames import num_frames
 from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, step_file, write_lines
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import Function, Outcome, attempt
+from svfr import progress
 from svfr.files import digest
 from svfr.inference.workers import Task, Workers
 
@@ -68,7 +66,7 @@ class Step:
             for key, value in inputs.items()
             if key not in done
         ]
-        bar = tqdm(total=len(inputs), initial=len(done), desc=f"{self.name:<10}", unit="file", smoothing=0.05)
+        bar = progress.bar(len(inputs), "file", f"{self.name:<10}", initial=len(done), smoothing=0.05)
         num_bad = 0
         with bar, journal.open("a") as file:
             for task, result, why in self.workers.run(tasks):
@@ -82,7 +80,7 @@ class Step:
                 if outcome.reason is not None:
                     num_bad += 1
                     bar.set_postfix(bad=num_bad)
-                    bar.write(f"{task.key}: {records[0]['rejected']['reason']}", file=sys.stderr)
+                    progress.error(f"{task.key}: {records[0]['rejected']['reason']}")
         write_lines(journal, (done[key] for key in inputs))
         return [record for key in inputs for record in done[key]["records"]]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from svfr.config import ConfigError, check_at_least
+from svfr.data.errors import MAX_PIXELS
 
 Collection = Literal["videos", "images", "voxceleb2", "celebv", "vfhq"]
 
@@ -143,6 +144,10 @@ class DataPrepConfig:
     """Scores the quality of a clip."""
     landmarks: Literal["auto", "face_alignment", "onnx", "none"] = "auto"
     """Finds the 68 landmarks of a face."""
+    deinterlace: Literal["auto", "yes", "no"] = "auto"
+    """Make whole pictures of the fields of interlaced video, at its rate: auto (where it is flagged so or looks so)."""
+    max_pixels: int = MAX_PIXELS
+    """Of a picture or a frame; larger ones are refused before they fill the memory."""
     seed: int = 0
     """Seeds the splits."""
     engine: Literal["local", "ray"] = "local"
@@ -162,7 +167,7 @@ class DataPrepConfig:
     write: WriteConfig = field(default_factory=WriteConfig)
 
     def __post_init__(self) -> None:
-        _check_least("", self, processes=0, seed=0, time_limit=0.1, time_per_frame=0)
+        _check_least("", self, processes=0, max_pixels=1, seed=0, time_limit=0.1, time_per_frame=0)
         if self.engine == "ray" and self.processes == 0:
             raise ConfigError("processes=0: Ray needs at least one worker")
         if self.score == "none" and (self.quality.min is not None or self.quality.keep is not None):

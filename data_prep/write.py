@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.files import sha256_of
 from svfr.inference.workers import Workers
+from svfr.progress import note
 
 MANIFEST = "manifest.jsonl"
 # One keyframe a second or so, since training starts anywhere (measured: twice as many random clips a second as with
@@ -63,7 +63,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
         most = (
             f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px, up to {max(times):.1f} times"
         )
-        print(f"write: {most}: their truth is soft (track.max_enlarge limits it)", file=sys.stderr)
+        note(f"write: {most}: their truth is soft (track.max_enlarge limits it)")
     write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
     return records
 
@@ -103,6 +103,8 @@ def refer_to_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record
     """Name the places of the clips in the original file, with a square that holds the face all along."""
     output = Path(settings.output)
     records = []
+    if clips[0].get("interlaced"):
+        raise ValueError(f"{clips[0]['source']}: interlaced, which training does not mend: write.mode=clips does")
     for clip in clips:
         square = _still_square(load_arrays(output, TRACKS, clip["id"])["crops"], clip["width"], clip["height"])
         video = os.path.relpath(Path(settings.source.path) / clip["source"], output)

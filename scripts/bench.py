@@ -36,6 +36,7 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
@@ -54,13 +55,14 @@ from svfr.models.components import ENCODE_CHUNK, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, PLANNED_FRAME, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.lora import add_lora
 from svfr.models.svfr import SVFR
-from svfr.models.unet import checkpoint_blocks
+from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
-from svfr.training.loop import make_accelerator, make_dataset, make_loader
-from svfr.training.objective import Objective, TrainedModel
-from svfr.training.settings import DataConfig, TrainConfig
+from svfr.training.loop import find_optimizer, make_accelerator, make_dataset, make_loader
+from svfr.training.objective import Objective
+from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
 from svfr.training.state import MovingAverage
 
 SVD_XT = "svd-xt"  # in the place of a name of weights
@@ -207,13 +209,18 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
-    """Steps of training with and without gradient checkpointing, and what a loader worker makes."""
+    """Steps of training, of all weights and of a LoRA, and what a loader worker makes."""
     source: Row = {"manifests": [options.manifest]} if options.manifest else {"rendered_clips": 1000}
     data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
     base = TrainConfig(options.weights, max_steps=options.steps, precision=options.precision, tracker="none", data=data)
     base.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
-    for name in options.checkpointing.split(","):
-        yield {"checkpointing": name} | in_new_process(train, replace(base, gradient_checkpointing=name == "yes"))
+    for rank, compiled, name in product(options.ranks, options.compile.split(","), options.checkpointing.split(",")):
+        settings = replace(base, optimizer=options.optimizer, lora=LoRAConfig(rank))
+        settings.gradient_checkpointing, settings.compile = name == "yes", compiled == "yes"
+        row = in_new_process(train, settings)
+        mfu = {"MFU": row["model TFLOP/s"] / options.peak} if options.peak else {}
+        trained = f"LoRA of rank {rank}" if rank else "all"
+        yield {"trained": trained, "compiled": compiled, "checkpointing": name} | row | mfu
     dataset = make_dataset(base, "train", ModelSettings().id_crop)
     batches = iter(make_loader(dataset, base, make_accelerator(base), start=0))
     next(batches)  # warms up
@@ -230,17 +237,26 @@ def train(settings: TrainConfig) -> Row:
     device = accelerator.device
     is_random = settings.init_from == SVD_XT
     components = random_svd_xt(device, torch.float32) if is_random else initialize(settings)
-    averaged = TrainedModel(deepcopy(components.model).cpu().requires_grad_(True))
+    if is_random and settings.lora.rank:
+        components.lora = add_lora(components.model, SVD_XT, settings.lora.rank)
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     components.to(device, frozen, model_dtype=torch.float32)
-    if settings.gradient_checkpointing:
-        checkpoint_blocks(components.model.unet)
-    model: Any = TrainedModel(components.model.train().requires_grad_(True))
-    model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=settings.learning_rate))
-    ema = MovingAverage(accelerator.unwrap_model(model), averaged, settings.ema_decay)
     objective = Objective(settings, components, autocast=accelerator.autocast)
+    module = objective.module()
+    averaged = deepcopy(module).cpu()
+    optimizer = find_optimizer(settings)(objective.groups(module), lr=settings.learning_rate)
+    model, optimizer = accelerator.prepare(module, optimizer)
+    ema = MovingAverage(accelerator.unwrap_model(model), averaged, settings.ema_decay)
     dataset = make_dataset(settings, "train", components.settings.id_crop)
     batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
+    with torch.no_grad(), objective.autocast(), FlopCounterMode(display=False) as counter:
+        model(objective.prepare(batch))
+    # Backward computes gradients of activations and, where all is trained, as much again for those of weights.
+    flops = counter.get_total_flops() * (2 if settings.lora.rank else 3)
+    if settings.compile:
+        compile_blocks(components.model.unet)
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(components.model.unet)
     times = []
     for step in range(1 + settings.max_steps):
         start = clock(device)
@@ -255,7 +271,8 @@ def train(settings: TrainConfig) -> Row:
         times.append((start, forward, backward, clock(device)))
     parts = np.diff(times)[1:].mean(axis=0).tolist()
     names = ("encoding and forward s", "backward s", "optimizer and EMA s")
-    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | {"peak GiB": peak_memory(device)[0] / 2**30}
+    rates = {"model TFLOP/s": flops / sum(parts) / 1e12, "peak GiB": peak_memory(device)[0] / 2**30}
+    return {"step s": sum(parts)} | dict(zip(names, parts, strict=True)) | rates
 
 
 def bench_eval(options: argparse.Namespace) -> Iterator[Row]:
@@ -371,6 +388,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "memory": {"type": numbers, "help": f"some of {', '.join(map(str, MEMORY_PLANS))}: computes what SVD-XT takes"},
     "checkpointing": {"choices": ("yes,no", "yes", "no"), "help": "of gradients"},
     "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
+    "ranks": {"type": numbers, "help": "of LoRAs; 0: all weights are trained"},
+    "optimizer": {"choices": ("adamw", "adamw_8bit"), "help": "of training"},
+    "peak": {"type": float, "help": "TFLOP/s of the device at that precision, for the share that is made use of (MFU)"},
     "manifest": {"help": "of prepared clips; None: rendered ones"},
     "metrics": {"type": words, "help": "names of metrics"},
     "rows": {"type": int, "help": "videos that are compared with one ground truth"},
@@ -384,7 +404,15 @@ COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = 
     bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
     | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
     bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
-    | {"precision": "bf16", "manifest": None, "device": "auto"},
+    | {
+        "ranks": "0",
+        "compile": "no",
+        "optimizer": "adamw",
+        "precision": "bf16",
+        "peak": None,
+        "manifest": None,
+        "device": "auto",
+    },
     bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}
     | {"device": "auto"},
     bench_prep: {"files": 8, "processes": "1,2"},

@@ -12,6 +12,7 @@ import torch
 
 from svfr import SVFRPipeline
 from svfr.files import replacing
+from svfr.models.lora import parse_lora
 from svfr.models.weights import WeightsError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -26,13 +27,18 @@ def main() -> int:
     parser.add_argument("--arcface", type=Path, required=True, help="insightface_glint360k.pth")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the written weights")
+    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, to merge")
     options = parser.parse_args()
     try:
         if options.output.exists() and any(options.output.iterdir()):
             raise WeightsError(f"{options.output}: not empty; choose another folder")
         pipe = SVFRPipeline.from_released(
-            options.svd, options.unet, options.id_linear, options.arcface, device="cpu", dtype=DTYPES[options.dtype]
+            options.svd, options.unet, options.id_linear, options.arcface, device="cpu", dtype=torch.float32
         )
+        if options.lora is not None:
+            pipe.load_lora_weights(*parse_lora(options.lora))
+            pipe.fuse_lora()
+        pipe.to(DTYPES[options.dtype])
         with replacing(options.output) as partial:
             pipe.save_pretrained(partial)
     except (WeightsError, OSError) as error:

@@ -15,15 +15,14 @@ Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself 
 
 import argparse
 import functools
+import json
 import signal
 import sys
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
-from svfr import config
+from svfr import config, progress
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
@@ -65,6 +64,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="[NAME[:TASK]=]WEIGHTS[,key=value ...]",
         help="of --run (default: released), for all tasks or one, with settings of scripts/infer.py",
     )
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
+    parser.add_argument("--json", action="store_true", help="print the means of results.json alone on stdout")
     parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=", ".join(EvalConfig.__dataclass_fields__))
@@ -109,11 +110,11 @@ def evaluate_all(
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
             total += len(pairs) * probe(pairs[0].truth).num_frames
-    with tqdm(total=total, unit="frame", desc="evaluate", disable=not share.is_main_process) as bar:
+    with progress.bar(total, "frame", "evaluate", share.is_main_process) as bar:
 
         def show(record: Record) -> None:
             for line in [record.reason] if record.reason else record.problems:
-                bar.write(str(Problem(record.method, record.task, record.name, line)), sys.stderr)
+                progress.error(str(Problem(record.method, record.task, record.name, line)))
 
         settings = evaluator.settings
         if settings.workers > 1:
@@ -157,6 +158,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace) -> int:
     """Check the call and evaluate; returns the exit code."""
+    progress.quiet = options.quiet
     words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
     settings = config.load(EvalConfig, options.config, words)
     if (options.ground_truth is None) != settings.no_reference:
@@ -202,16 +204,20 @@ def evaluate(
     if share.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once
         for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
-            print(line, file=sys.stderr)
+            progress.error(line)
     evaluate_all(options, evaluator, matches, device, share)
     share.wait_for_everyone()
     if not share.is_main_process:
         return 0  # the main process speaks for all
     results = write_results(evaluator, matches, missing, provenance)
     done = sum(record.status == "done" for record in results.rows)
-    print(*filter(None, (paper_table(results), markdown_table(cost_rows(results)))), sep="\n\n")
-    count = len(results.problems)
-    print(f"{done} rows, {count} problem{'' if count == 1 else 's'}: {output / 'report.html'}")
+    count, report = len(results.problems), str(output / "report.html")
+    if options.json:
+        numbers = {"rows": done, "problems": count, "report": report}
+        print(json.dumps({**numbers, "aggregates": results.as_json()["aggregates"]}))
+    else:
+        tables = [] if options.quiet else [paper_table(results), markdown_table(cost_rows(results))]
+        print(*filter(None, tables), f"{done} rows, {count} problem{'' if count == 1 else 's'}: {report}", sep="\n\n")
     return 1 if results.problems else 0
 
 

@@ -9,12 +9,13 @@ Exit code: 0 all done, 1 some inputs failed (see report.json), 2 the call itself
 """
 
 import argparse
+import json
 import signal
 import sys
 from pathlib import Path
 
-from svfr import config
-from svfr.inference.batch import REPORT
+from svfr import config, progress
+from svfr.inference.batch import REPORT, summary_table
 from svfr.inference.folder import check_inputs, load_pipeline, plan_folder, restore_folder
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
@@ -34,6 +35,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, action="append", default=[], help="photo of the person; repeatable")
     parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
     parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
+    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, on its base")
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
+    parser.add_argument("--json", action="store_true", help="print report.json's summary alone on stdout")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
     parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
     names = ", ".join(InferConfig.__dataclass_fields__)
@@ -43,15 +47,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Restore everything; returns the exit code."""
+    progress.quiet = options.quiet
     settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
     share = Processes()
+    device = share.device(settings.device)
     if options.dry_run:
-        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
         return 1 if plan_folder(pipe, options.input, options.output, tasks, settings) else 0
     with share.alone_in(options.output):
-        pipe = load_pipeline(options.weights, settings, options.networks, share.device(settings.device))
+        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
         report = restore_folder(
             pipe,
             options.input,
@@ -65,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
         )
     if not share.is_main_process:
         return 0  # the main process speaks for all
-    print(f"{report['done']} done, {report['failed']} failed: {options.output / REPORT}")
+    if options.json:
+        print(json.dumps(report["summary"]))
+    else:
+        line = f"{report['done']} done, {report['failed']} failed: {options.output / REPORT}"
+        print(*([] if options.quiet else [summary_table(report)]), line, sep="\n")
     return 1 if report["failed"] else 0
 
 

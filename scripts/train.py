@@ -7,14 +7,17 @@ Exit code: 0 trained to max_steps, 1 training could not go on, 2 the call itself
 """
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 
-from svfr import config
+from svfr import config, progress
 from svfr.training.loop import TrainingError, train
 from svfr.training.processes import Stopped
+from svfr.training.run_folder import METRICS
 from svfr.training.settings import TrainConfig
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
@@ -27,12 +30,21 @@ OUT_OF_MEMORY = (
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn what a user can cause into one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
+    parser.add_argument("--json", action="store_true", help="print the last line of metrics.jsonl alone on stdout")
     parser.add_argument("--config", type=Path, help="yaml file of settings")
     names = ", ".join(TrainConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
     options = parser.parse_intermixed_args(arguments)
+    progress.quiet = options.quiet
     try:
-        return 0 if train(config.load(TrainConfig, options.config, options.settings)) else INTERRUPTED
+        settings = config.load(TrainConfig, options.config, options.settings)
+        is_done = train(settings)
+        if is_done and os.environ.get("RANK", "0") == "0":  # the main process speaks for all
+            run = Path(settings.output_dir)
+            measured = (run / METRICS).read_text().splitlines()[-1]
+            print(measured if options.json else f"{run / 'weights'}: step {json.loads(measured)['step']}")
+        return 0 if is_done else INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
     except Stopped:

@@ -1,4 +1,9 @@
-"""SVFR: unified video face restoration (blind restoration, colorization, inpainting)."""
+"""SVFR: unified video face restoration (blind restoration, colorization, inpainting).
+
+>>> import svfr
+>>> svfr.__version__.split(".")[0]
+'0'
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

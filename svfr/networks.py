@@ -3,6 +3,7 @@
 None of their files comes with the project. Each network keeps its own licence.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from svfr.files import CHUNK, sha256_of
+from svfr.progress import bar, note
 
 FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
 TIMEOUT = 30  # [s] without a byte until a download counts as failed
 MEGABYTE = 1_000_000  # [bytes]
+LARGEST = 1000 * MEGABYTE  # of a file whose size the table does not know
 Loaded = TypeVar("Loaded")
 
 
@@ -178,32 +179,52 @@ def _places(network: Network, folder: Path | None) -> Iterator[Path]:
 
 
 def _download(network: Network) -> Path:
-    """Download into the cache; a file at its final name is always complete and checked."""
-    import pooch  # here, since it takes 0.2 s and few processes download
+    """Download into the cache, after what an earlier call received; what has its final name is complete and checked."""
+    import requests  # here, since it takes 0.2 s and few processes download
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
     assert network.url is not None, network.name
     cache = _roots(None)[-1]
+    final = cache / network.file if network.pack is None else cache / "models" / network.pack
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as work:
-        received = Path(work) / network.file
-        # pooch sets the bar's total to the size that the server announces.
-        with tqdm(total=1, unit="B", unit_scale=True, desc=network.file, leave=False) as bar:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)(network.url, received, None)
-        if sha256_of(received) != network.sha256:
-            raise ValueError("the file received has another sha256 than the table's")
-        final = cache / network.file
-        if network.pack is not None:
-            received, final = _unpack(received), cache / "models" / network.pack
-            final.parent.mkdir(exist_ok=True)
-            if any(final.glob("*.onnx")):  # another process was faster
+    received = cache / f".partial-{network.file}"
+    size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
+    with received.open("ab") as file, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacked-") as work:
+        with suppress(OSError):  # network disks may have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if final.is_file() or any(final.glob("*.onnx")):  # another process was faster
+                received.unlink()
                 return final
-        os.replace(received, final)  # fails unless the place of a pack is free or an empty folder
+            start = file.tell()
+            note(f"downloading {network.file} ({size}, {start} bytes are here, licence: {network.licence}) to {final}")
+            how = {"stream": True, "timeout": TIMEOUT, "headers": {"Range": f"bytes={start}-"} if start else {}}
+            shown = bar(network.size, "B", network.file, initial=start, unit_scale=True, leave=False)
+            with shown, requests.get(network.url, **how) as answer:
+                if not (start and answer.status_code == 416):  # nothing is left
+                    answer.raise_for_status()
+                    file.seek(file.truncate(start if answer.status_code == 206 else 0))  # else all is sent
+                    for data in answer.iter_content(CHUNK):
+                        shown.update(file.write(data))
+                        if file.tell() > (network.size or LARGEST):  # a server may send without end
+                            raise ValueError("the file received is longer than the table says")
+            file.flush()
+            if sha256_of(received) != network.sha256:
+                raise ValueError("the file received has another sha256 than the table's")
+            made = received if network.pack is None else _unpack(received, Path(work) / network.pack)
+            final.parent.mkdir(exist_ok=True)
+            os.replace(made, final)  # fails unless the place of a pack is free or an empty folder
+        except (ConnectionError, Timeout, ChunkedEncodingError):
+            raise  # the next call goes on with it
+        except Exception:
+            received.unlink()
+            raise
+        received.unlink(missing_ok=True)
         return final
 
 
-def _unpack(archive: Path) -> Path:
-    """A folder beside a zip with its ONNX files; only the last part of their names counts, so none lands outside."""
-    folder = archive.with_suffix("")
+def _unpack(archive: Path, folder: Path) -> Path:
+    """A new folder of the ONNX files of a zip; only the last part of their names counts, so none lands outside."""
     folder.mkdir()
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():

@@ -18,6 +18,18 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
+    def do_GET(self) -> None:
+        """The rest of a file whose name begins with "ranges", from where the client asks; of others all of it."""
+        file, start = Path(self.translate_path(self.path)), self.headers.get("Range", "bytes=0-")[6:-1]
+        if not file.name.startswith("ranges"):
+            super().do_GET()
+            return
+        rest = file.read_bytes()[int(start) :]
+        self.send_response(206 if rest else 416)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest)
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
@@ -140,16 +152,42 @@ def test_download_of_a_file(
     assert find("yunet") == path
 
 
-@pytest.mark.parametrize(("path", "reason"), [("source.onnx", ".*sha256"), ("nothing", "the server answered 404")])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("source.onnx", ".*sha256"), ("longer.onnx", ".*longer than the table"), ("nothing", "the server answered 404")],
+)
 def test_a_failed_download_leaves_nothing(
     path: str, reason: str, tmp_path: Path, home: Path, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "source.onnx").write_bytes(b"netw")
+    (tmp_path / "longer.onnx").write_bytes(b"network and more")
     known(monkeypatch, "yunet", b"network", f"{served}/{path}")
     with pytest.raises(NetworkMissing, match=f"download failed: {reason}") as error:
         find("yunet")
     assert "\n" not in str(error.value)
     assert not list((home / ".cache" / "svfr" / "networks").iterdir())
+
+
+@pytest.mark.parametrize(("name", "here"), [("ranges", b"netw"), ("ranges", b"network"), ("whole", b"netw")])
+def test_a_download_goes_on(
+    name: str,
+    here: bytes,
+    tmp_path: Path,
+    home: Path,
+    served: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(b"....ork" if name == "ranges" else b"network")  # what is here is not sent again
+    known(monkeypatch, "yunet", b"network", f"{served}/{name}")
+    cache = home / ".cache" / "svfr" / "networks"
+    cache.mkdir(parents=True)
+    (cache / f".partial-{NETWORKS['yunet'].file}").write_bytes(here)
+    assert find("yunet").read_bytes() == b"network"
+    assert [file.name for file in cache.iterdir()] == [NETWORKS["yunet"].file]
+    line = capsys.readouterr().err.splitlines()[0]
+    for part in (f"{len(here)} bytes are here", NETWORKS["yunet"].licence, str(cache / NETWORKS["yunet"].file)):
+        assert part in line
 
 
 @pytest.mark.parametrize("inner", ["", "antelopev2/", "../../../"])

@@ -1,6 +1,5 @@
 """Where training clips come from: prepared videos, photos, or the renderer."""
 
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ import numpy as np
 from svfr.data.alignment import five_points
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, ManifestError, read_manifest
-from svfr.data.video import IMAGE_SUFFIXES, VideoError, read_frames
+from svfr.data.video import IMAGE_SUFFIXES, VideoError, frames_at, read_frames
 from svfr.synthetic import TEST_SEEDS, render_clip
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class ClipSource(Protocol):
 
 
 class ManifestClips(ClipSource):
-    """The clips of a split of one or more manifests, read with decord.
+    """The clips of a split of one or more manifests.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
     ones). A line of a manifest that is no clip counts as a clip of the split train that cannot be read.
@@ -83,7 +82,7 @@ class ManifestClips(ClipSource):
         allow_outside: whether files may lie outside of their manifest's folder.
 
     Raises:
-        DataError: decord is missing, there is no clip of this split, or one without a quality where `best` is given.
+        DataError: there is no clip of this split, or one without a quality where `best` is given.
         ManifestError: a manifest that cannot be read.
     """
 
@@ -96,8 +95,6 @@ class ManifestClips(ClipSource):
         other_clip: float = 0.0,
         allow_outside: bool = False,
     ) -> None:
-        if importlib.util.find_spec("decord") is None:
-            raise DataError("decord, which reads training videos, is not installed: pip install svfr[data]")
         paths = [paths] if isinstance(paths, Path) else list(paths)
         bad: list[ManifestError] = []
         clips = ((path, clip) for path in paths for clip in read_manifest(path, bad, allow_outside))
@@ -130,7 +127,7 @@ class ManifestClips(ClipSource):
             chosen = list(range(start, start + num_frames))
             other = _choose_other(reliable, chosen, rng) if reference else None
             numbers = chosen if other is None else [*chosen, other]
-            images = _read_video(files[0], [clip.start_frame + number for number in numbers])
+            images = frames_at(files[0], [clip.start_frame + number for number in numbers])
             box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
             _check_crop(box, *images.shape[1:3])
             frames = np.stack([crop(image, box, size) for image in images])
@@ -253,6 +250,8 @@ def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
 
 def _can_be_opened(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return bool(file.read(1))
     except (OSError, ValueError):
@@ -270,21 +269,6 @@ def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Genera
     candidates = candidates if len(candidates) else np.array(chosen)
     preferred = candidates[reliable[candidates]]
     return int(rng.choice(preferred if len(preferred) else candidates))
-
-
-def _read_video(path: Path, indices: list[int]) -> np.ndarray:
-    """(f, h, w, 3) uint8 RGB frames of a video."""
-    import decord
-
-    try:
-        if not path.is_file():
-            raise ClipError(f"{path}: there is no such file")
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) <= max(indices):
-            raise ClipError(f"{path}: {len(reader)} frames, but the manifest needs frame {max(indices)}")
-        return reader.get_batch(indices).asnumpy()
-    except (decord.DECORDError, RuntimeError, IndexError, OSError) as error:
-        raise ClipError(f"{path}: cannot be decoded, truncated or corrupt") from error
 
 
 def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.ndarray]:

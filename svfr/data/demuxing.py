@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
-from svfr.data.errors import VideoError, check_pixels
+from svfr.data.errors import VideoError, check_pixels, refuse_heif
 
 # FFmpeg's names of what is opened. Others render text as videos, read what a file points to, or need a device.
 FORMATS = (
@@ -30,7 +30,9 @@ def open_video(path: Path) -> InputContainer:
 
     Raises:
         VideoError: of no format that is read.
+        OSError: it cannot be opened.
     """
+    refuse_heif(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
         # "file:" because a bare name with a colon in it would be taken for a protocol.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 MAX_PIXELS = 40_000_000  # of a picture or a frame; beyond it lies a mistake or a bomb (8K has 33 million)
 
 
@@ -26,12 +27,24 @@ def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def refuse_heif(path: Path) -> None:
+    """Refuse pictures of iPhones, by whatever name: FFmpeg would show one tile of them, Pillow does not read them.
+
+    Raises:
+        VideoError: it is one.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS:
+        raise VideoError(f"{path}: a HEIC picture, which is not read: export it as JPEG or PNG (heif-convert does it)")
+
+
 @contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
     """Turn errors of the system and the codecs into a `VideoError` that names `path`."""
     try:
         yield
-    except av.InvalidDataError as err:
+    except (av.InvalidDataError, av.EOFError) as err:
         raise VideoError(f"{path}: damaged, cut off, or no video at all ({err.strerror})") from err
     except (OSError, av.FFmpegError) as err:
         raise VideoError(f"{path}: {err.strerror or err}") from err

@@ -4,6 +4,7 @@ Pixels are (h, w, 3) uint8 RGB in sRGB, upright.
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from svfr.data.errors import MAX_PIXELS, VideoError, check_pixels
+from svfr.data.errors import MAX_PIXELS, VideoError, check_pixels, refuse_heif
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"}
-    | {".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pnm"}
+    | {".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pnm", ".heic", ".heif"}
 )
 # Pillow knows others, some of which start programs (EPS) or read what they are pointed to.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -29,6 +30,7 @@ ANIMATED = (
 )  # those that may hold a film; the second picture of others is a preview
 NO_TIME, SHORTEST = 100, 10  # [ms] as browsers show a frame that says nothing, or at most the latter
 PAGE_TIME = 40  # [ms] Assumption: of a page, which says nothing
+GIF_FRAME = re.compile(rb"!\xf9\x04.{4}\0,", re.DOTALL)  # a graphic control block, and the picture that it is for
 # Assumption: neighbouring frames differ by fewer levels (real clips: below 8, at a cut 30 to 80, as between photos).
 COMPARED, THUMBNAIL, ALIKE = 12, 16, 20
 
@@ -55,6 +57,7 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
     except VideoError:
         raise
     except Image.UnidentifiedImageError as error:
+        refuse_heif(file)
         raise VideoError(f"{file}: not a readable image: none of {', '.join(formats)}") from error
     except Exception as error:  # what Pillow raises of broken files has no end
         reason = getattr(error, "strerror", None) or f"not a readable image ({str(error) or type(error).__name__})"
@@ -128,7 +131,7 @@ def read_animation(file: Path, max_pixels: int) -> Iterator[tuple[np.ndarray, in
     """Frames (h, w, 3) uint8, transparent parts white, each with the time [ms] that it is shown.
 
     Raises:
-        VideoError: it is truncated, or its pages differ in size.
+        VideoError: it is truncated or corrupt, or its pages differ in size.
     """
     with open_image(file, max_pixels) as image:
         size, number = image.size, getattr(image, "n_frames", 1)
@@ -143,8 +146,9 @@ def read_animation(file: Path, max_pixels: int) -> Iterator[tuple[np.ndarray, in
                 frame = Image.alpha_composite(Image.new("RGBA", size, "white"), frame.convert("RGBA"))
             yield np.array(frame.convert("RGB")), round(shown) if shown > SHORTEST else NO_TIME
         is_gif = image.format == "GIF"
-    if is_gif and file.read_bytes().rstrip(b"\0")[-1:] != b";":
-        raise VideoError(f"{file}: ends after {number} frames: truncated")
+    data = file.read_bytes().rstrip(b"\0") if is_gif else b""
+    if is_gif and (data[-1:] != b";" or len(GIF_FRAME.findall(data)) > number):  # damage can look like its end
+        raise VideoError(f"{file}: ends after {number} frames: truncated or corrupt")
 
 
 def count_frames(file: Path, max_pixels: int) -> int:

@@ -114,10 +114,17 @@ class OtherStreams:
             else:
                 name = subtitles.codec_context.name if subtitles.codec_context else "of an unknown kind"
                 show(f"subtitles ({name}) are left out: {container} does not take them")
+        chapters = source.chapters()
+        told = {stream.index for stream in (video, *audio_streams(source), *source.streams.subtitles)}
+        for other in source.streams:
+            is_of_chapters = chapters and other.frames == len(chapters)  # a track of their titles
+            if other.index not in told and not is_of_chapters:
+                name = other.codec_context.name if other.codec_context else other.metadata.get("handler_name", "data")
+                show(f"a further stream ({other.type} {name}) is left out")
         for index, stream in (*self._copied.items(), *((i, to) for i, (_, to) in self._encoded.items())):
             _copy_about(source.streams[index], stream)
         output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
-        output.set_chapters(source.chapters())
+        output.set_chapters(chapters)
         self._packets: Iterator[av.Packet] = demux(source, video, *source.streams.subtitles)
         self._video = video.index
         self._pending: av.Packet | None = None
@@ -153,11 +160,15 @@ class OtherStreams:
                 for frame in track.decode(packet):
                     self._output.mux(stream.encode(frame))
         elif packet.dts is not None and index in self._copied:
-            # Muxers refuse times that stand still or go back, as in damaged files.
-            packet.dts = max(packet.dts, self._ends.get(index, packet.dts))
-            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+            target = self._copied[index]
+            unit = target.time_base or packet.time_base
+            times = (packet.dts, packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
+            dts, pts, packet.duration = (round(time * packet.time_base / unit) for time in times)
+            # Muxers refuse times that stand still or go back, in their own units, as of damaged files.
+            packet.dts = max(dts, self._ends.get(index, dts))
+            packet.pts = max(pts, packet.dts)
             self._ends[index] = packet.dts + 1
-            packet.stream = self._copied[index]
+            packet.time_base, packet.stream = unit, target
             self._output.mux(packet)
 
 

@@ -6,13 +6,13 @@ never in a silent early end.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -47,6 +47,7 @@ ANIMATION_UNIT = Fraction(1, 1000)  # [s]
 # says 1000); else it is the better one of a variable rate, as it is of all frames.
 WRONG_RATE, FIRST_FRAMES = 1.4, 100
 HIGHEST_RATE = 10_000  # [1/s] beyond which nothing films
+LOST = 0.1  # Assumption: share of missing frames from which on it is said
 MOSTLY = 0.5  # share of hidden frames from which on it is said
 
 # FFmpeg's AVColorSpace of a file -> SWS_CS_* of its scaler. What is not listed counts as untagged.
@@ -59,6 +60,14 @@ BT709, BT601 = 1, 6
 # SWS_BICUBIC, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP.
 EXACT = 1 << 2 | 1 << 18 | 1 << 13 | 1 << 14
 DEEP = 257  # levels of 16 bits in one of 8
+# What a frame carries beside its pixels that results do not (FFmpeg's AV_FRAME_DATA_...).
+HDR = {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"}
+DROPPED = {
+    "HDR mastering data": HDR,
+    "closed captions": {"A53_CC"},
+    "marks of 360 degrees or 3D": {"SPHERICAL", "STEREO3D"},
+}
+TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 90, (-1, 0, 0, -1): 180, (0, 1, -1, 0): 270}  # [degrees] of display matrices
 OnNote = Callable[[str], None]
 
 
@@ -195,6 +204,48 @@ def read_frames(
                 yield Frame(index, image, index, 1 / options.fps)
 
 
+def frames_at(path: Path, indices: Sequence[int]) -> np.ndarray:
+    """Frames by their numbers, as `read_frames` counts them; of most videos only what follows a keyframe is decoded.
+
+    Returns:
+        (f, h, w, 3) uint8 in the order of `indices`, which may repeat.
+
+    Raises:
+        VideoError: they cannot be read, or it has fewer.
+    """
+    wanted, found = sorted(set(indices)), dict[int, np.ndarray]()
+    with one_line_errors(path):
+        info = probe(path)
+        if info.kind == "video":
+            with open_video(path) as container:
+                found = _seek_frames(container, info, wanted)
+        found = found or {f.index: f.image for f in islice(read_frames(path), wanted[-1] + 1) if f.index in wanted}
+    if missing := [index for index in wanted if index not in found]:
+        raise VideoError(f"{path}: frame {missing[0]} is not there, or cannot be decoded")
+    return np.stack([found[index] for index in indices])
+
+
+def _seek_frames(container: InputContainer, info: VideoInfo, wanted: list[int]) -> dict[int, np.ndarray]:
+    """Those that there are of the frames `wanted`, in rising order; none where places cannot be known by times."""
+    stream, scaler, found = video_stream(container, info.path, MAX_PIXELS), VideoReformatter(), dict[int, np.ndarray]()
+    stream.codec_context.thread_count = 1  # loaders have many processes
+    packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
+    stamps = sorted(pts for pts, dts, _ in packets if pts is not None and dts is not None)
+    keys = {pts: dts for pts, dts, is_key in packets if is_key and pts is not None and dts is not None}
+    if is_broadcast(container) or len(stamps) < len(packets) or not keys:
+        return found
+    frames, current = iter(list[av.VideoFrame]()), None
+    for index in (index for index in wanted if index < len(stamps)):
+        key = max((pts for pts in keys if pts <= stamps[index]), default=min(keys))
+        if key != current:
+            container.seek(keys[key], stream=stream)
+            frames, current = container.decode(stream), key
+        frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= stamps[index]), None)
+        if frame is not None:
+            found[index] = _to_rgb(frame, info, scaler, "rgb24")
+    return found
+
+
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder, "2.png" before "10.png".
 
@@ -264,10 +315,11 @@ def _describe(container: InputContainer, path: Path, options: ReadOptions) -> Vi
     # A cut made without re-encoding counts frames that its edit list hides: the smaller number is displayed.
     num_frames = min(stream.frames, estimate) if stream.frames and estimate else stream.frames or estimate
     has_alpha = any(component.is_alpha for component in frame.format.components)
-    notes = ("its transparency is dropped",) if has_alpha else ()
+    dropped = [what for what, kinds in DROPPED.items() if not kinds.isdisjoint(_side_data(frame))]
+    notes = (*(["its transparency is dropped"] if has_alpha else []), *(f"its {what} are dropped" for what in dropped))
     matrix = _display_matrix(frame)
     width, height = (frame.height, frame.width) if matrix[0] == 0 else (frame.width, frame.height)
-    rotation = {(0, -1, 1, 0): 90, (-1, 0, 0, -1): 180, (0, 1, -1, 0): 270}.get(matrix, 0)
+    rotation = TURNS.get(matrix, 0)
     has_audio = any(track.codec_context is not None for track in container.streams.audio)
     bits = max(component.bits for component in frame.format.components)
     return VideoInfo(
@@ -316,6 +368,8 @@ def _read_video(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Itera
             index += 1
         if demuxed.hidden > MOSTLY * demuxed.packets:
             on_note(f"its edit list hides {demuxed.hidden} of {demuxed.packets} frames")
+        elif not stream.frames and index < (1 - LOST) * info.num_frames:  # damage inside, which no reader notices
+            on_note(f"{index} frames are there, its rate makes {info.num_frames}: some are lost, or the rate varies")
         span = max(end, end - (start or 0) * time_base)  # durations count from 0 or from the first frame
         if demuxed.damaged or ends_early(container, stream, demuxed, span, 1 / info.fps):
             expected = stream.frames - demuxed.hidden if stream.frames else info.num_frames
@@ -375,10 +429,17 @@ def _to_rgb(frame: av.VideoFrame, info: VideoInfo, scaler: VideoReformatter, for
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display transform x' = a x + c y, y' = b x + d y, by right angles and mirrors."""
-    data = cast(Mapping[str, bytes], frame.side_data).get("DISPLAYMATRIX")
-    if data is not None:
-        # 3x3 in 16.16 fixed point (FFmpeg's display.h)
-        a, b, _, c, d = (int(x) for x in np.rint(np.frombuffer(data, "<i4")[:5] / 2**16))
-        if (abs(a), abs(b), abs(c), abs(d)) in ((1, 0, 0, 1), (0, 1, 1, 0)):
-            return a, b, c, d
-    return 1, 0, 0, 1
+    data = _side_data(frame).get("DISPLAYMATRIX")
+    if data is None:
+        return next((matrix for matrix, angle in TURNS.items() if angle == frame.rotation % 360), (1, 0, 0, 1))
+    # 3x3 in 16.16 fixed point (FFmpeg's display.h)
+    a, b, _, c, d = (int(x) for x in np.rint(np.frombuffer(data, "<i4")[:5] / 2**16))
+    return (a, b, c, d) if (abs(a), abs(b), abs(c), abs(d)) in ((1, 0, 0, 1), (0, 1, 1, 0)) else (1, 0, 0, 1)
+
+
+def _side_data(frame: av.VideoFrame) -> dict[str, Any]:
+    """What a frame carries beside its pixels, by FFmpeg's name; nothing where some is of a kind that PyAV lacks."""
+    try:
+        return {data.type.name: data for data in cast(Any, frame.side_data)}
+    except ValueError:
+        return {}

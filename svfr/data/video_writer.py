@@ -81,6 +81,8 @@ class VideoWriter:
         if container and (suffix := CONTAINERS[container]):
             self.path = self.path.with_suffix(suffix)
         is_folder = format == "png" and source.kind != "image"
+        if is_folder and source.has_audio:
+            self.notes.append("a folder of frames has no sound")
         self._partial = partial_path(self.path)
         with one_line_errors(self.path):
             _check_replaceable(self.path, is_folder)

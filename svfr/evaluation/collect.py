@@ -7,7 +7,6 @@ sczhou/CodeFormer `inference_codeformer.py`, `inference_colorization.py`, `infer
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Container, Sequence
 from fractions import Fraction
@@ -19,6 +18,7 @@ from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import DEGRADED, MANIFEST
 from svfr.files import replacing
 from svfr.inference.batch import find_items
+from svfr.progress import note
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces
@@ -81,7 +81,7 @@ def collect(arguments: Sequence[str], taken: Container[str], output: Path, task:
             raise ValueError(f"--collect {argument}: nothing in it as {name} writes it: {layout.says}")
         collected[name] = output / COLLECTED / name
         if write:
-            print(f"--collect {name}: {_describe(found, left_out)}", file=sys.stderr)
+            note(f"--collect {name}: {_describe(found, left_out)}")
             with replacing(collected[name]) as partial:
                 for place, file in found.items():
                     (partial / place).parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from svfr import __version__
+from svfr import __version__, progress
 from svfr.data.alignment import FFHQ_TEMPLATE, similarity_transform
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.detectors import FaceDetector, load_detector
@@ -95,8 +94,8 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     if maker.detector is not None:
         about["detector"] = {"name": maker.detector.name, **describe(Path(maker.detector.source))}
     try:
-        with tqdm(total=len(items), desc="clips", unit="clip") as bar:
-            run_items(items, output, maker.cache_key, maker.make, bar.write, lambda _: bar.update())
+        with progress.bar(len(items), "clip", "clips") as bar:
+            run_items(items, output, maker.cache_key, maker.make, progress.note, lambda _: bar.update(), progress.error)
     finally:
         report = {**about, **collect(items, output, maker.cache_key)}
         write_json(output / REPORT, report)

@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import Field, asdict, dataclass
 from itertools import chain, count
@@ -12,12 +12,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
-from svfr.files import is_machine_error, read_json, short_name, walk, write_json
+from svfr.files import is_machine_error, read_json, remove, short_name, walk, write_json
 from svfr.inference.watch import CALL, progress, rest
 from svfr.models.devices import is_out_of_memory
 
 RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
+SHOWN = 40  # lines of a summary
 ENDED = "its process ended: a crash of its decoder, a hang, or not enough memory"
 
 
@@ -94,6 +95,7 @@ def run_items(
     process: Callable[[Item], Report],
     show: Callable[[str], None],
     on_done: Callable[[Item], None],
+    complain: Callable[[str], None] | None = None,
 ) -> None:
     """Process inputs one after the other and record each, good or bad.
 
@@ -104,13 +106,15 @@ def run_items(
         process: does one.
         show: shows one line to the user.
         on_done: called after each, skipped ones included.
+        complain: shows why an input failed; None: as `show`.
     """
+    complain = complain or show
     for item in items:
         key = _key_of(item, cache_key)
         if _is_done(output, item, key):
             show(printable(f"{item.source}: done before, skipped"))
         elif _ended_this_call(output, item):
-            show(printable(f"{item.source}: {ENDED}"))
+            complain(printable(f"{item.source}: {ENDED}"))
         else:
             # If the process ends, this stands.
             ended = Record(str(item.source), "failed", key, ENDED, call=os.environ.get(CALL))
@@ -123,8 +127,14 @@ def run_items(
                 raise
             finally:
                 rest()
+            if (now := _key_of(item, cache_key)) != key:
+                if record.output:
+                    remove(output / record.output)
+                record = Record(record.input, "failed", now, "changed while it was restored: run the command again")
             write_json(record_path(output, item), asdict(record))
-            for line in ([record.reason] if record.reason else []) + (record.facts or {}).get("notes", []):
+            if record.reason:
+                complain(printable(f"{item.source}: {record.reason}"))
+            for line in (record.facts or {}).get("notes", []):
                 show(printable(f"{item.source}: {line}"))
         on_done(item)
 
@@ -179,7 +189,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
         cache_key: see `run_items`; a record with another key is "not finished".
 
     Returns:
-        `done` and `failed`, how many there are, and `videos`, a list of the records.
+        `done` and `failed`, how many there are, `summary` of the numbers, and `videos`, a list of the records.
     """
     videos = []
     for item in items:
@@ -188,7 +198,25 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
     failed = sum(video["status"] != "done" for video in videos)
-    return {"done": len(videos) - failed, "failed": failed, "videos": videos}
+    counts = {"done": len(videos) - failed, "failed": failed}
+    facts = [video["facts"] for video in videos if video["facts"]]
+    sums = {f"{name}": sum(of.get(name, 0) for of in facts) for name in ("num_frames", "seconds")}
+    summary = {**counts, **sums, "notes": sum(len(of.get("notes", [])) for of in facts), "report": str(output / REPORT)}
+    return {**counts, "summary": summary, "videos": videos}
+
+
+def summary_table(report: Mapping[str, Any]) -> str:
+    """What became of each input, as plain text; those that failed first, and of the others as many as fit."""
+    rows = [["file", "status", "frames", "faces", "seconds", "notes"]]
+    for video in sorted(report["videos"], key=lambda video: video["status"] == "done"):
+        facts = video["facts"] or {}
+        numbers = [facts.get(name, "-") for name in ("num_frames", "num_tracks", "seconds")]
+        numbers.append(len(facts.get("notes", [])))
+        words = [f"{number:.1f}" if isinstance(number, float) else str(number) for number in numbers]
+        rows.append([printable(video["input"]), video["status"], *words])
+    widths = [max(map(len, column)) for column in zip(*rows[:SHOWN], strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows[:SHOWN]]
+    return "\n".join([*lines, *([f"... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])])
 
 
 def record_path(output: Path, item: Item) -> Path:

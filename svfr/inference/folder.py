@@ -1,21 +1,20 @@
 """Restore a file or all files of a folder: what `scripts/infer.py` and `scripts/eval.py --run` do."""
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import lru_cache
+from os.path import realpath  # unlike Path.resolve, of links in a circle too
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from svfr import __version__
+from svfr import __version__, progress
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
-from svfr.data.video import probe, read_frames
+from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
+from svfr.inference import watch
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
@@ -23,18 +22,17 @@ from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
-from svfr.inference.watch import progress
+from svfr.models.lora import parse_lora
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
 from svfr.tasks import check_mask_needed
 
 PACKAGES = ("torch", "diffusers", "numpy", "opencv-python", "av", "onnxruntime", "insightface")  # that pixels depend on
 SHOWN = 5  # names in one line
-BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 def load_pipeline(
-    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto"
+    weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto", lora: str | None = None
 ) -> SVFRPipeline:
     """A pipeline with its face detector, and a recognition network if one is there.
 
@@ -45,6 +43,7 @@ def load_pipeline(
         settings: of the restoration.
         networks: folder of third-party networks.
         device: auto, or a torch device.
+        lora: DIR or DIR:WEIGHT, to be merged into the weights.
 
     Raises:
         WeightsError: the weights cannot be used.
@@ -60,6 +59,9 @@ def load_pipeline(
     pipe.detector = detector
     with suppress(NetworkMissing):
         pipe.recognizer = load_recognizer("auto", networks, download=False)
+    if lora is not None:
+        pipe.load_lora_weights(*parse_lora(lora))
+        pipe.fuse_lora()
     return pipe.prepare(settings.memory, settings.vae, settings.compile)
 
 
@@ -81,7 +83,7 @@ def check_inputs(
         if path not in (None, AUTO) and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     items = find_items(source, output, settings.format)
-    if any(item.source.resolve() == (output / item.target).resolve() for item in items):
+    if any(realpath(item.source) == realpath(output / item.target) for item in items):
         raise ValueError(f"{output}: results would replace inputs; choose another folder for the output")
     if source.is_dir() and source.resolve() == output.resolve():
         raise ValueError(f"{output}: the output has to be another folder than the input")
@@ -145,18 +147,19 @@ def restore_folder(
         "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
         "settings": asdict(resolved),
     }
+    about |= {"lora": pipe.lora} if pipe.lora else {}
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:
         sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
-    bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
+    bar = progress.bar(len(items), "file", title, share.is_main_process, position=0)
     if about["untrained"] and share.is_main_process:
-        bar.write("These weights are UNTRAINED: results are noise and only show that the path works.", sys.stderr)
+        progress.note("These weights are UNTRAINED: results are noise and only show that the path works.")
     if skipped := about.get("skipped"):
         shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
-        bar.write(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"), sys.stderr)
+        progress.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
     share.wait_for_everyone()
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
@@ -165,21 +168,21 @@ def restore_folder(
         return digest([depends_on, *map(fingerprint, files)])
 
     def restore(item: Item) -> VideoReport:
-        frames_bar = _FramesBar(item.source, disable=bar.disable)
-        with frames_bar.bar:
-            return pipe.restore_video(
-                item.source,
-                output / item.target,
-                tasks,
-                mask_of(item, source, mask),
-                photos,
-                frames_bar.advance,
-                **video_settings,
-            )
+        title = {"desc": item.source.name, "unit": "frame", "position": 1, "leave": False}
+        pipe.set_progress_bar_config(**title, disable=bar.disable)
+        return pipe.restore_video(
+            item.source,
+            output / item.target,
+            tasks,
+            mask_of(item, source, mask),
+            photos,
+            lambda *_: watch.progress(),
+            **video_settings,
+        )
 
     mine = items[share.process_index :: share.num_processes]
     try:
-        run_items(mine, output, cache_key, restore, show=bar.write, on_done=lambda _: bar.update())
+        run_items(mine, output, cache_key, restore, progress.note, lambda _: bar.update(), progress.error)
         bar.close()
         share.wait_for_everyone()
     finally:
@@ -229,19 +232,3 @@ def plan_folder(
 def _sha256_once(files: tuple[tuple[str, Path, str], ...]) -> str:
     """`sha256_of_all` of names and files; with their fingerprints, since gigabytes should not be read for each task."""
     return sha256_of_all({name: file for name, file, _ in files})
-
-
-class _FramesBar:
-    """Progress within one input, a stage after the other."""
-
-    def __init__(self, source: Path, disable: bool) -> None:
-        self.name, self.total = source.name, probe(source).num_frames
-        self.bar = tqdm(total=self.total, unit="frame", position=1, leave=False, disable=disable, bar_format=BAR)
-
-    def advance(self, frames: float, stage: str) -> None:
-        progress()
-        description = f"{self.name} {stage}"
-        if not self.bar.disable and self.bar.desc != f"{description}: ":  # a disabled one has no `desc`
-            self.bar.reset(self.total)
-            self.bar.set_description(description)
-        self.bar.update(frames)

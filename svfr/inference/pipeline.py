@@ -1,13 +1,17 @@
 """`SVFRPipeline`: load a model, restore an aligned face clip (`__call__`) or a whole video (`restore_video`)."""
 
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count, repeat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from huggingface_hub import ModelCard, create_repo
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +19,9 @@ from svfr import config
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
+from svfr.data.video import probe
+from svfr.files import sha256_of
+from svfr.inference.card import CARD, model_card
 from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
@@ -26,17 +33,35 @@ from svfr.models.components import VAE, Components, ModelSettings, load_folder, 
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
+from svfr.models.lora import LORA_WEIGHTS, has_lora, merge_lora
 from svfr.models.sources import find_model, find_released, find_tiny
 from svfr.models.svfr import SVFR
 from svfr.models.unet import convolve_over_time
+from svfr.progress import filling
 from svfr.tasks import check_mask_needed, parse_tasks
 
 
 class SVFRPipeline(DiffusionPipeline):
     """Restores face videos.
 
-    It is a `DiffusionPipeline`: `to`, `components`, offload hooks and `push_to_hub` are diffusers' own. Loading and
-    saving are ours, since every key and shape is checked and the settings travel with the weights.
+    It is a `DiffusionPipeline`: `components`, `set_progress_bar_config`, `enable_model_cpu_offload` and the like are
+    diffusers' own. Loading and saving are ours, since every key and shape is checked and the settings travel with the
+    weights.
+
+    Examples:
+        >>> import numpy as np
+        >>> from svfr import SVFRPipeline
+        >>> pipe = SVFRPipeline.from_pretrained("demo", device="cpu")  # or "released", a folder, a Hub id
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> size = pipe.settings.size
+        >>> frames = np.full((3, size, size, 3), 127, np.uint8)  # an aligned face clip, RGB
+        >>> restored = pipe(frames, tasks=("bfr", "colorization"), seed=1)
+        >>> restored.shape == frames.shape, restored.dtype
+        (True, dtype('uint8'))
+        >>> first, *_ = pipe(frames, output_type="pil")
+        >>> first.size == (size, size)
+        True
+        >>> report = pipe.restore_video("in.mp4", "out.mp4", tasks="bfr")  # doctest: +SKIP
 
     Args:
         unet: SVD's, with SVFR's input channels.
@@ -78,12 +103,14 @@ class SVFRPipeline(DiffusionPipeline):
         )
         self.detector = detector
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
+        self.lora: dict[str, Any] | None = None
         self.plan: MemoryPlan | None = None
         self.tiny: AutoencoderTiny | None = None
         self.notes: list[str] = []
+        self._interrupt = False
 
     def prepare(self, memory: str | int = "auto", vae: str = "full", compile: bool = False) -> "SVFRPipeline":
-        """Fit the networks to this machine, in place; arguments as `svfr.inference.settings.InferConfig`.
+        """Fit the networks to this machine, in place; `memory`, `vae` and `compile` as in `InferConfig`.
 
         Raises:
             ValueError: what cannot be had here, in one line.
@@ -106,13 +133,22 @@ class SVFRPipeline(DiffusionPipeline):
         return self
 
     @classmethod
-    def from_components(cls, parts: Components, detector: FaceDetector | None = None) -> "SVFRPipeline":
-        """A pipeline of networks that are loaded already."""
-        return cls(**parts.networks, scheduler=parts.scheduler, settings=parts.settings, detector=detector)
+    def from_components(
+        cls, parts: Components, detector: FaceDetector | None = None, origin: str | None = None
+    ) -> "SVFRPipeline":
+        """A pipeline of networks that are loaded already; `origin` is where from, for the model card."""
+        pipe = cls(**parts.networks, scheduler=parts.scheduler, settings=parts.settings, detector=detector)
+        pipe.register_to_config(_name_or_path=origin)
+        return pipe
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+        cls,
+        source: str | Path,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        torch_dtype: str | torch.dtype | None = None,
+        **unknown: Any,
     ) -> "SVFRPipeline":
         """Load a model by name.
 
@@ -121,16 +157,24 @@ class SVFRPipeline(DiffusionPipeline):
                 that `save_pretrained` wrote, a folder of the released files, or a Hub id.
             device: "auto" or a torch device.
             dtype: "auto", a name or a torch dtype.
+            torch_dtype: the same by diffusers' older name.
+            **unknown: there are no others.
 
         Raises:
             WeightsError: nothing there, or something else.
+            ValueError: an unknown keyword, a device or a type that cannot be.
         """
+        if unknown:
+            advice = "only source, device, dtype and torch_dtype are known here; set networks on the pipeline"
+            raise ValueError(f"from_pretrained: unknown '{min(unknown)}': {advice}")
+        dtype = dtype if torch_dtype is None else torch_dtype
         released = find_released(source)
         if released is not None:
             return cls.from_released(*released, device=device, dtype=dtype)
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
-        return cls.from_components(load_folder(find_model(source), dtype).to(device, dtype))
+        folder = find_model(source)
+        return cls.from_components(load_folder(folder, dtype).to(device, dtype), origin=str(folder))
 
     @classmethod
     def from_released(
@@ -158,26 +202,69 @@ class SVFRPipeline(DiffusionPipeline):
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         parts = load_released(Path(svd), Path(unet), Path(id_linear), Path(arcface), dtype)
-        return cls.from_components(parts.to(device, dtype))
+        return cls.from_components(parts.to(device, dtype), origin="released")
 
     def save_pretrained(
         self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None
     ) -> None:
-        """Write the model in diffusers layout: model_index.json and a folder of safetensors for each part.
+        """Write the model in diffusers layout: model_index.json, a folder of safetensors for each part, a model card.
+
+        In `save_directory` a README.md that is there stays; else it is the card (see `svfr.inference.card`).
 
         Raises:
-            ValueError: `safe_serialization=False` or a variant; neither is written.
+            ValueError: `safe_serialization=False` or a variant; neither is written. Or a LoRA is not fused.
         """
         if not safe_serialization or variant is not None:
             raise ValueError("weights are written as safetensors alone, without a variant")
-        self.parts.save(Path(save_directory))
+        if has_lora(self.unet):
+            raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
+        folder = Path(save_directory)
+        self.parts.save(folder)
+        if not (folder / CARD).exists():
+            self._card(folder, folder.absolute().name).save(folder / CARD)
+
+    def push_to_hub(self, repo_id: str, **hub: Any) -> str:
+        """Upload to the Hub what `save_pretrained` writes; look at its card first. Returns the commit's address.
+
+        Args:
+            repo_id: NAME or ORGANIZATION/NAME; it is made if needed.
+            **hub: private, token, commit_message, create_pr, subfolder, as diffusers takes them.
+        """
+        private = hub.pop("private", None)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            self._card(Path(folder), repo_id).save(Path(folder) / CARD)
+            repo_id = create_repo(repo_id, private=private, token=hub.get("token"), exist_ok=True).repo_id
+            return str(self._upload_folder(folder, repo_id, **hub))
+
+    def _card(self, folder: Path, name: str) -> ModelCard:
+        source = self.name_or_path or "weights made in memory"
+        return model_card(folder, source, name, str(self.lora["folder"]) if self.lora else None)
+
+    def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
+        """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
+
+        Raises:
+            ValueError: files that cannot be used, or of another base; a LoRA is there already; peft is not installed.
+        """
+        if self.lora is not None:
+            raise ValueError(f"{folder}: there is a LoRA already, {self.lora['folder']}; load the weights again")
+        parts = self.parts
+        parts.load_lora(Path(folder), weight)
+        self.register_modules(settings=parts.settings)
+        self.lora = {"folder": str(folder), "weight": weight, "sha256": sha256_of(Path(folder) / LORA_WEIGHTS)}
+
+    def fuse_lora(self) -> None:
+        """Merge a LoRA into the layers that it lies beside: no slower than without, and can be saved."""
+        merge_lora(self.unet)
 
     def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
+        named.pop("silence_dtype_warnings", None)  # there are none
         for value in (*arguments, *named.values()):
             if isinstance(value, torch.dtype):
                 self.parts.to(self.device, value)
-            else:
+            elif value is not None:
                 super().to(value)
         return self
 
@@ -204,6 +291,7 @@ class SVFRPipeline(DiffusionPipeline):
         initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
         reference_landmarks: np.ndarray | None = None,
         on_step: OnStep | None = None,
+        callback_on_step_end: Callable[["SVFRPipeline", int, Tensor, dict[str, Any]], Any] | None = None,
         **sampling: Any,
     ) -> Any:
         """Restore an aligned face clip.
@@ -217,10 +305,13 @@ class SVFRPipeline(DiffusionPipeline):
             initial_noise: (f, c, size / s, size / s) standard normal (`released`: one for each pass).
             reference_landmarks: (5, 2) of the reference, photo or chosen, at `size` [px]; instead of the detector.
             on_step: called after each denoising step with its share of the work, in frames.
+            callback_on_step_end: called after each as (pipe, step, timestep, {}); `step` counts all of them, of all
+                clips, and the tensors cannot be changed. `pipe._interrupt = True` in it stops the work.
             **sampling: fields of `svfr.Sampling`, such as `num_inference_steps=4`.
 
         Returns:
-            "np": (f, size, size, 3) uint8; "pt": (f, 3, size, size) float32 in [0, 1]; "pil": a list of images.
+            "np": (f, size, size, 3) uint8; "pt": (f, 3, size, size) float32 in [0, 1]; "pil": a list of images. After
+            an interruption, those of the clips that were finished, which may be none.
 
         Raises:
             ValueError: an argument that cannot be used; the message names it.
@@ -243,26 +334,44 @@ class SVFRPipeline(DiffusionPipeline):
         photo = None
         if reference is not None:
             photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
-        clips = restore_clips(
-            self.parts,
-            resolved,
-            tasks,
-            iter(crops),
-            self.references,
-            photo,
-            initial_noise=initial_noise,
-            reference_landmarks=reference_landmarks,
-            on_step=on_step,
-        )
-        unit = torch.cat([to_unit(restored).cpu() for _, restored in clips])  # (f, 3, size, size)
-        if output_type == "pt" and not keep.anything:
+        self._interrupt, steps = False, count()
+        units = [torch.empty(0, 3, size, size)]
+        timesteps: deque[Tensor] = deque(maxlen=1)  # of the UNet's latest run
+
+        def after_step(work: float, stage: str) -> None:
+            if on_step is not None:
+                on_step(work)
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, next(steps), timesteps[-1], {})
+            if self._interrupt:
+                raise _Interrupted
+
+        hook = self.unet.register_forward_pre_hook(lambda _, inputs: timesteps.append(inputs[1].flatten()[0]))
+        with self.progress_bar(total=len(frames)) as bar, hook, suppress(_Interrupted):
+            for _, restored in restore_clips(
+                self.parts,
+                resolved,
+                tasks,
+                iter(crops),
+                self.references,
+                photo,
+                initial_noise=initial_noise,
+                reference_landmarks=reference_landmarks,
+                on_step=filling(bar, after_step),
+            ):
+                units.append(to_unit(restored).cpu())
+        self.maybe_free_model_hooks()
+        unit = torch.cat(units)  # (f, 3, size, size)
+        if output_type == "pt" and not (keep.anything and len(unit)):
             return unit
         images = [
-            keep.apply(image, crop.image, crop.hole, size) for image, crop in zip(to_uint8(unit), crops, strict=True)
+            keep.apply(image, crop.image, crop.hole, size) for image, crop in zip(to_uint8(unit), crops, strict=False)
         ]
         if output_type == "pt":
             return torch.stack([to_unit(to_tensor(image)) for image in images])
-        return np.stack(images) if output_type == "np" else [Image.fromarray(image) for image in images]
+        if output_type == "np":
+            return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
+        return [Image.fromarray(image) for image in images]
 
     def restore_video(
         self,
@@ -283,7 +392,8 @@ class SVFRPipeline(DiffusionPipeline):
             mask: image, video or folder of images of any size, white or transparent is a hole; one image serves all
                 frames; "auto" finds holes that are white or black and stay in place.
             reference: (h, w, 3) uint8 photo of the person; of several, each face takes the one most like it.
-            on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore".
+            on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore"; what it
+                raises stops the work.
             **settings: fields of `svfr.inference.settings.VideoSettings`, such as `face="aligned"`.
 
         Raises:
@@ -294,22 +404,33 @@ class SVFRPipeline(DiffusionPipeline):
         check_mask_needed(tasks, mask is not None)
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
         photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
-        return restore_file(
-            self.parts,
-            self.references,
-            resolved,
-            Path(source),
-            Path(target),
-            tasks,
-            mask=None if mask is None else Path(mask),
-            photos=[_check_photo(photo) for photo in photos],
-            on_progress=on_progress,
-        )
+        photos = [_check_photo(photo) for photo in photos]
+        num_frames = 0
+        with suppress(ValueError, OSError):  # said below, where it is one
+            num_frames = probe(Path(source)).num_frames
+        with self.progress_bar(total=num_frames) as bar:
+            report = restore_file(
+                self.parts,
+                self.references,
+                resolved,
+                Path(source),
+                Path(target),
+                tasks,
+                mask=None if mask is None else Path(mask),
+                photos=photos,
+                on_progress=filling(bar, on_progress),
+            )
+        self.maybe_free_model_hooks()
+        return report
 
     def plan_video(self, source: str | Path, **settings: Any) -> Plan:
         """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
         return plan_file(self.references, resolved, Path(source))
+
+
+class _Interrupted(Exception):
+    """A callback wants the work to end."""
 
 
 class _AlignedFrame(NamedTuple):

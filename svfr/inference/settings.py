@@ -36,6 +36,16 @@ Settings = TypeVar("Settings", bound="Sampling")
 class Sampling:
     """How an aligned face clip is restored. None leaves a value to the weights, which know what they were trained for.
 
+    Its fields are keywords of `SVFRPipeline`: `pipe(frames, speed="fast")`.
+
+    Examples:
+        >>> from svfr import Sampling
+        >>> Sampling(speed="fast").num_inference_steps
+        5
+        >>> Sampling(strength=2.0)
+        Traceback (most recent call last):
+        svfr.config.ConfigError: strength=2.0: has to be at most 1
+
     Raises:
         ConfigError: a value that cannot be.
     """

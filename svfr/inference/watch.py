@@ -5,6 +5,7 @@ import mmap
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from secrets import token_hex
 from types import FrameType
@@ -79,6 +80,8 @@ def _be_the_child(run: Callable[[], int]) -> None:
         code = run()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
-from svfr.models.devices import MEMORY_PLANS, MemoryPlan, wait_on_cpu
+from svfr.models.devices import MEMORY_PLANS, MemoryPlan, check_compiler, wait_on_cpu
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
+from svfr.models.lora import LORA_INDEX, LoRA, apply_lora, save_lora
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN, FixedContext, compile_blocks
 from svfr.models.weights import (
@@ -138,6 +139,7 @@ class Components:
         self.tiny = tiny if tiny is None else tiny.eval().requires_grad_(False)
         self.notes: list[str] = []  # to the user, of what was done otherwise than asked
         self._stepped_down = False
+        self.lora: LoRA | None = None  # that is being trained
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -218,11 +220,7 @@ class Components:
         Raises:
             ValueError: PyTorch cannot compile here.
         """
-        try:
-            torch.compile(torch.sin)(torch.ones(2, device=self.device))
-        except Exception as error:  # each backend raises its own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+        check_compiler(self.device)
         torch.backends.cudnn.benchmark = True
         compile_blocks(self.model.unet, **how)
         compile_blocks(self.vae.decoder, **how)
@@ -312,12 +310,21 @@ class Components:
         tokens = torch.zeros(1, 1, projector.config.out_channels, device=self.device)
         return Condition(latents, self.model.fix_context(tokens))
 
+    def load_lora(self, folder: Path, weight: float) -> None:
+        """As `apply_lora`, and take the settings that it was trained for."""
+        with one_line_errors(folder):
+            index = apply_lora(self.model, folder, weight)
+            self.settings = _read_settings(index, folder / LORA_INDEX) if weight else self.settings
+
     def save(self, folder: Path) -> None:
-        """Write all parts in diffusers layout (safetensors), with an index that holds the settings.
+        """Write all parts in diffusers layout (safetensors), with an index that holds the settings; or a LoRA alone.
 
         Raises:
             OSError: the disk is full, or the folder may not be written.
         """
+        if self.lora is not None:
+            save_lora(folder, self.model, self.lora, asdict(self.settings))
+            return
         folder.mkdir(parents=True, exist_ok=True)
         index: dict[str, Any] = {"_class_name": "SVFRPipeline", "_diffusers_version": diffusers.__version__}
         for name, part in self.networks.items():
@@ -347,7 +354,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
     hint = "weights are a folder that save_pretrained or convert_released.py wrote"
     with one_line_errors(folder), torch.random.fork_rng(devices=[]):
         index = read_json(folder / INDEX_NAME, hint)
-        settings = _read_settings(index, folder)
+        settings = _read_settings(index, folder / INDEX_NAME)
         if settings.untrained and seed is None:
             seed = 0
         torch.manual_seed(seed or 0)
@@ -468,14 +475,14 @@ def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
     return EulerDiscreteScheduler.from_config(config)
 
 
-def _read_settings(index: Mapping[str, Any], folder: Path) -> ModelSettings:
+def _read_settings(index: Mapping[str, Any], file: Path) -> ModelSettings:
     settings = index.get("settings")
     if settings is None:
-        raise WeightsError(f"{folder / INDEX_NAME}: no 'settings': not a model of SVFR")
+        raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
     unknown = set(settings) - {field.name for field in fields(ModelSettings)}
     if unknown:
-        raise WeightsError(f"{folder / INDEX_NAME}: unknown setting '{sorted(unknown)[0]}'")
+        raise WeightsError(f"{file}: unknown setting '{sorted(unknown)[0]}'")
     try:
         return ModelSettings(**settings)
     except ValueError as error:
-        raise WeightsError(f"{folder / INDEX_NAME}: {error}") from error
+        raise WeightsError(f"{file}: {error}") from error

@@ -78,6 +78,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
+def check_compiler(device: torch.device) -> None:
+    """Compile something small.
+
+    Raises:
+        ValueError: PyTorch cannot compile for this device here.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:  # each backend raises its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+
+
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """A torch device; "auto" is the accelerator if there is one, else the CPU.
 

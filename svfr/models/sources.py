@@ -1,11 +1,16 @@
 """Where a model comes from: the bundled one, a folder, the files of the released SVFR, the Hub."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import disable_progress_bars, filter_repo_objects
 
+from svfr import progress
+from svfr.files import sha256_of
 from svfr.models.components import DEMO_FOLDER, INDEX_NAME
 from svfr.models.weights import WeightsError
 
@@ -18,6 +23,7 @@ SVD_FOLDER = "stable-video-diffusion-img2vid-xt"
 RELEASED_FILES = ("unet.pth", "id_linear.pth", "insightface_glint360k.pth")
 SVD_PATTERNS = ("unet/config.json", "vae/*", "scheduler/*")
 SVD_TRAINING_PATTERNS = (INDEX_NAME, "unet/*", "vae/*", "scheduler/*")
+TIMEOUT = 10  # [s] for the Hub's answer on what a repository holds
 SVD_CLASS = "StableVideoDiffusionPipeline"  # in the index of SVD's folder
 
 
@@ -113,11 +119,42 @@ def weights_files(source: str | Path) -> dict[str, Path]:
 
 
 def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
+    """The folder of a repository's files in the Hub's cache; what it lacks is announced, downloaded and checked."""
+    if progress.quiet:
+        disable_progress_bars()
+    allowed = list(patterns) if patterns else None
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(patterns) if patterns else None))
+        files = _missing(hub_id, allowed)
+        folder = Path(snapshot_download(hub_id, allow_patterns=allowed))  # goes on with what is there in part
+        for file in files:
+            path = folder / file.rfilename
+            if file.lfs is not None and sha256_of(path) != file.lfs.sha256:
+                path.resolve().unlink()
+                raise OSError(f"{file.rfilename} has arrived damaged, its sha256 differs; run the same command again")
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{hub_id}: no such folder here, and not to be had from the Hub ({reason}); the bundled model of rendered "
             "faces needs no download: name demo (--weights demo, init_from=demo)"
         ) from error
+
+
+def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
+    """The files that are to be downloaded, once the user has seen how much that is; none where the Hub is away."""
+    try:
+        info = HfApi().model_info(hub_id, files_metadata=True, timeout=TIMEOUT)
+    except Exception:  # of the library's network client; `snapshot_download` has the cache, or says it better
+        return []
+    wanted = filter_repo_objects(info.siblings or [], allow_patterns=allowed, key=lambda file: file.rfilename)
+    files = [
+        file
+        for file in wanted
+        if not isinstance(try_to_load_from_cache(hub_id, file.rfilename, revision=info.sha), str)
+    ]
+    if files:
+        size = sum(file.size or 0 for file in files) / 1e6  # [MB]
+        data: Any = info.card_data or {}
+        licence = data.get("license_name") or data.get("license") or "none stated"
+        progress.note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
+    return files

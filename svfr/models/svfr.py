@@ -27,6 +27,18 @@ class SVFR(nn.Module):
         id_projector: M_id.
         latent_transformer: T_l of the unified latent regularization; None for inference alone.
         landmark_predictor: P_lm of the facial prior; None for inference alone.
+
+    Examples:
+        >>> import torch
+        >>> from svfr import SVFR, SVFRPipeline
+        >>> parts = SVFRPipeline.from_pretrained("demo", device="cpu").components
+        >>> model = SVFR(parts["unet"], parts["id_projector"])
+        >>> clip = torch.zeros(1, 2, model.unet.config.out_channels, 16, 16)  # latents (b, f, c, h, w)
+        >>> tokens = torch.zeros(1, 49, model.id_projector.config.out_channels)
+        >>> with torch.no_grad():
+        ...     output = model(clip, clip, clip, tokens, sigma=torch.ones(1), task_prompt=torch.tensor([[1.0, 0, 0]]))
+        >>> output.denoised.shape == clip.shape
+        True
     """
 
     def __init__(

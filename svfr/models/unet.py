@@ -100,7 +100,10 @@ def checkpoint_blocks(unet: UNetSpatioTemporalConditionModel) -> None:
     """
     for module in unet.modules():
         if isinstance(module, SpatioTemporalResBlock | TransformerSpatioTemporalModel):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            forward = module.forward
+            if module._compiled_call_impl is not None:  # what is computed again is compiled, not that it is
+                module._compiled_call_impl, forward = None, torch.compile(forward, fullgraph=True, dynamic=True)
+            module.forward = partial(checkpoint, forward, use_reentrant=False)
 
 
 class _FixedContextProcessor:

@@ -67,17 +67,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}  # the prefix is DDP's
 
 
-def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Put a state dict into a module (which may be on the meta device); every key and shape has to fit.
+def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path, name: str) -> None:
+    """Every key and shape of `expected`, and no other, has to be in `state`.
 
     Raises:
-        WeightsError: naming the first keys that are missing, unexpected or of another shape.
+        WeightsError: naming the first keys that are missing, unexpected or of another shape; `name` says of what.
     """
-    expected = module.state_dict()
-    state = dict(state)
-    for key, value in expected.items():
-        if key.endswith(COUNTERS) and key not in state:
-            state[key] = torch.zeros(value.shape, dtype=value.dtype)
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     reshaped = [
@@ -91,8 +86,21 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> No
         if keys
     ]
     if faults:
-        name = type(module).__name__
         raise WeightsError(f"{source}: weights of another architecture than {name}; keys: {'; '.join(faults)}")
+
+
+def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+    """Put a state dict into a module (which may be on the meta device); every key and shape has to fit.
+
+    Raises:
+        WeightsError: naming the first keys that are missing, unexpected or of another shape.
+    """
+    expected = module.state_dict()
+    state = dict(state)
+    for key, value in expected.items():
+        if key.endswith(COUNTERS) and key not in state:
+            state[key] = torch.zeros(value.shape, dtype=value.dtype)
+    check_keys(expected, state, source, type(module).__name__)
     for key in expected:
         # A copy, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
         state[key] = state[key].clone()

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 from svfr.config import ConfigError
 from svfr.models.components import Components, ModelSettings, assemble, load_folder, load_released
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
+from svfr.models.lora import add_lora
 from svfr.models.sources import find_model, find_released, find_svd
 from svfr.models.unet import LATENTS_IN, widen_conv_in
 from svfr.models.weights import WeightsError, load_iresnet, load_part, read_config
@@ -24,7 +25,7 @@ def initialize(config: TrainConfig) -> Components:
 
     Raises:
         ConfigError: `init_from` is not given.
-        WeightsError: nothing there, or something else, or `arcface` does not fit it.
+        WeightsError: nothing there, or something else, or `arcface` does not fit it; `lora.rank` without PEFT.
         ValueError: the networks cannot halve `data.size` as often as they need to.
     """
     source, arcface = config.init_from, config.arcface
@@ -47,6 +48,8 @@ def initialize(config: TrainConfig) -> Components:
         model.landmark_predictor = (
             (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
         )
+        if config.lora.rank:
+            components.lora = add_lora(model, source, config.lora.rank)
     size, clip_length = components.check_size(config.data.size), config.data.num_frames
     settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "untrained": False, "one_step_sigma": None}
     if config.method == "one_step":

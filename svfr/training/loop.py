@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
@@ -16,16 +16,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
 from svfr.data.loader import ClipLoader, load_batches
 from svfr.data.sampler import ClipBatchSampler
 from svfr.files import sha256_of
 from svfr.models.components import Components
+from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
-from svfr.models.unet import checkpoint_blocks
+from svfr.models.lora import freeze_base
+from svfr.models.unet import checkpoint_blocks, compile_blocks
+from svfr.progress import bar as make_bar
+from svfr.progress import note
 from svfr.training.initialize import initialize
 from svfr.training.objective import Objective
 from svfr.training.one_step import OneStep
@@ -73,6 +77,9 @@ def train(config: TrainConfig) -> bool:
     with processes.agreeing():
         components = initialize(config)
         averaged = deepcopy(components) if is_main else None  # its model is the moving average
+        make_optimizer = find_optimizer(config)
+        if accelerator.is_fsdp2 and (config.lora.rank or config.optimizer == "adamw_8bit"):
+            raise ConfigError("lora.rank, optimizer=adamw_8bit: not with FSDP; use configs/accelerate/ddp.yaml")
         dataset = make_dataset(config, "train", components.settings.id_crop)
         held_out = make_held_out(config, components) if is_main and config.validate_every else []
 
@@ -83,16 +90,21 @@ def train(config: TrainConfig) -> bool:
         if is_main:
             manifests = {f"sha256 of {path}": sha256_of(Path(path)) for path in config.data.manifests}
             product = {"batch_size x processes x accumulate": samples_per_step}
-            run.claim(config, {**product, "clips": len(dataset), **manifests})
+            run.claim(config, {**product, "clips": len(dataset), **manifests}, note)
 
     # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     components.to(accelerator.device, frozen, model_dtype=torch.float32)
+    if averaged is not None and averaged.lora is not None:
+        freeze_base(averaged.model, frozen)
     method = METHODS[config.method](config, components, make_gather(accelerator), accelerator.autocast)
     module = method.module()
+    if config.compile:
+        check_compiler(accelerator.device)
+        compile_blocks(components.model.unet)
     if config.gradient_checkpointing:
         checkpoint_blocks(components.model.unet)
-    optimizer = torch.optim.AdamW(method.groups(module), weight_decay=config.weight_decay)
+    optimizer = make_optimizer(method.groups(module), weight_decay=config.weight_decay)
     model, optimizer = accelerator.prepare(module, optimizer)
     trained = accelerator.unwrap_model(model)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
@@ -101,10 +113,10 @@ def train(config: TrainConfig) -> bool:
     progress = Progress()
     state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler, progress)
     step = resume(state, run, processes)
-    if step is not None:
-        accelerator.print(f"{run.path}: goes on after step {step}")
-    if config.lambda_ulr and batch_size == 1:
-        accelerator.print("one clip in a batch: the regularization (ULR) has no negatives and no effect")
+    if step is not None and is_main:
+        note(f"{run.path}: goes on after step {step}")
+    if config.lambda_ulr and batch_size == 1 and is_main:
+        note("one clip in a batch: the regularization (ULR) has no negatives and no effect")
     with processes.agreeing():
         if is_main:
             run.cut_metrics(progress.step)
@@ -113,7 +125,7 @@ def train(config: TrainConfig) -> bool:
 
     # 4. The loop.
     stop = False
-    bar = tqdm(total=config.max_steps, initial=progress.step, desc="train", unit="step", disable=not is_main)
+    bar = make_bar(config.max_steps, "step", "train", is_main, initial=progress.step)
     with interruptible() as interrupted, bar, running(loader) as batches:
         while progress.step < config.max_steps and not stop:
             # Resumed or not, a step draws the same numbers.
@@ -136,7 +148,7 @@ def train(config: TrainConfig) -> bool:
             means = mean_over_processes(accelerator, values)
             stop = means.pop("stop") > 0
             if stop and is_main:
-                bar.write("stopping after this step; a checkpoint is being written")
+                note("stopping after this step; a checkpoint is being written")
             means["grad_norm"] = float(gather_whole(grad_norm))
             rate = learning_rate(config, progress.updates)
             if is_sound(means, progress.mean_loss, config.explosion):
@@ -169,7 +181,7 @@ def train(config: TrainConfig) -> bool:
                         results = validate(method, averaged.model, held_out, accelerator.autocast(), pictures)
                         log(accelerator, run, step, results)
                         show(accelerator.trackers, pictures, step)
-                        bar.write(f"step {step}: {describe(results)}")
+                        note(f"step {step}: {describe(results)}")
             if step % config.checkpoint_every == 0 or is_last or stop:
                 content = state.state_dict()
                 with processes.agreeing():
@@ -177,6 +189,17 @@ def train(config: TrainConfig) -> bool:
                         save(content, run, averaged, keep=(config.keep_weights, config.keep_checkpoints))
     accelerator.end_training()
     return progress.step >= config.max_steps
+
+
+def find_optimizer(config: TrainConfig) -> Callable[..., torch.optim.Optimizer]:
+    """The class of the optimizer; a ConfigError where bitsandbytes is needed and not installed."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError("optimizer=adamw_8bit: needs the package bitsandbytes: pip install svfr[train]") from error
+    return AdamW8bit
 
 
 def learning_rate(config: TrainConfig, updates: int) -> float:
@@ -234,7 +257,7 @@ def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:
     try:
         dataset = make_dataset(config, "val", components.settings.id_crop)
     except ValueError as error:
-        tqdm.write(f"no validation: {error}")
+        note(f"no validation: {error}")
         return []
     first_of_video = {video: index for index, video in reversed(list(enumerate(dataset.video_ids)))}
     places = sorted(first_of_video.values())

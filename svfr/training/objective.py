@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from svfr.data.dataset import Sample
 from svfr.models.components import Components
+from svfr.models.lora import freeze_base
 from svfr.models.svfr import SVFR
 from svfr.training.context import draw_context, own_references
 from svfr.training.losses import Weighting, denoising_loss, facial_prior_loss, ulr_loss
@@ -105,12 +106,17 @@ class Objective:
 
     def module(self) -> TrainedModel:
         """All that is trained, in one forward; the moving average follows its `model` alone."""
-        return TrainedModel(self.components.model.train().requires_grad_(True))
+        model = self.components.model.train().requires_grad_(True)
+        if self.components.lora is not None:
+            freeze_base(model, self.components.id_encoder.dtype)
+        return TrainedModel(model)
 
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """AdamW's parameter groups: each part, at `scale` times the learning rate; gradients are clipped for each."""
         parts = module.children()
-        return [{"params": list(part.parameters()), "scale": getattr(part, "rate", 1.0)} for part in parts]
+        trained = ([p for p in part.parameters() if p.requires_grad] for part in parts)
+        scales = (getattr(part, "rate", 1.0) for part in module.children())
+        return [{"params": each, "scale": scale} for each, scale in zip(trained, scales, strict=True)]
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 4 of a batch, by the method's `module`, wrapped or not.

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, distributed
 
+from svfr.progress import note
 from svfr.training.objective import Gather
 from svfr.training.settings import TrainConfig
 
@@ -73,7 +74,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # else they are there twice
     )
     if tracker is not None and importlib.util.find_spec(tracker) is None:
-        accelerator.print(f"{tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
+        note(f"{tracker} is not installed (pip install svfr[track]): metrics.jsonl alone is written")
     if config.precision == "fp16" and accelerator.device.type == "cpu":
         # accelerate silently leaves float16 out on CPUs.
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")

@@ -19,7 +19,7 @@ CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.jsonl", "provenance.json"
 LOCK, CHECKSUMS = ".lock", "checksums.json"
 # Settings that may differ when a run goes on: they change its length, its pace and its records, not its numbers.
 LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
-PACE = ("device", "gradient_checkpointing", "data.num_workers")
+PACE = ("device", "gradient_checkpointing", "compile", "data.num_workers")
 SPLIT = ("batch_size", "accumulate")  # their product with the number of processes may not, see `claim`
 RECORDS = (
     "output_dir",
@@ -204,5 +204,6 @@ def _step_of(line: str) -> float:
 def _by_key(config: TrainConfig) -> dict[str, Any]:
     """The settings by the keys of the command line."""
     values = asdict(config)
-    data = values.pop("data")
-    return values | {f"data.{key}": value for key, value in data.items()}
+    for group in ("data", "lora"):
+        values |= {f"{group}.{key}": value for key, value in values.pop(group).items()}
+    return values

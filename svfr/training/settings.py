@@ -53,6 +53,18 @@ class DataConfig(SampleConfig):
 
 
 @dataclass
+class LoRAConfig:
+    """Fine-tuning of little: see `svfr.models.lora`."""
+
+    rank: int = 0
+    """Of the updates of attention and feed-forward layers, beside which conv_in, task embedding, ID projector and heads
+    are trained whole, and the rest is frozen in `precision`; 0: all weights are trained."""
+
+    def __post_init__(self) -> None:
+        check_at_least("lora.rank", self.rank, 0)
+
+
+@dataclass
 class TrainConfig:
     """How `scripts/train.py` trains. Defaults are for SVD-XT's size on GPUs with 80 GB."""
 
@@ -74,6 +86,8 @@ class TrainConfig:
     """AdamW's. Assumption: usual in SVD fine-tuning; the paper states none."""
     weight_decay: float = 0.01
     """AdamW's."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW with its moments in float32, or, of large tensors, in 8 bits (bitsandbytes)."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -86,6 +100,8 @@ class TrainConfig:
     """Precision of the forward pass and the frozen networks; the trained weights and the heads are float32."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the UNet block by block: faster steps, after some minutes."""
     weighting: Weighting = "edm"
     """Weighting of the denoising loss: edm (v-prediction), epsilon (Eq. 1 as printed), or unit."""
     sigma_mean: float = 0.7
@@ -149,6 +165,8 @@ class TrainConfig:
     """An accelerator if there is one, or the CPU."""
     data: DataConfig = field(default_factory=DataConfig)
     """What is read."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    """What of the UNet is trained."""
 
     @property
     def sharpens(self) -> bool:

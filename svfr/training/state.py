@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
+from svfr import progress as display
 from svfr.config import ConfigError
 from svfr.models.components import Components
 from svfr.training.processes import Processes
@@ -61,22 +62,30 @@ class Progress:
 
 
 class ModelAndOptimizer:
-    """Weights and AdamW's moments, which may be split over processes; whole in a checkpoint.
+    """Weights that are trained and AdamW's moments, which may be split over processes; whole in a checkpoint.
 
     Args:
         model: prepared by accelerate, without the wrapper of DDP.
-        optimizer: of its parameters, itself and not accelerate's wrapper; it has not made a step yet.
+        optimizer: AdamW or bitsandbytes' of its parameters, itself and not accelerate's wrapper; it has not made a step
+            yet.
         is_main: whether this is the process that writes and reads checkpoints.
     """
 
-    def __init__(self, model: nn.Module, optimizer: AdamW, is_main: bool) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, is_main: bool) -> None:
         self.is_main = is_main
         self.tensors: dict[str, Tensor] = {}
-        for name, parameter in model.named_parameters():
-            moments = {kind: torch.zeros_like(parameter) for kind in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}  # as its first step makes them
-            self.tensors[name] = parameter
-            self.tensors |= {f"{kind}/{name}": tensor for kind, tensor in optimizer.state[parameter].items()}
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        for place, group in enumerate(optimizer.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                name, state = names[parameter], optimizer.state[parameter]  # filled as its first step does
+                if isinstance(optimizer, AdamW):
+                    moments = {kind: torch.zeros_like(parameter) for kind in ("exp_avg", "exp_avg_sq")}
+                    state |= {"step": torch.zeros(()), **moments}
+                else:
+                    optimizer.init_state(group, parameter, place, index)  # type: ignore[attr-defined]
+                    state["step"] = torch.zeros((), dtype=torch.int64)  # a tensor, as all that a checkpoint holds
+                self.tensors[name] = parameter
+                self.tensors |= {f"{kind}/{name}": tensor for kind, tensor in state.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors, whole, on the main process; none on others. Every process has to call this."""
@@ -98,7 +107,7 @@ class ModelAndOptimizer:
 
 
 class MovingAverage:
-    """Exponential moving average of a model's parameters, on the main process alone.
+    """Exponential moving average of a model's trained parameters, on the main process alone.
 
     On a CPU an update takes as long as a step may, so a thread makes it while the next step runs: before the module
     `average` is used, `finish` has to be called.
@@ -111,7 +120,7 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, average: nn.Module | None, decay: float) -> None:
         self.decay = decay
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._device = next(iter(self._parameters.values())).device
         self._average = average
         pinned = self._device.type != "cpu"  # copies are ten times as fast
@@ -122,7 +131,8 @@ class MovingAverage:
     @property
     def _averages(self) -> dict[str, Tensor]:
         """By name, as they are now: a module that was moved to a device and back has others."""
-        return {} if self._average is None else {name: p.data for name, p in self._average.named_parameters()}
+        named = [] if self._average is None else self._average.named_parameters()
+        return {name: p.data for name, p in named if name in self._parameters}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
@@ -225,7 +235,7 @@ def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
         ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
     """
     with processes.agreeing():
-        found = find_newest(run.checkpoints, print) if processes.is_main else None
+        found = find_newest(run.checkpoints, display.error) if processes.is_main else None
     step = processes.share(found and found[0])
     with processes.agreeing():
         seen = run.look_at(step)

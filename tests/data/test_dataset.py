@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -394,12 +395,6 @@ def test_no_clip_of_a_split(manifest: Path) -> None:
         ManifestClips(manifest, "test")
 
 
-def test_decord_missing_is_one_line(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install svfr\[data\]"):
-        ManifestClips(manifest, "train")
-
-
 def broken_manifest(manifest: Path, folder: Path, kind: str) -> tuple[Path, str]:
     """A copy with one fault; what a message about it names."""
     data = (manifest.parent / "videos.mp4").read_bytes()
@@ -510,7 +505,7 @@ def test_a_source_that_does_not_come_back_ends_in_one_line(collection: Path, mon
     monkeypatch.setattr(svfr.data.dataset, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(svfr.data.dataset, "PATIENCE", 0.05)
     with pytest.raises(
-        DataError, match=r"\.mp4: there is no such file; nor can any of 2 other files.*for 0 s"
+        DataError, match=r"\.mp4: No such file or directory; nor can any of 2 other files.*for 0 s"
     ) as error:
         data[(0, 0)]
     assert "\n" not in str(error.value)
@@ -522,6 +517,14 @@ def test_one_file_that_is_gone_is_not_waited_for(collection: Path) -> None:
     start = time.monotonic()
     data[(0, 1)]
     assert time.monotonic() - start < 1
+    assert data.num_broken == 1
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(collection: Path) -> None:
+    (collection.parent / "1.mp4").unlink()
+    os.mkfifo(collection.parent / "1.mp4")
+    data = dataset(ManifestClips(collection, "train"), max_broken_share=0.4)
+    data[(0, 1)]
     assert data.num_broken == 1
 
 

@@ -25,6 +25,8 @@ from svfr.inference.batch import (
     record_path,
     run_items,
 )
+from svfr.inference.folder import check_inputs
+from svfr.inference.settings import InferConfig
 from svfr.inference.video import VideoReport
 from tests import clips
 from tests.assets import PHOTOS, needs_assets
@@ -93,6 +95,13 @@ def test_results_keep_the_tree(tmp_path: Path) -> None:
         "sub/deep/d.mkv": "sub/deep/d.mp4",
     }
     assert targets(tmp_path, tmp_path / "out", "png")["a.mp4"] == "a"
+
+
+def test_a_link_to_itself_is_one_bad_input(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "b.mp4")
+    items = check_inputs(tmp_path, tmp_path / "out", ("bfr",), InferConfig())
+    assert [item.source.name for item in items] == ["a.mp4", "b.mp4"]
 
 
 def test_an_image_beside_clips_does_not_make_them_one(tmp_path: Path) -> None:
@@ -287,6 +296,31 @@ def test_what_changed_is_done_again(make_batch: Callable[..., Batch]) -> None:
     record_path(batch.output, Item(batch.input / "c.mp4", Path("c.mp4"))).write_text("{broken")
     batch.run()
     assert batch.restored == ["c.mp4"]
+
+
+def test_an_input_that_grows_meanwhile_is_not_done(
+    make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch("a.mp4", "b.mp4")
+    restore = batch.restore
+
+    def restore_while_it_grows(item: Item) -> VideoReport:
+        report = restore(item)
+        if item.source.name == "a.mp4":
+            item.source.write_bytes(b"more")
+        return report
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "restore", restore_while_it_grows)
+        report = batch.run()
+    assert [video["reason"] for video in report["videos"]] == [
+        "changed while it was restored: run the command again",
+        None,
+    ]
+    assert not (batch.output / "a.mp4").exists()
+    batch.run()
+    assert batch.restored == ["a.mp4"]
+    assert (batch.output / "a.mp4").read_bytes() == b"more"
 
 
 def test_failed_ones_are_tried_again(make_batch: Callable[..., Batch]) -> None:

@@ -43,6 +43,8 @@ def restore(item):
 def run():
     if (source / "heavy.mp4").exists():  # what loads weights is killed for want of memory
         os.kill(os.getpid(), signal.SIGKILL)
+    if (source / "fault.mp4").exists():
+        raise RuntimeError("ours")
     items = find_items(source, output, "mp4")
     try:
         run_items(items, output, lambda item: digest(str(item)), restore, print, lambda _: None)
@@ -87,6 +89,13 @@ def test_what_ends_between_inputs_is_not_tried_again(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGKILL
     assert errors.splitlines() == ["ended by signal 9, by itself or for want of memory"]
+
+
+def test_a_fault_of_ours_is_not_silent(tmp_path: Path) -> None:
+    process = start(tmp_path, "fault")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == "RuntimeError: ours"
 
 
 def test_ctrl_c_reaches_a_child_that_took_the_place_of_another(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_no_face_is_no_error(infer: Infer) -> None:
     [entry] = infer.report["videos"]
     assert entry["facts"]["restored_frames"] == 0
     assert "no face found" in entry["facts"]["notes"][0]
-    assert "no face found" in outcome.out
+    assert "no face found" in outcome.err
     assert (pixels(infer.output / "a") == pixels(source)).all()
 
 
@@ -269,7 +269,7 @@ def test_a_changed_mask_is_seen(infer: Infer) -> None:
     save_mask(infer.folder / "masks" / "b.png", slice(32, 64))
     outcome = infer("face=aligned", **options)
     after = infer.files()
-    assert "a.mp4: done before" in outcome.out
+    assert "a.mp4: done before" in outcome.err
     assert before["a.mp4"] == after["a.mp4"]
     assert before["b.mp4"] != after["b.mp4"]
 
@@ -483,7 +483,7 @@ def test_bad_files_stop_nothing(infer: Infer) -> None:
         assert reason
         assert part in reason, name
         assert name not in reason, "it is already in front of the reason"
-        assert sum(f"{name}: " in line for line in outcome.out.splitlines()) == 1
+        assert sum(line.startswith(f"{infer.input / name}: ") for line in outcome.err.splitlines()) == 1
     assert reasons == {}
     assert all(entry["trace"] is None for entry in infer.report["videos"])
     assert sorted(infer.files()) == ["dot.mp4", "good.mp4"]

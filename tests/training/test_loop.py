@@ -149,7 +149,7 @@ def _out_of_memory(*arguments: Any) -> None:
 def test_a_lower_learning_rate_goes_on_and_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(config(tmp_path, max_steps=3))
     train(config(tmp_path, max_steps=4, learning_rate=2e-4))
-    assert "learning_rate=0.0002 from here on, 0.001 until now" in capsys.readouterr().out
+    assert "learning_rate=0.0002 from here on, 0.001 until now" in capsys.readouterr().err
     assert [line["learning_rate"] for line in metrics(tmp_path)] == [0, 5e-4, 1e-3, 2e-4]
 
 
