@@ -76,7 +76,8 @@ def test_bundled_model_is_what_its_card_says() -> None:
         *components.model.unet.config.block_out_channels, *components.sigma_range
     ) in " ".join(card.split())
     assert (settings.num_inference_steps, settings.one_step_sigma, settings.context_frames) == (1, 20.0, 1)
-    assert "one run of the UNet from zero at noise level 20, without guidance; one context frame" in " ".join(card.split())
+    words = " ".join(card.split())
+    assert "one run of the UNet from zero at noise level 20, without guidance; one context frame" in words
 
 
 def test_bundled_model_has_the_settings_of_the_recipe() -> None:
