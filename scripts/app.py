@@ -33,7 +33,7 @@ from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 
 try:
     import gradio as gr
-    from app_sessions import Clip, Job, Visitors
+    from app_sessions import Clip, Job, Visitors, plain
     from jinja2 import Environment
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
@@ -94,8 +94,10 @@ class Page:
             if is_demo:
                 gr.HTML(f'<p class="about">{DEMO.format(size)}</p>')
             self.clip = gr.State(None)
-            self.file = gr.File(label=f"Your video or photo, up to {self._most_seconds:g} s", height=140)
-            with gr.Row():
+            self.file = gr.File(
+                label=f"Your video or photo, up to {self._most_seconds:g} s", height=140, elem_id="file"
+            )
+            with gr.Row(elem_id="ready"):
                 ready = [gr.Button(name, size="sm", min_width=110) for name in READY]
             self.first = gr.HTML(elem_id="first")
             self.tasks = gr.CheckboxGroup(TASKS, value=["bfr"], label="What to do", elem_id="tasks")
@@ -175,8 +177,8 @@ class Page:
         try:
             clip = self.visitors.new_clip(self.visitors.of(request), check)
             return self._show(clip) | {self.status: "", self.result: ""}
-        except ValueError as error:
-            return {self.status: PIECES.error(error), self.result: "", self.first: "", self.clip: None}
+        except Exception as error:
+            return {self.status: PIECES.error(plain(error)), self.result: "", self.first: "", self.clip: None}
 
     def _show(self, clip: Clip) -> Updates:
         """A clip's first picture, and nothing of the clip before it."""

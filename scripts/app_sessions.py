@@ -118,9 +118,9 @@ class Visitors:
         (folder / "made").mkdir(parents=True)
         try:
             visitor.clips[name] = Clip(name, folder, *make(folder))
-        except Exception as error:
+        except Exception:
             shutil.rmtree(folder)
-            raise ValueError(plain(error)) from error
+            raise
         return visitor.clips[name]
 
     def start(self, visitor: Visitor, job: Job) -> Job:

@@ -20,7 +20,7 @@ from tests.assets import FIELD, needs_field
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 import app
-from app_sessions import COOKIE, Visitors
+from app_sessions import Visitors
 
 FACE = [(30, 20, 40)]
 
@@ -58,7 +58,7 @@ class Person:
 
     def end(self, event: str) -> str:
         """All that it showed."""
-        return html.unescape(self.web.get(event).raise_for_status().text)
+        return html.unescape(self.web.get(event).raise_for_status().text.replace('\\"', '"'))
 
     def upload(self, file: Path) -> str:
         with file.open("rb") as stream:
@@ -115,8 +115,7 @@ def test_no_request_reaches_another_file_or_session(site: Site, video: Path, tmp
             "/mine/a/",
             "/static/",
         ):
-            with pytest.MonkeyPatch.context():
-                response = other.web.get(f"{prefix}{way}".replace("\0", "%00"))
+            response = other.web.get(f"{prefix}{way}".replace("\0", "%00"))
             assert response.status_code in (403, 404, 405), (prefix, way)
         given = {"path": way, "meta": {"_type": "gradio.FileData"}}
         for body in ({"data": [given]}, {"data": [[{"deep": given}]]}):
@@ -200,7 +199,6 @@ def test_cancel_frees_the_worker_within_a_step(site: Site, slow: Callable[[], in
     job = person.restore()
     while not slow():
         time.sleep(0.01)
-    assert "wait for your other video" in person.end(person.restore())
     [visitor] = [v for v in site.page.visitors._known.values() if v.job and not v.job.done.is_set()]
     before, began = slow(), time.monotonic()
     visitor.job.stop.set()
@@ -211,7 +209,8 @@ def test_cancel_frees_the_worker_within_a_step(site: Site, slow: Callable[[], in
     job = person.restore()
     while site.page.visitors.jobs[-1].stage != "restore":
         time.sleep(0.01)
-    person.end(person.start("cancel"))
+    (tab := Person(site.url)).web.cookies = person.web.cookies
+    tab.end(tab.start("cancel"))
     assert "Cancelled." in person.end(job)
     assert not list((site.folder / "clips").rglob("*restored*"))
 
