@@ -92,7 +92,7 @@ class Page:
         with gr.Blocks(title="SVFR", analytics_enabled=False) as blocks:
             gr.Markdown("# Restore faces in videos and photos")
             if is_demo:
-                gr.HTML(f'<p class="about">{DEMO.format(size)}</p>')
+                gr.HTML(f'<p class="about">{DEMO.format(size)}</p>', elem_id="about")
             self.clip = gr.State(None)
             self.file = gr.File(
                 label=f"Your video or photo, up to {self._most_seconds:g} s", height=140, elem_id="file"
@@ -105,7 +105,7 @@ class Page:
                 self.masks = gr.Radio(MASKS, value="auto", label="Damaged parts", elem_id="masks")
                 brush = gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed")
                 self.editor = gr.ImageEditor(
-                    label="Paint over what is to be filled in", elem_id="editor", visible="hidden",
+                    label="Paint over what is to be filled in", elem_id="editor", visible=False,
                     sources=(), transforms=(), layers=False, brush=brush, buttons=[],
                 )  # fmt: skip
                 self.mask = gr.File(label="Mask: picture or video, white is filled in", visible=False, height=120)
@@ -120,13 +120,13 @@ class Page:
             self.stop = gr.Button("Cancel", variant="stop", visible=False, elem_id="stop")
             self.status = gr.HTML(elem_id="status")
             self.result = gr.HTML(elem_id="result")
-            shown = [self.clip, self.file, self.first, self.editor, self.faces, self.people, self.tasks, self.masks]
+            shown = [self.clip, self.file, self.first, self.faces, self.people, self.tasks, self.masks]
             moving = [self.go, self.stop, self.status, self.result, self.faces, self.people]
             quiet: Any = {"show_progress": "hidden"}
             for tick in (self.tasks.change, self.masks.change, blocks.load):
-                tick(
-                    _needs, [self.tasks, self.masks], [holes, self.editor, self.mask], api_visibility="private", **quiet
-                )
+                tick(_needs, [self.tasks, self.masks], [holes, self.mask], api_visibility="private", **quiet)
+            for tick in (self.masks.change, self.first.change):
+                tick(self.canvas, [self.clip, self.masks], self.editor, **quiet)
             outputs = [*shown, self.status, self.result]
             self.file.upload(self.receive, self.file, outputs, concurrency_limit=4, show_progress_on=self.first)
             for button, name in zip(ready, READY, strict=True):
@@ -188,10 +188,17 @@ class Page:
         return {
             self.clip: clip.name,
             self.first: PIECES.first(clip.link(path), clip.source.name, clip.info),
-            self.editor: {"background": np.asarray(Image.open(path)), "layers": [], "composite": None},
             self.faces: "",
             self.people: gr.update(choices=[], value=[], visible=False),
         }
+
+    def canvas(self, name: str | None, masks: str, request: gr.Request) -> Any:
+        """The clip's first picture, to paint on."""
+        clip = self.visitors.of(request).clips.get(name or "") if masks == "paint" else None
+        if clip is None:
+            return gr.update(value=None, visible=False)
+        picture = np.asarray(Image.open(clip.made / "first.jpg"))
+        return gr.update(value={"background": picture, "layers": [], "composite": None}, visible=True)
 
     async def restore(
         self,
@@ -309,7 +316,7 @@ class Page:
 
 def _needs(tasks: list[str], masks: str) -> list[Any]:
     """What of the damaged parts' choices is there to see."""
-    return [gr.update(visible=x) for x in ("inpainting" in tasks, masks == "paint", masks == "file")]
+    return [gr.update(visible=x) for x in ("inpainting" in tasks, masks == "file")]
 
 
 def _fit(info: VideoInfo) -> tuple[int, int]:

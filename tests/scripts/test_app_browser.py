@@ -161,11 +161,13 @@ def test_paint_a_mask(browse: Callable[..., Browser], video: Path, page: app.Pag
     pen = webdriver.ActionChains(browser.driver)
     pen.move_to_element(canvas).click_and_hold().move_by_offset(40, 10).move_by_offset(-20, 20).release().perform()
     time.sleep(1)
+    browser.driver.execute_script("arguments[0].scrollIntoView()", canvas)
     browser.picture("paint")
     browser.click("#go")
     browser.wait(".compare")
     [clip] = [c for v in page.visitors._known.values() for c in v.clips.values() if (c.made / "painted.png").exists()]
     mask = next(read_frames(clip.made / "painted.png")).image
+    assert mask.shape == (192, 256, 3)
     assert 0.001 < (np.asarray(mask) > 127).mean() < 0.3
 
 
