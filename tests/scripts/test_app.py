@@ -121,9 +121,9 @@ def test_no_request_reaches_another_file_or_session(site: Site, video: Path, tmp
         for body in ({"data": [given]}, {"data": [[{"deep": given}]]}):
             joined = other.web.post("/gradio_api/call/receive", json=body)
             assert joined.status_code == 403, way
-    for body in ({"data": [], "session_hash": name, "fn_index": 0}, {"event_id": "1", "session_hash": name}):
-        assert other.web.post("/gradio_api/queue/join", json=body).status_code == 403
-        assert other.web.post("/gradio_api/cancel", json=body).status_code == 403
+    for sent_body in ({"data": [], "session_hash": name, "fn_index": 0}, {"event_id": "1", "session_hash": name}):
+        assert other.web.post("/gradio_api/queue/join", json=sent_body).status_code == 403
+        assert other.web.post("/gradio_api/cancel", json=sent_body).status_code == 403
     assert other.web.get(f"/gradio_api/queue/data?session_hash={name}").status_code == 403
     deep = b"[" * 100_000 + b"]" * 100_000
     for content in (b"{", deep, b'"' + b"x" * 2_000_000 + b'"'):
@@ -184,7 +184,7 @@ def test_too_long_and_too_large(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def slow(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def slow(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     """The same page with a thousand steps a clip; how often the UNet ran."""
     runs = []
     handle = site.page._pipe.unet.register_forward_hook(lambda *_: runs.append(time.monotonic()))
@@ -199,10 +199,10 @@ def test_cancel_frees_the_worker_within_a_step(site: Site, slow: Callable[[], in
     job = person.restore()
     while not slow():
         time.sleep(0.01)
-    [visitor] = [v for v in site.page.visitors._known.values() if v.job and not v.job.done.is_set()]
+    [work] = [each for each in site.page.visitors.jobs if not each.done.is_set()]
     before, began = slow(), time.monotonic()
-    visitor.job.stop.set()
-    assert visitor.job.done.wait(5)
+    work.stop.set()
+    assert work.done.wait(5)
     assert slow() - before <= 3  # the step that runs, of two passes
     assert time.monotonic() - began < 2
     assert "Cancelled." in person.end(job)
@@ -212,7 +212,7 @@ def test_cancel_frees_the_worker_within_a_step(site: Site, slow: Callable[[], in
     (tab := Person(site.url)).web.cookies = person.web.cookies
     tab.end(tab.start("cancel"))
     assert "Cancelled." in person.end(job)
-    assert not list(visitor.job.clip.folder.rglob("*restored*"))
+    assert not list(work.clip.folder.rglob("*restored*"))
 
 
 def test_twenty_at_once_are_queued(site: Site, video: Path) -> None:

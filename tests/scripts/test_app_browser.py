@@ -113,6 +113,7 @@ def test_restore_compare_download(browse: Callable[..., Browser], video: Path, t
     browser.wait(".compare")
     videos = browser.all(".compare video")
     assert len(videos) == 2
+    browser.driver.execute_script("arguments[0].scrollIntoView()", videos[0])  # what is not in view does not play
     times = "return [...document.querySelectorAll('.compare video')].map(v => [v.currentTime, v.paused, v.videoWidth])"
     time.sleep(1)
     (before, paused, width), (after, _, other) = browser.driver.execute_script(times)
@@ -122,7 +123,6 @@ def test_restore_compare_download(browse: Callable[..., Browser], video: Path, t
     slider = browser.driver.find_element("css selector", ".compare input")
     browser.driver.execute_script("arguments[0].value = 20; arguments[0].oninput()", slider)
     assert "20%" in browser.driver.execute_script("return getComputedStyle(arguments[0]).clipPath", videos[1])
-    browser.driver.execute_script("arguments[0].scrollIntoView()", videos[0])
     browser.picture("result")
     browser.click(".actions button", "Pause")
     assert browser.driver.execute_script(times)[0][1]
