@@ -16,13 +16,14 @@ from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
 from svfr.data.video import probe, read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
-from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
+from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, key_of, mask_of, printable, run_items
+from svfr.inference.film import film_folder
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
-from svfr.inference.video import VideoReport
+from svfr.inference.video import VideoReport, restore_file
 from svfr.inference.watch import progress
 from svfr.models.sources import weights_files
 from svfr.networks import NetworkMissing, describe
@@ -148,7 +149,6 @@ def restore_folder(
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:
-        sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = tqdm(total=len(items), desc=title, unit="file", position=0, disable=not share.is_main_process)
@@ -157,24 +157,29 @@ def restore_folder(
     if skipped := about.get("skipped"):
         shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
         bar.write(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"), sys.stderr)
-    share.wait_for_everyone()
-    video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
         files = item.source, mask_of(item, source, mask), *references, settings.photo
         return digest([depends_on, *map(fingerprint, files)])
 
+    if share.is_main_process:  # nobody else writes here
+        sweep(output, {film_folder(output / item.target, key_of(item, cache_key)) for item in items})
+    share.wait_for_everyone()
+
     def restore(item: Item) -> VideoReport:
         frames_bar = _FramesBar(item.source, disable=bar.disable)
         with frames_bar.bar:
-            return pipe.restore_video(
+            return restore_file(
+                pipe.parts,
+                pipe.references,
+                resolved,
                 item.source,
                 output / item.target,
                 tasks,
-                mask_of(item, source, mask),
-                photos,
-                frames_bar.advance,
-                **video_settings,
+                mask=mask_of(item, source, mask),
+                photos=photos,
+                on_progress=frames_bar.advance,
+                key=cache_key(item),
             )
 
     mine = items[share.process_index :: share.num_processes]
