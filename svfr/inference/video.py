@@ -188,7 +188,7 @@ class _Work:
     def of(cls, content: dict[str, Any]) -> "_Work":
         """Of the journal."""
         plan, mask = content["plan"] and plan_of(content["plan"]), content["mask"] and Path(content["mask"])
-        return cls(**content | {"plan": plan, "mask": mask})
+        return cls(**content | {"plan": plan, "mask": mask, "holes": [tuple(hole) for hole in content["holes"]]})
 
 
 def restore_file(
