@@ -220,14 +220,13 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
     """Restore a film; `peak GiB` is of planning and of restoring."""
     pipe, device = load_pipeline(options.weights, InferConfig(), options.networks, options.device), options.device
     restoring = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], resolve_device(device))
-    times: Row = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0)
-    peaks = []
+    times, peaks = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0), []
 
     def measured(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **named: Any) -> Any:
-            start = time.perf_counter()
+            times[kind] -= time.perf_counter()
             result = work(*arguments, **named)
-            times[kind] += time.perf_counter() - start
+            times[kind] += time.perf_counter()
             return result
 
         return run
@@ -252,15 +251,11 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
             (inference.video, "_paste", "paste"),
             (VideoWriter, "write", "encode"),
         ):
-            function = getattr(owner, name)
-            stack.enter_context(patch.object(owner, name, measured(kind, function)))
-        start = time.perf_counter()
+            stack.enter_context(patch.object(owner, name, measured(kind, getattr(owner, name))))
         report = pipe.restore_video(source, Path(folder) / "restored.mp4", num_inference_steps=options.steps)
-        seconds = time.perf_counter() - start
-        size = report.output.stat().st_size / 2**20
-    row = {"frames/s": num_frames / seconds, "restored": report.restored_frames, "all s": seconds}
+    row: Row = {"frames/s": num_frames / report.seconds, "restored": report.restored_frames, "all s": report.seconds}
     row |= {f"{kind} s": value for kind, value in (times | {"networks": sum(restoring)}).items()}
-    return row | {"MiB": size, "peak GiB": max(*peaks, report.cost["peak_memory"]) / 2**30}
+    return row | {"peak GiB": max(*peaks, report.cost["peak_memory"]) / 2**30}
 
 
 def make_film(path: Path, num_frames: int) -> None:

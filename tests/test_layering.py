@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torch_fidelity", "torchvision"}),
     "inference": (
         {"__init__", "config", "tasks", "diffusion", "files", "networks", "models", "data"},
-        ARRAYS | {"diffusers", "tqdm"},
+        ARRAYS | {"diffusers", "safetensors", "tqdm"},
     ),
     "comfyui": ({"tasks", "data", "inference"}, ARRAYS | {"comfy"}),
     "training": (

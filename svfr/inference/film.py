@@ -5,7 +5,6 @@ joined as they are, with the sound. All lies in a hidden folder beside the resul
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -39,8 +38,7 @@ class Film:
         key: digest of all that the result depends on; None: nothing is kept.
 
     Attributes:
-        start: what `begin` was given in the call that began the film; None if there is none.
-        state: what the last `border` was given; empty if there is none.
+        start, state: what `begin` and the last `border` were given; None and nothing in a new film.
     """
 
     def __init__(self, target: Path, key: str | None) -> None:
@@ -52,13 +50,7 @@ class Film:
         self._segments: list[Path] = []
 
     def begin(self, start: Mapping[str, Any], frames: int, make_writer: Callable[[Path], VideoWriter]) -> None:
-        """Write down what is fixed for the whole film, if it is a new one.
-
-        Args:
-            start: of it.
-            frames: of a segment.
-            make_writer: of a segment at a path.
-        """
+        """Write down what is fixed for the whole film, if it is a new one; `frames` are those of a segment."""
         self._make_writer, self._index = make_writer, self.state.get("index", 0)
         self._segments = [self._segment(index) for index in range(0, self._index, frames)]
         if self.start is None:
@@ -113,11 +105,6 @@ class Film:
 def film_folder(target: Path, key: str | None) -> Path:
     """Where a film grows until it is whole; `files.sweep` removes it if it isn't told to keep it."""
     return partial_path(target, key and key[:DIGITS])
-
-
-def encoder_threads() -> dict[str, str]:
-    """x264's option, as by default on this machine; what it writes depends on it."""
-    return {"threads": str((os.cpu_count() or 1) * 3 // 2)}
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:

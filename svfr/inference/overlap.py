@@ -39,15 +39,13 @@ def behind(count: int) -> Iterator[Later]:
     An error is raised by a later call, or at the end; none is called after it.
     """
     waiting: deque[Future[None]] = deque()
-    thread, failed = ThreadPoolExecutor(1), list[BaseException]()
+    thread, failed = ThreadPoolExecutor(1), list[bool]()
 
     def run(function: Callable[..., None], *arguments: Any) -> None:
         if not failed:
-            try:
-                function(*arguments)
-            except BaseException as error:
-                failed.append(error)
-                raise
+            failed.append(True)
+            function(*arguments)
+            failed.clear()
 
     def later(function: Callable[..., None], *arguments: Any) -> None:
         waiting.append(thread.submit(run, function, *arguments))

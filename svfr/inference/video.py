@@ -1,5 +1,6 @@
 """Restore a whole video file by streaming: plan it, restore its faces clip by clip, paste them back, write."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from svfr.data.h264 import SEGMENT
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoWriter, probe
 from svfr.inference.chain import Chain
 from svfr.inference.cost import measuring_cost
-from svfr.inference.film import Film, encoder_threads, plan_of
+from svfr.inference.film import Film, plan_of
 from svfr.inference.keep import KeepRules
 from svfr.inference.masks import AUTO, crop_hole, find_mask, frame_holes, masks_of, with_masks
 from svfr.inference.overlap import ahead, behind
@@ -167,30 +168,6 @@ class _Stream:
         return made
 
 
-@dataclass
-class _Work:
-    """What is fixed before the first frame is restored; the journal of a film keeps it."""
-
-    plan: Plan | None
-    mask: Path | None
-    holes: list[tuple[int, int, np.ndarray]]  # start, stop, square [px]
-    whose: list[int | None]  # the person of each photo
-    notes: list[str]
-    settings: dict[str, Any] = field(default_factory=dict)  # of a film that goes on
-    threads: int = field(default_factory=torch.get_num_threads)
-    encoder: dict[str, str] = field(default_factory=encoder_threads)
-
-    def content(self, settings: VideoSettings) -> dict[str, Any]:
-        """For the journal."""
-        return asdict(self) | {"mask": self.mask and str(self.mask), "settings": asdict(settings)}
-
-    @classmethod
-    def of(cls, content: dict[str, Any]) -> "_Work":
-        """Of the journal."""
-        plan, mask = content["plan"] and plan_of(content["plan"]), content["mask"] and Path(content["mask"])
-        return cls(**content | {"plan": plan, "mask": mask, "holes": [tuple(hole) for hole in content["holes"]]})
-
-
 def restore_file(
     components: Components,
     references: ReferenceFinder,
@@ -232,32 +209,33 @@ def restore_file(
     film, detector = Film(target, key), references.detector
     options, reading = _how_to_read(source, settings)
     info = probe(source, options)
-    if film.start:
-        work = _Work.of(film.start)
-        settings = replace(settings, **work.settings)
-    else:
+    if (start := film.start) is None:
         looks = looks or Looks.of(components, references.recognizer)
-        work = _prepare(references, settings, source, target, tasks, options, mask, photos, looks, on_progress)
-        work.notes[:0] = [*reading, *info.notes]
-    plan, size, state = work.plan, settings.size, film.state
+        start = _prepare(references, settings, source, target, tasks, options, mask, photos, looks, on_progress)
+        start["notes"][:0] = [*reading, *info.notes]
+    settings, size, state = replace(settings, **start["settings"]), settings.size, film.state
+    plan: Plan | None = start["plan"] and plan_of(start["plan"])
     assert size is not None  # resolved
     keep = KeepRules.resolve(tasks, settings)
     faces_of_photos = [references.face_of(photo, size, or_whole=settings.face == "aligned") for photo in photos]
     chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
-    chains += [_Chain(None, hole) for hole in work.holes]
+    chains += [_Chain(None, tuple(hole)) for hole in start["holes"]]
     for number, network, done in state.get("chains", []):
         chains[number].state, chains[number].done = network, deque(done)
-    notes = [*work.notes, *state.get("notes", [])]
+    notes = [*start["notes"], *state.get("notes", [])]
     num_frames, restored_frames = state.get("index", 0), state.get("restored_frames", 0)
     # By person: side of the crop [px] and reference.
-    known = {person: (side, Reference(*tensors)) for person, side, tensors in state.get("known", [])}
+    known = {
+        who: (side, Reference(*(tensor.to(components.device) for tensor in tensors)))
+        for who, side, tensors in state.get("known", [])
+    }
 
     def find_reference(track: PlannedTrack | None, crops: Iterator[_Crop]) -> tuple[Iterator[_Crop], Reference | None]:
         """The same crops, and what the track starts with."""
         alone = track is None or plan is None or len(plan.restored) == 1
         own = [
             face
-            for face, person in zip(faces_of_photos, work.whose, strict=True)
+            for face, person in zip(faces_of_photos, start["whose"], strict=True)
             if alone or (track and person == track.person)
         ]
         if own:
@@ -277,13 +255,13 @@ def restore_file(
     advance = (lambda frames: on_progress(frames * share, "restore")) if on_progress else None
 
     def restore(each: _Chain) -> Iterator[tuple[list[_Crop], Tensor]]:
-        def start(network: Chain) -> None:
+        def begin(network: Chain) -> None:
             each.network = network
             if each.state is not None:
                 network.load_state_dict(each.state)
 
         crops, reference = stream.crops_of(each), None
-        about: dict[str, Any] = {"first_frame": each.span[0], "on_chain": start}
+        about: dict[str, Any] = {"first_frame": each.span[0], "on_chain": begin}
         if each.hole is not None:
             how = replace(settings, reference_frame="none", strength=1.0)
             yield from restore_clips(components, how, FILLING, crops, references, None, on_step=None, **about)
@@ -298,7 +276,11 @@ def restore_file(
     length, border = plan.num_frames if plan else info.num_frames, round(settings.segment * info.fps)
     is_film = settings.format == "mp4" and settings.strategy == "chained" and info.kind != "image"
     is_film = is_film and 0 < border < length
-    how_to_write: dict[str, Any] = {"source": info, "crf": settings.crf, "encoder": work.encoder if is_film else None}
+    how_to_write: dict[str, Any] = {
+        "source": info,
+        "crf": settings.crf,
+        "encoder": start["encoder"] if is_film else None,
+    }
     with ExitStack() as stack:
         cost = stack.enter_context(measuring_cost(components.model.unet, components.device))
         stack.enter_context(film)
@@ -307,14 +289,14 @@ def restore_file(
             raise VideoError(f"{source}: the result would replace it; choose another output")
         write = writer.write
         if is_film:
-            film.begin(work.content(settings), border, partial(VideoWriter, format=SEGMENT, **how_to_write))
+            film.begin(start, border, partial(VideoWriter, format=SEGMENT, **how_to_write))
             write = film.write
             if num_frames:
                 notes.append(f"went on from frame {num_frames} of a call that was interrupted")
                 if on_progress:
                     on_progress(num_frames, "restore")
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(work.threads)
+            torch.set_num_threads(start["threads"])
 
         def put(held: _Held) -> None:
             """Paste the crops of a frame, and write it."""
@@ -331,7 +313,7 @@ def restore_file(
             made = [crop for held in stream.held for crop in held.crops if crop.restored is not None]
             return {
                 "restored_frames": restored_frames,
-                "notes": notes[len(work.notes) :],
+                "notes": notes[len(start["notes"]) :],
                 "known": [(who, side, (r.latents, r.id_tokens)) for who, (side, r) in known.items()],
                 "chains": [
                     (number, network.state_dict(), [crop.restored for crop in made if crop.chain is chains[number]])
@@ -339,7 +321,9 @@ def restore_file(
                 ],
             }
 
-        reader = with_masks(source, work.mask, info, replace(options, first=num_frames), notes.append)
+        reader = with_masks(
+            source, start["mask"] and Path(start["mask"]), info, replace(options, first=num_frames), notes.append
+        )
         pairs = stack.enter_context(closing(ahead(reader, AHEAD)))
         stream = _Stream(pairs, chains, tasks, size, num_frames)
         later = stack.enter_context(behind(AHEAD))
@@ -391,32 +375,41 @@ def _prepare(
     photos: Sequence[np.ndarray],
     looks: Looks,
     on_progress: OnProgress | None,
-) -> _Work:
-    """Plan a file; arguments as `restore_file`."""
+) -> dict[str, Any]:
+    """What is fixed before the first frame is restored, for the journal of a film; arguments as `restore_file`."""
     info, detector = probe(source, options), references.detector
-    work = _Work(None, mask, [], [None] * len(photos), [])
-    notes = work.notes
+    plan, holes, notes = None, list[tuple[int, int, np.ndarray]](), list[str]()
+    whose: list[int | None] = [None] * len(photos)
     if settings.face == "auto":
-        plan = work.plan = plan_file(references, settings, source, looks, on_progress)
+        plan = plan_file(references, settings, source, looks, on_progress)
         notes += plan.notes
         if plan.tracks and "colorization" in tasks:
             notes.append("only the ovals around faces are coloured")
         if detector is not None and len(plan.restored) > 1:
-            work.whose = [looks.who(photo, detector, plan.restored) for photo in photos]
-            for number, person in enumerate(work.whose, start=1):
+            whose = [looks.who(photo, detector, plan.restored) for photo in photos]
+            for number, person in enumerate(whose, start=1):
                 of_whom = (
                     f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
                 )
                 notes.append(f"reference photo {number} {of_whom}")
     if mask == AUTO:
-        work.mask = find_mask(source, target, options, notes.append)
-    if work.plan is not None and work.mask is not None:
+        mask = find_mask(source, target, options, notes.append)
+    if plan is not None and mask is not None:
         assert settings.size is not None  # resolved
-        frame_size, squares = (info.width, info.height), work.plan.crops((info.width, info.height))
-        masks = masks_of(work.mask, options)
-        work.holes = frame_holes(masks, squares, frame_size, settings.size, work.plan.shots)
-        notes += ["holes outside of the faces' crops are filled from a crop of their own"] if work.holes else []
-    return work
+        frame_size, squares = (info.width, info.height), plan.crops((info.width, info.height))
+        masks = masks_of(mask, options)
+        holes = frame_holes(masks, squares, frame_size, settings.size, plan.shots)
+        notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
+    return {
+        "settings": asdict(settings),
+        "plan": plan and asdict(plan),
+        "mask": mask and str(mask),
+        "holes": holes,
+        "whose": whose,
+        "notes": notes,
+        "threads": torch.get_num_threads(),
+        "encoder": {"threads": str((os.cpu_count() or 1) * 3 // 2)},  # x264's own default here
+    }
 
 
 def plan_file(
