@@ -35,6 +35,7 @@ from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.models.components import Components, Reference
 
+Pairs = Iterator[tuple[Frame, np.ndarray | None]]  # frames with their masks
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
 DEEPEST = 8  # bits a colour that a result has by itself
 FILLING = ("inpainting",)  # the tasks of holes outside of faces
@@ -104,14 +105,7 @@ class _Held(NamedTuple):
 class _Stream:
     """Frames, read once, with the faces of each; held until all chains that need them have taken their clips."""
 
-    def __init__(
-        self,
-        pairs: Iterator[tuple[Frame, np.ndarray | None]],
-        chains: list[_Chain],
-        tasks: tuple[str, ...],
-        size: int,
-        index: int,
-    ) -> None:
+    def __init__(self, pairs: Pairs, chains: list[_Chain], tasks: tuple[str, ...], size: int, index: int) -> None:
         self.held: deque[_Held] = deque()
         self._pairs, self._tasks, self._size = pairs, tasks, size
         self._later = deque(sorted(chains, key=lambda chain: chain.span))
@@ -206,18 +200,47 @@ def restore_file(
         ValueError: no face in the photo, or no detector to find faces with.
     """
     started = time.perf_counter()
-    film, detector = Film(target, key), references.detector
-    options, reading = _how_to_read(source, settings)
+    film, detector, size = Film(target, key), references.detector, settings.size
+    assert size is not None  # resolved
+    faces_of_photos = [references.face_of(photo, size, or_whole=settings.face == "aligned") for photo in photos]
+    options, notes = _how_to_read(source, settings)
     info = probe(source, options)
     if (start := film.start) is None:
-        looks = looks or Looks.of(components, references.recognizer)
-        start = _prepare(references, settings, source, target, tasks, options, mask, photos, looks, on_progress)
-        start["notes"][:0] = [*reading, *info.notes]
-    settings, size, state = replace(settings, **start["settings"]), settings.size, film.state
-    plan: Plan | None = start["plan"] and plan_of(start["plan"])
-    assert size is not None  # resolved
+        plan, holes, notes = None, list[tuple[int, int, np.ndarray]](), [*notes, *info.notes]
+        whose: list[int | None] = [None] * len(photos)
+        if settings.face == "auto":
+            looks = looks or Looks.of(components, references.recognizer)
+            plan = plan_file(references, settings, source, looks, on_progress)
+            notes += plan.notes
+            if plan.tracks and "colorization" in tasks:
+                notes.append("only the ovals around faces are coloured")
+            if detector is not None and len(plan.restored) > 1:
+                whose = [looks.who(photo, detector, plan.restored) for photo in photos]
+                for number, person in enumerate(whose, start=1):
+                    of_whom = (
+                        f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
+                    )
+                    notes.append(f"reference photo {number} {of_whom}")
+        if mask == AUTO:
+            mask = find_mask(source, target, options, notes.append)
+        if plan is not None and mask is not None:
+            frame_size, squares = (info.width, info.height), plan.crops((info.width, info.height))
+            masks = masks_of(mask, options)
+            holes = frame_holes(masks, squares, frame_size, size, plan.shots)
+            notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
+        start = {
+            "settings": asdict(settings),
+            "plan": plan and asdict(plan),
+            "mask": mask and str(mask),
+            "holes": holes,
+            "whose": whose,
+            "notes": notes,
+            "threads": torch.get_num_threads(),
+            "encoder": {"threads": str((os.cpu_count() or 1) * 3 // 2)},  # x264's own default here
+        }
+    settings, state = replace(settings, **start["settings"]), film.state
+    plan = start["plan"] and plan_of(start["plan"])
     keep = KeepRules.resolve(tasks, settings)
-    faces_of_photos = [references.face_of(photo, size, or_whole=settings.face == "aligned") for photo in photos]
     chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
     chains += [_Chain(None, tuple(hole)) for hole in start["holes"]]
     for number, network, done in state.get("chains", []):
@@ -362,54 +385,6 @@ def restore_file(
         num_shots=len(plan.shots) if plan else 1,
         num_people=len(plan.restored) if plan else 1,
     )
-
-
-def _prepare(
-    references: ReferenceFinder,
-    settings: VideoSettings,
-    source: Path,
-    target: Path,
-    tasks: tuple[str, ...],
-    options: ReadOptions,
-    mask: Path | None,
-    photos: Sequence[np.ndarray],
-    looks: Looks,
-    on_progress: OnProgress | None,
-) -> dict[str, Any]:
-    """What is fixed before the first frame is restored, for the journal of a film; arguments as `restore_file`."""
-    info, detector = probe(source, options), references.detector
-    plan, holes, notes = None, list[tuple[int, int, np.ndarray]](), list[str]()
-    whose: list[int | None] = [None] * len(photos)
-    if settings.face == "auto":
-        plan = plan_file(references, settings, source, looks, on_progress)
-        notes += plan.notes
-        if plan.tracks and "colorization" in tasks:
-            notes.append("only the ovals around faces are coloured")
-        if detector is not None and len(plan.restored) > 1:
-            whose = [looks.who(photo, detector, plan.restored) for photo in photos]
-            for number, person in enumerate(whose, start=1):
-                of_whom = (
-                    f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
-                )
-                notes.append(f"reference photo {number} {of_whom}")
-    if mask == AUTO:
-        mask = find_mask(source, target, options, notes.append)
-    if plan is not None and mask is not None:
-        assert settings.size is not None  # resolved
-        frame_size, squares = (info.width, info.height), plan.crops((info.width, info.height))
-        masks = masks_of(mask, options)
-        holes = frame_holes(masks, squares, frame_size, settings.size, plan.shots)
-        notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
-    return {
-        "settings": asdict(settings),
-        "plan": plan and asdict(plan),
-        "mask": mask and str(mask),
-        "holes": holes,
-        "whose": whose,
-        "notes": notes,
-        "threads": torch.get_num_threads(),
-        "encoder": {"threads": str((os.cpu_count() or 1) * 3 // 2)},  # x264's own default here
-    }
 
 
 def plan_file(
