@@ -3,6 +3,7 @@
 
     python scripts/bench.py infer --weights svd-xt        ways to restore against the released algorithm
     python scripts/bench.py infer --memory 8,12,16,24     what SVD-XT takes with each setting of memory
+    python scripts/bench.py film --networks DIR           frames/s of a film of 720p, and where the time goes
     python scripts/bench.py train --weights svd-xt        steps of training, and a loader worker
     python scripts/bench.py eval --networks DIR           each metric alone
     python scripts/bench.py prep networks=DIR score=none  each step of data preparation, on 1 and 2 processes
@@ -21,7 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from copy import copy, deepcopy
 from dataclasses import replace
 from fractions import Fraction
@@ -43,13 +44,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 from data_prep import prepare
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import start_workers
-from svfr import config
+from svfr import config, inference
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize
-from svfr.data.video import VideoInfo, VideoWriter
+from svfr.data.video import VideoInfo, VideoWriter, read_frames
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference.cost import device_name, peak_memory
+from svfr.inference.folder import load_pipeline
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.settings import InferConfig
+from svfr.inference.video import plan_file
 from svfr.metrics import METRICS, Chunk, build_metrics
 from svfr.models.components import ENCODE_CHUNK, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, PLANNED_FRAME, resolve_device, resolve_dtype
@@ -206,6 +210,66 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
     torch.set_default_dtype(torch.float32)
     settings, scheduler = ModelSettings(untrained=True), EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
     return Components(model, vae, id_encoder, scheduler, settings).to(device, dtype)
+
+
+def bench_film(options: argparse.Namespace) -> Iterator[Row]:
+    """Films of 720p in which a face moves: frames/s, seconds of each kind of work (some beside others), memory."""
+    for num_frames in options.frames:
+        yield {"frames": num_frames} | in_new_process(film, options, num_frames)
+
+
+def film(options: argparse.Namespace, num_frames: int) -> Row:
+    """Restore a film; `peak GiB` is of planning and of restoring."""
+    pipe, device = load_pipeline(options.weights, InferConfig(), options.networks, options.device), options.device
+    restoring = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], resolve_device(device))
+    times, peaks = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0), []
+
+    def measured(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **named: Any) -> Any:
+            times[kind] -= time.perf_counter()
+            result = work(*arguments, **named)
+            times[kind] += time.perf_counter()
+            return result
+
+        return run
+
+    def decoded(*arguments: Any, **named: Any) -> Iterator[Any]:
+        frames = read_frames(*arguments, **named)
+        yield from iter(measured("decode", lambda: next(frames, None)), None)
+
+    def planned(*arguments: Any, **named: Any) -> Any:
+        plan = plan_file(*arguments, **named)
+        peaks.append(peak_memory(resolve_device(device))[0])
+        return plan
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        source = Path(folder) / "film.mp4"
+        in_new_process(make_film, source, num_frames)
+        for module in (inference.plan, inference.masks):
+            stack.enter_context(patch.object(module, "read_frames", decoded))
+        stack.enter_context(patch.object(inference.video, "plan_file", planned))
+        for owner, name, kind in (
+            (type(pipe.detector), "__call__", "detect"),
+            (inference.video, "_paste", "paste"),
+            (VideoWriter, "write", "encode"),
+        ):
+            stack.enter_context(patch.object(owner, name, measured(kind, getattr(owner, name))))
+        report = pipe.restore_video(source, Path(folder) / "restored.mp4", num_inference_steps=options.steps)
+    row: Row = {"frames/s": num_frames / report.seconds, "restored": report.restored_frames, "all s": report.seconds}
+    row |= {f"{kind} s": value for kind, value in (times | {"networks": sum(restoring)}).items()}
+    return row | {"peak GiB": max(*peaks, report.cost["peak_memory"]) / 2**30}
+
+
+def make_film(path: Path, num_frames: int) -> None:
+    """A rendered head that moves about in a picture of 1280x720."""
+    heads = [resize(frame, 480, 480) for frame in render_clip(TEST_SEEDS, 50, RENDERED).frames]
+    info = VideoInfo(path, 1280, 720, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
+    picture = np.full((720, 1280, 3), 90, np.uint8)
+    with VideoWriter(path, source=info) as writer:
+        for number in range(num_frames):
+            image, left = picture.copy(), round(400 + 300 * np.sin(number / 50))
+            image[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
+            writer.write(image, number, 1 / info.fps)
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
@@ -403,6 +467,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
     bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
     | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
+    bench_film: {"weights": "demo", "frames": "10000", "steps": 1, "networks": None, "device": "auto"},
     bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
     | {
         "ranks": "0",

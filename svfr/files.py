@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,9 +50,12 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(partial)
 
 
-def partial_path(path: Path) -> Path:
-    """A hidden path beside `path`, of the same suffix, for what is still being written; another one at each call."""
-    return path.with_name(f".{short_name(path.stem)}{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+def partial_path(path: Path, key: str | None = None) -> Path:
+    """A hidden path beside `path`, of the same suffix, for what is still being written; another one at each call.
+
+    With a key of at most 16 characters it is always the same, for a later call that goes on.
+    """
+    return path.with_name(f".{short_name(path.stem)}{PARTIAL}{key or secrets.token_hex(4)}{path.suffix}")
 
 
 def short_name(name: str) -> str:
@@ -63,10 +66,14 @@ def short_name(name: str) -> str:
     return f"{os.fsencode(name)[: room - 17].decode(errors='ignore')}-{digest(name)[:16]}"
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written below a folder in which nobody else writes."""
+def sweep(folder: Path, keep: Collection[Path] = ()) -> None:
+    """Remove what killed processes left half-written below a folder in which nobody else writes.
+
+    Of a folder to keep, what is half-written in it is removed.
+    """
     for rest in [*folder.rglob(f".*{PARTIAL}*")]:
-        remove(rest)
+        if rest not in keep:
+            remove(rest)
 
 
 def replace(path: Path, new: Path) -> None:

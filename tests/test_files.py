@@ -86,6 +86,11 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / "sub" / "whole.mp4").touch()
     partial_path(tmp_path / "sub" / "whole.mp4").touch()
     partial_path(tmp_path / "folder").mkdir()
+    (kept := partial_path(tmp_path / "film.mp4", "key")).mkdir()
+    (kept / "segment").touch()
+    partial_path(kept / "segment").touch()
+    sweep(tmp_path, {kept})
+    assert [file.name for file in kept.iterdir()] == ["segment"]
     sweep(tmp_path)
     assert [file.name for file in tmp_path.rglob("*")] == ["sub", "whole.mp4"]
 

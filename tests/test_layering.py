@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "metrics": ({"data", "models", "files", "networks"}, ARRAYS | {"lpips", "torch_fidelity", "torchvision"}),
     "inference": (
         {"__init__", "config", "tasks", "diffusion", "files", "progress", "networks", "models", "data"},
-        ARRAYS | {"diffusers", "huggingface_hub"},
+        ARRAYS | {"diffusers", "huggingface_hub", "safetensors"},
     ),
     "comfyui": ({"tasks", "data", "inference"}, ARRAYS | {"comfy"}),
     "training": (

@@ -1,4 +1,4 @@
-"""A video file of H.264 and the sound of its source."""
+"""A video file of H.264 and the sound of its source; or a segment of one, without sound."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from svfr.data.demuxing import audio_streams, open_video, video_stream
 from svfr.data.other_streams import OtherStreams
 from svfr.data.video_reader import ANIMATION_UNIT, BT601, BT709, EXACT, MATRICES, VideoInfo
 
+SEGMENT = "nut"  # keeps packets and times as they are
 UNKNOWN = 2  # FFmpeg's number of a colour space, primaries or transfer curve that is not said
 
 
@@ -43,7 +44,7 @@ class H264File:
 
     Args:
         file: where to write it.
-        container: one of `CONTAINERS`.
+        container: one of `CONTAINERS`; or `SEGMENT`, which holds a part of the frames alone.
         source: gives its sound, time base, pixel aspect and colour tags; a deep one gives 10 bits.
         shape: (h, w) [px] of the frames.
         x264: options of the encoder.
@@ -69,7 +70,7 @@ class H264File:
         self._time_base = unit or 1 / source.fps
         self._step = max(1, round(1 / (source.fps * self._time_base)))
         options = {}
-        if container != "matroska":
+        if container not in ("matroska", SEGMENT):
             # Units of the source, for the frames and for the start of the tracks, or times would be rounded.
             units = self._time_base.denominator
             tracks = audio_streams(self._input) if self._input else []
@@ -98,12 +99,12 @@ class H264File:
         encoder.options = {"preset": "veryfast", "bf": "0", "mbtree": "0", **x264}
         self._matrix = _copy_look(template, encoder, source, height)
         self._scaler = VideoReformatter()
-        self._held: av.VideoFrame | None = None  # until the next frame's time says its duration
+        self._held: av.VideoFrame | av.Packet | None = None  # until the next frame's time says its duration
         self._held_pts = 0
         self._durations: dict[int | None, int] = {}  # by pts, of the frames inside the encoder
 
         self._others: OtherStreams | None = None
-        if self._input and template:
+        if self._input and template and container != SEGMENT:
             self._others = OtherStreams(source.path, self._input, template, self._output, container, show)
         self._output.start_encoding()
 
@@ -111,13 +112,21 @@ class H264File:
         """Append a frame (h, w, 3) at a time [s], and the sound up to it."""
         image = np.pad(image, self._padding, mode="edge")
         frame = yuv_frame(image, self._stream.pix_fmt or "", self._matrix, self._scaler, threads=0)
-        pts = round(time / self._time_base)
-        frame.pts, frame.time_base = pts, self._time_base
-        if self._held is not None:
-            self._encode(self._held, pts - self._held_pts)
-        self._held, self._held_pts = frame, pts
-        if self._others:
-            self._others.copy(until=time)
+        frame.pts, frame.time_base = round(time / self._time_base), self._time_base
+        self._append(frame, frame.pts, time)
+
+    def join(self, segment: Path) -> Fraction | None:
+        """Append the frames of a `SEGMENT` of the same arguments as they are encoded; returns the last one's time."""
+        time: Fraction | None = None
+        with av.open(f"file:{segment}", format=SEGMENT) as file:
+            for packet in file.demux(video=0):
+                if packet.pts is None:  # the last one, which is empty
+                    continue
+                time = packet.pts * packet.time_base
+                packet.pts = packet.dts = round(time / self._time_base)  # without B-frames they are the same
+                packet.time_base, packet.stream = self._time_base, self._stream
+                self._append(packet, packet.pts, time)
+        return time
 
     def finish(self) -> None:
         """Encode what is left, copy the rest of the sound, complete the file."""
@@ -136,10 +145,17 @@ class H264File:
             self._input.close()
         self._output.close()
 
-    def _encode(self, frame: av.VideoFrame | None, duration: int) -> None:
+    def _append(self, frame: av.VideoFrame | av.Packet, pts: int, time: Fraction) -> None:
+        if self._held is not None:
+            self._encode(self._held, pts - self._held_pts)
+        self._held, self._held_pts = frame, pts
+        if self._others:
+            self._others.copy(until=time)
+
+    def _encode(self, frame: av.VideoFrame | av.Packet | None, duration: int) -> None:
         if frame is not None:
             self._durations[frame.pts] = duration
-        for packet in self._stream.encode(frame):
+        for packet in [frame] if isinstance(frame, av.Packet) else self._stream.encode(frame):
             # The encoder assumes a constant rate.
             packet.duration = self._durations.pop(packet.pts)
             self._output.mux(packet)

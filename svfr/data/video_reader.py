@@ -81,6 +81,7 @@ class ReadOptions:
         deinterlace: make whole pictures of fields (see `svfr.data.deinterlacing`).
         deep: give frames their 16-bit picture, too.
         salvage: take the readable part of a truncated video, with a note.
+        first: index of the first frame that is given; those before it are decoded alone.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -88,6 +89,7 @@ class ReadOptions:
     deinterlace: bool = False
     deep: bool = False
     salvage: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,12 @@ def read_frames(
         elif info.kind == "animation":
             pts = 0
             for index, (image, shown) in enumerate(images.read_animation(path, options.max_pixels)):
-                yield Frame(index, image, pts, ANIMATION_UNIT)
+                if index >= options.first:
+                    yield Frame(index, image, pts, ANIMATION_UNIT)
                 pts += shown
         else:
-            for index, file in enumerate([path] if info.kind == "image" else image_files(path)):
+            files = [path] if info.kind == "image" else image_files(path)
+            for index, file in islice(enumerate(files), options.first, None):
                 image = images.read_image(file, options.max_pixels)
                 if image.shape != (info.height, info.width, 3):
                     raise VideoError(f"{path}: {file.name} changed while it was read")
@@ -362,9 +366,10 @@ def _read_video(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Itera
             if size not in (None, (frame.width, frame.height)):
                 on_note(f"the picture changes its size at frame {index}: scaled to the first")
             size = frame.width, frame.height
-            deep = _to_rgb(frame, info, scaler, "rgb48le") if options.deep else None
-            image = _to_rgb(frame, info, scaler, "rgb24") if deep is None else to_8_bits(deep)
-            yield Frame(index, image, pts, time_base, deep)
+            if index >= options.first:
+                deep = _to_rgb(frame, info, scaler, "rgb48le") if options.deep else None
+                image = _to_rgb(frame, info, scaler, "rgb24") if deep is None else to_8_bits(deep)
+                yield Frame(index, image, pts, time_base, deep)
             index += 1
         if demuxed.hidden > MOSTLY * demuxed.packets:
             on_note(f"its edit list hides {demuxed.hidden} of {demuxed.packets} frames")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from svfr.data.errors import VideoError, one_line_errors
-from svfr.data.h264 import H264File
+from svfr.data.h264 import SEGMENT, H264File
 from svfr.data.images import read_alpha
 from svfr.data.other_streams import CONTAINERS, container_for
 from svfr.data.video_reader import VideoInfo, image_files, to_8_bits
@@ -29,6 +29,7 @@ class VideoWriter:
     format "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel aspect,
     colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file becomes Matroska
     (with timestamps in ms) or QuickTime: `path` says which.
+    format "nut": a part of such a file, of frames alone, for `join`.
     format "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
     A source of kind "image" gives one PNG file at `path` in both, with the source's transparency.
 
@@ -57,7 +58,7 @@ class VideoWriter:
             path: of the result. Its folder has to exist.
             source: of the input, from `probe`.
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
-            format: "mp4" or "png".
+            format: "mp4", "nut" or "png".
             width: [px] of the frames, if other than the source's.
             height: [px] of the frames, if other than the source's.
             encoder: further options of x264, such as {"g": "30", "threads": "1"}.
@@ -66,7 +67,7 @@ class VideoWriter:
             ValueError: an argument is out of its range.
             VideoError: nothing can be written at `path`.
         """
-        if format not in ("mp4", "png"):
+        if format not in ("mp4", SEGMENT, "png"):
             raise ValueError(f'format is "{format}": it has to be "mp4" or "png"')
         if not 0 <= crf <= 51:
             raise ValueError(f"crf is {crf}: it has to be in 0..51")
@@ -76,9 +77,11 @@ class VideoWriter:
         self._last_time: Fraction | None = None
         with one_line_errors(source.path):
             container = None
-            if format == "mp4" and source.kind != "image":
+            if format == SEGMENT:
+                container = SEGMENT
+            elif format == "mp4" and source.kind != "image":
                 container = container_for(source.path) if source.kind == "video" else "mp4"
-        if container and (suffix := CONTAINERS[container]):
+        if container and (suffix := CONTAINERS.get(container)):
             self.path = self.path.with_suffix(suffix)
         is_folder = format == "png" and source.kind != "image"
         if is_folder and source.has_audio:
@@ -120,6 +123,16 @@ class VideoWriter:
         self._last_time = time
         with one_line_errors(self.path):
             self._sink.write(image, time)
+
+    def join(self, segment: Path) -> None:
+        """Append the frames of a file of format "nut", that the same source and encoder gave, as they are encoded.
+
+        Raises:
+            VideoError: it cannot be read, or nothing can be written.
+        """
+        assert isinstance(self._sink, H264File)
+        with one_line_errors(self.path):
+            self._last_time = self._sink.join(segment)
 
     def __enter__(self) -> "VideoWriter":
         return self

@@ -110,7 +110,7 @@ def run_items(
     """
     complain = complain or show
     for item in items:
-        key = _key_of(item, cache_key)
+        key = key_of(item, cache_key)
         if _is_done(output, item, key):
             show(printable(f"{item.source}: done before, skipped"))
         elif _ended_this_call(output, item):
@@ -127,7 +127,7 @@ def run_items(
                 raise
             finally:
                 rest()
-            if (now := _key_of(item, cache_key)) != key:
+            if (now := key_of(item, cache_key)) != key:
                 if record.output:
                     remove(output / record.output)
                 record = Record(record.input, "failed", now, "changed while it was restored: run the command again")
@@ -194,7 +194,7 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
     videos = []
     for item in items:
         record = read_json(record_path(output, item))
-        if record.get("cache_key") != _key_of(item, cache_key):
+        if record.get("cache_key") != key_of(item, cache_key):
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
     failed = sum(video["status"] != "done" for video in videos)
@@ -244,7 +244,7 @@ def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
     raise VideoError(f"{mask}: no mask for {item.source.name} in it")
 
 
-def _key_of(item: Item, cache_key: CacheKey) -> str:
+def key_of(item: Item, cache_key: CacheKey) -> str:
     """The cache key of an input; an empty one, as of nothing done, where a file that it depends on is not there."""
     try:
         return cache_key(item)

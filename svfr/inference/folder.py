@@ -15,7 +15,8 @@ from svfr.data.recognition import load_recognizer
 from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference import watch
-from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, mask_of, printable, run_items
+from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, key_of, mask_of, printable, run_items
+from svfr.inference.film import film_folder
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
@@ -151,7 +152,6 @@ def restore_folder(
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
     if share.is_main_process:
-        sweep(output)  # nobody else writes here
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
     bar = progress.bar(len(items), "file", title, share.is_main_process, position=0)
@@ -160,12 +160,15 @@ def restore_folder(
     if skipped := about.get("skipped"):
         shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
         progress.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
-    share.wait_for_everyone()
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
         files = item.source, mask_of(item, source, mask), *references, settings.photo
         return digest([depends_on, *map(fingerprint, files)])
+
+    if share.is_main_process:  # nobody else writes here
+        sweep(output, {film_folder(output / item.target, key_of(item, cache_key)) for item in items})
+    share.wait_for_everyone()
 
     def restore(item: Item) -> VideoReport:
         title = {"desc": item.source.name, "unit": "frame", "position": 1, "leave": False}
@@ -177,6 +180,7 @@ def restore_folder(
             mask_of(item, source, mask),
             photos,
             lambda *_: watch.progress(),
+            key=cache_key(item),
             **video_settings,
         )
 

@@ -4,7 +4,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ def find_mask(source: Path, target: Path, options: ReadOptions, on_note: Callabl
 def with_masks(
     source: Path, mask: Path | None, info: VideoInfo, options: ReadOptions, on_note: Callable[[str], None]
 ) -> Iterator[tuple[Frame, np.ndarray | None]]:
-    """Frames with their masks, (h, w) uint8 of any size; at the end, an empty mask is noted.
+    """Frames from `options.first` on with their masks, (h, w) uint8 of any size; at the end, an empty mask is noted.
 
     Raises:
         VideoError: a mask of another length.
@@ -49,13 +49,14 @@ def with_masks(
     known = mask_info.kind != "image" and mask_info.num_frames > 0 and info.num_frames > 0
     if known and abs(mask_info.num_frames - info.num_frames) > COUNT_SLACK + COUNT_SLACK_SHARE * info.num_frames:
         raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
-    masks, num_frames, is_empty = masks_of(mask, options), 0, True
-    for frame in frames:
+    masks, num_frames, is_empty = masks_of(mask, replace(options, first=0)), 0, True
+    for frame in chain(repeat(None, options.first), frames):
         hole = next(masks, None)
         if hole is None:
             raise VideoError(f"{mask}: the mask ends after {num_frames} frames, {source.name} goes on")
         num_frames, is_empty = num_frames + 1, is_empty and not hole.any()
-        yield frame, hole
+        if frame is not None:
+            yield frame, hole
     if mask_info.kind != "image" and next(masks, None) is not None:
         raise VideoError(f"{mask}: the mask goes on after the {num_frames} frames of {source.name}")
     if is_empty:

@@ -381,6 +381,8 @@ class SVFRPipeline(DiffusionPipeline):
         mask: str | Path | None = None,
         reference: np.ndarray | Sequence[np.ndarray] | None = None,
         on_progress: OnProgress | None = None,
+        *,
+        key: str | None = None,
         **settings: Any,
     ) -> VideoReport:
         """Restore a video, an image or a folder of frames into a file of the same size, rate, rotation and sound.
@@ -394,6 +396,7 @@ class SVFRPipeline(DiffusionPipeline):
             reference: (h, w, 3) uint8 photo of the person; of several, each face takes the one most like it.
             on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore"; what it
                 raises stops the work.
+            key: digest of all that the result depends on; an interrupted film of the same key goes on.
             **settings: fields of `svfr.inference.settings.VideoSettings`, such as `face="aligned"`.
 
         Raises:
@@ -419,6 +422,7 @@ class SVFRPipeline(DiffusionPipeline):
                 mask=None if mask is None else Path(mask),
                 photos=photos,
                 on_progress=filling(bar, on_progress),
+                key=key,
             )
         self.maybe_free_model_hooks()
         return report

@@ -187,6 +187,9 @@ class VideoSettings(Sampling):
     """Share of the restored face where it is pasted, 0 to 1; holes are filled in any case."""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51."""
+    segment: float = 10.0
+    """[s] Longer MP4s are written in parts of so many seconds; after an interruption, the same command goes on from the
+    last one. 0: in one."""
     fps: float | None = None
     """Frames a second of folders of images; 25 if None."""
     deinterlace: Literal["auto", "yes", "no"] = "auto"
@@ -213,6 +216,7 @@ class VideoSettings(Sampling):
         check_at_least("max_pixels", self.max_pixels, 1)
         check_at_least("fps", self.fps, 0.001)
         check_at_least("crf", self.crf, 0, 51)
+        check_at_least("segment", self.segment, 0)
 
     @property
     def people(self) -> list[int]:

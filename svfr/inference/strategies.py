@@ -47,6 +47,7 @@ def restore_clips(
     reference_landmarks: np.ndarray | None = None,
     on_step: OnStep | None = None,
     on_reference: Callable[[Reference], None] | None = None,
+    on_chain: Callable[[Chain], None] | None = None,
 ) -> Iterator[tuple[list[AnyCrop], Tensor]]:
     """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
 
@@ -62,6 +63,7 @@ def restore_clips(
         reference_landmarks: (5, 2) of the chosen reference [px], instead of the detector's.
         on_step: progress.
         on_reference: called with the reference that was chosen, if one was.
+        on_chain: called with the chain before its first clip; may load a state into it.
 
     Yields:
         Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
@@ -95,6 +97,8 @@ def restore_clips(
     if initial_noise is not None and components.settings.one_step_sigma is not None:
         raise ValueError("initial_noise: these weights restore without noise; leave it out")
     chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
+    if on_chain is not None:
+        on_chain(chain)
     while clip := list(islice(crops, chain.frames_wanted)):
         yield clip, _restore_within_memory(chain, torch.stack([crop.lq for crop in clip]), on_step)
 

@@ -1,9 +1,11 @@
 """Restore a whole video file by streaming: plan it, restore its faces clip by clip, paste them back, write."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
@@ -11,15 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from svfr.data.deinterlacing import is_interlaced
 from svfr.data.faces import crop
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.h264 import SEGMENT
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoWriter, probe
+from svfr.inference.chain import Chain
 from svfr.inference.cost import measuring_cost
+from svfr.inference.film import Film, plan_of
 from svfr.inference.keep import KeepRules
 from svfr.inference.masks import AUTO, crop_hole, find_mask, frame_holes, masks_of, with_masks
+from svfr.inference.overlap import ahead, behind
 from svfr.inference.pasting import put_back
 from svfr.inference.people import Looks
 from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
@@ -28,10 +35,12 @@ from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.models.components import Components, Reference
 
+Pairs = Iterator[tuple[Frame, np.ndarray | None]]  # frames with their masks
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
 DEEPEST = 8  # bits a colour that a result has by itself
 FILLING = ("inpainting",)  # the tasks of holes outside of faces
 TO_THE_END = 2**62  # a frame index that no video reaches
+AHEAD = 4  # Assumption: frames that are decoded before they are needed, and that are encoded after the next ones
 MUCH_SMALLER = 0.5  # Assumption: a reference of a face this much smaller is not taken over
 
 
@@ -73,6 +82,9 @@ class _Chain:
     hole: tuple[int, int, np.ndarray] | None = None  # start, stop, square [px] of a hole outside of faces
     waiting: deque[_Crop] = field(default_factory=deque)
     clips: Iterator[tuple[list[_Crop], Tensor]] = field(default_factory=lambda: iter(()))
+    network: Chain | None = None  # once it is at work
+    state: dict[str, Any] | None = None  # of a chain that goes on
+    done: deque[np.ndarray] = field(default_factory=deque)  # results of the crops with which it goes on
 
     @property
     def span(self) -> tuple[int, int]:
@@ -93,14 +105,12 @@ class _Held(NamedTuple):
 class _Stream:
     """Frames, read once, with the faces of each; held until all chains that need them have taken their clips."""
 
-    def __init__(
-        self, pairs: Iterator[tuple[Frame, np.ndarray | None]], chains: list[_Chain], tasks: tuple[str, ...], size: int
-    ) -> None:
+    def __init__(self, pairs: Pairs, chains: list[_Chain], tasks: tuple[str, ...], size: int, index: int) -> None:
         self.held: deque[_Held] = deque()
         self._pairs, self._tasks, self._size = pairs, tasks, size
         self._later = deque(sorted(chains, key=lambda chain: chain.span))
         self._now: list[_Chain] = []
-        self._index = 0
+        self._index = index  # of the next frame
 
     def read(self) -> bool:
         """Take in the next frame; False at the end."""
@@ -145,7 +155,10 @@ class _Stream:
             image = crop(turned(frame.image, track.turns), box, size)
             cut_hole = None if hole is None else crop_hole(turned(hole, track.turns), box, size)
         made = _Crop(box, landmarks, to_tensor(task_input(image, tasks, cut_hole)), chain)
-        chain.waiting.append(made)
+        if chain.done:
+            made.restored = chain.done.popleft()
+        else:
+            chain.waiting.append(made)
         return made
 
 
@@ -161,11 +174,12 @@ def restore_file(
     photos: Sequence[np.ndarray] = (),
     on_progress: OnProgress | None = None,
     looks: Looks | None = None,
+    key: str | None = None,
 ) -> VideoReport:
     """Restore a video, an image or a folder of frames.
 
     Frames without a face pass through unchanged. With `face="auto"` the file is read twice: to plan, and to restore;
-    both stream.
+    both stream. Decoding and encoding go on beside the networks. What is longer than `segment` becomes a `Film`.
 
     Args:
         components: the networks.
@@ -179,51 +193,72 @@ def restore_file(
             each track takes the one that it looks like most.
         on_progress: called with (frames, "faces" or "restore").
         looks: tells people apart; None: by the references' recognizer, or the weights' own network.
+        key: digest of all that the result depends on; an interrupted film of the same key goes on.
 
     Raises:
         VideoError: the input, the mask or the output cannot be used; nothing is left at `target`.
         ValueError: no face in the photo, or no detector to find faces with.
     """
     started = time.perf_counter()
-    detector, size = references.detector, settings.size
+    film, detector, size = Film(target, key), references.detector, settings.size
     assert size is not None  # resolved
-    keep = KeepRules.resolve(tasks, settings)
     faces_of_photos = [references.face_of(photo, size, or_whole=settings.face == "aligned") for photo in photos]
     options, notes = _how_to_read(source, settings)
     info = probe(source, options)
-    notes += info.notes
-    plan: Plan | None = None
-    whose: list[int | None] = [None] * len(photos)
-    if settings.face == "auto":
-        looks = looks or Looks.of(components, references.recognizer)
-        plan = plan_file(references, settings, source, looks, on_progress)
-        notes += plan.notes
-        if plan.tracks and "colorization" in tasks:
-            notes.append("only the ovals around faces are coloured")
-        if detector is not None and len(plan.restored) > 1:
-            whose = [looks.who(photo, detector, plan.restored) for photo in photos]
-            for number, person in enumerate(whose, start=1):
-                of_whom = (
-                    f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
-                )
-                notes.append(f"reference photo {number} {of_whom}")
-    if mask == AUTO:
-        mask = find_mask(source, target, options, notes.append)
+    if (start := film.start) is None:
+        plan, holes, notes = None, list[tuple[int, int, np.ndarray]](), [*notes, *info.notes]
+        whose: list[int | None] = [None] * len(photos)
+        if settings.face == "auto":
+            looks = looks or Looks.of(components, references.recognizer)
+            plan = plan_file(references, settings, source, looks, on_progress)
+            notes += plan.notes
+            if plan.tracks and "colorization" in tasks:
+                notes.append("only the ovals around faces are coloured")
+            if detector is not None and len(plan.restored) > 1:
+                whose = [looks.who(photo, detector, plan.restored) for photo in photos]
+                for number, person in enumerate(whose, start=1):
+                    of_whom = (
+                        f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
+                    )
+                    notes.append(f"reference photo {number} {of_whom}")
+        if mask == AUTO:
+            mask = find_mask(source, target, options, notes.append)
+        if plan is not None and mask is not None:
+            frame_size, squares = (info.width, info.height), plan.crops((info.width, info.height))
+            masks = masks_of(mask, options)
+            holes = frame_holes(masks, squares, frame_size, size, plan.shots)
+            notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
+        start = {
+            "settings": asdict(settings),
+            "plan": plan and asdict(plan),
+            "mask": mask and str(mask),
+            "holes": holes,
+            "whose": whose,
+            "notes": notes,
+            "threads": torch.get_num_threads(),
+            "encoder": {"threads": str((os.cpu_count() or 1) * 3 // 2)},  # x264's own default here
+        }
+    settings, state = replace(settings, **start["settings"]), film.state
+    plan = start["plan"] and plan_of(start["plan"])
+    keep = KeepRules.resolve(tasks, settings)
     chains = [_Chain(None)] if plan is None else [_Chain(track) for track in plan.tracks]
-    if plan is not None and mask is not None:
-        squares = plan.crops((info.width, info.height))
-        holes = frame_holes(masks_of(mask, options), squares, (info.width, info.height), size, plan.shots)
-        chains += [_Chain(None, hole) for hole in holes]
-        notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
-
-    known: dict[int, tuple[float, Reference]] = {}  # by person: side of the crop [px] and reference
+    chains += [_Chain(None, tuple(hole)) for hole in start["holes"]]
+    for number, network, done in state.get("chains", []):
+        chains[number].state, chains[number].done = network, deque(done)
+    notes = [*start["notes"], *state.get("notes", [])]
+    num_frames, restored_frames = state.get("index", 0), state.get("restored_frames", 0)
+    # By person: side of the crop [px] and reference.
+    known = {
+        who: (side, Reference(*(tensor.to(components.device) for tensor in tensors)))
+        for who, side, tensors in state.get("known", [])
+    }
 
     def find_reference(track: PlannedTrack | None, crops: Iterator[_Crop]) -> tuple[Iterator[_Crop], Reference | None]:
         """The same crops, and what the track starts with."""
         alone = track is None or plan is None or len(plan.restored) == 1
         own = [
             face
-            for face, person in zip(faces_of_photos, whose, strict=True)
+            for face, person in zip(faces_of_photos, start["whose"], strict=True)
             if alone or (track and person == track.person)
         ]
         if own:
@@ -237,57 +272,104 @@ def restore_file(
         if track and track.face.largest > known.get(track.person, (0.0, None))[0]:
             known[track.person] = track.face.largest, chosen
 
-    stream = _Stream(with_masks(source, mask, info, options, notes.append), chains, tasks, size)
-    faces = [t.face.start + i for t in plan.tracks for i in np.flatnonzero(t.face.visible)] if plan else [0]
-    share = len(set(faces)) / max(1, len(faces))  # of a frame in one of its faces
+    faces = [t.face.start + np.flatnonzero(t.face.visible) for t in plan.tracks] if plan else []
+    num_faces = sum(map(len, faces))
+    share = len(np.unique(np.concatenate(faces))) / num_faces if num_faces else 1.0  # of a frame in one of its faces
     advance = (lambda frames: on_progress(frames * share, "restore")) if on_progress else None
 
     def restore(each: _Chain) -> Iterator[tuple[list[_Crop], Tensor]]:
-        crops, start = stream.crops_of(each), each.span[0]
+        def begin(network: Chain) -> None:
+            each.network = network
+            if each.state is not None:
+                network.load_state_dict(each.state)
+
+        crops, reference = stream.crops_of(each), None
+        about: dict[str, Any] = {"first_frame": each.span[0], "on_chain": begin}
         if each.hole is not None:
             how = replace(settings, reference_frame="none", strength=1.0)
-            yield from restore_clips(components, how, FILLING, crops, references, None, first_frame=start, on_step=None)
+            yield from restore_clips(components, how, FILLING, crops, references, None, on_step=None, **about)
             return
-        crops, reference = find_reference(each.track, crops)
-        yield from restore_clips(
-            components,
-            settings,
-            tasks,
-            crops,
-            references,
-            reference,
-            first_frame=start,
-            on_step=advance,
-            on_reference=partial(keep_reference, each.track),
-        )
+        if each.state is None:
+            crops, reference = find_reference(each.track, crops)
+        about |= {"on_step": advance, "on_reference": partial(keep_reference, each.track)}
+        yield from restore_clips(components, settings, tasks, crops, references, reference, **about)
 
     for each in chains:
         each.clips = restore(each)
-    num_frames = restored_frames = 0
-    measured = measuring_cost(components.model.unet, components.device)
-    with measured as cost, VideoWriter(target, source=info, format=settings.format, crf=settings.crf) as writer:
+    length, border = plan.num_frames if plan else info.num_frames, round(settings.segment * info.fps)
+    is_film = settings.format == "mp4" and settings.strategy == "chained" and info.kind != "image"
+    is_film = is_film and 0 < border < length
+    how_to_write: dict[str, Any] = {
+        "source": info,
+        "crf": settings.crf,
+        "encoder": start["encoder"] if is_film else None,
+    }
+    with ExitStack() as stack:
+        cost = stack.enter_context(measuring_cost(components.model.unet, components.device))
+        stack.enter_context(film)
+        writer = stack.enter_context(VideoWriter(target, format=settings.format, **how_to_write))
         if writer.path.resolve() == source.resolve():
             raise VideoError(f"{source}: the result would replace it; choose another output")
-        while stream.held or stream.read():
-            frame, hole, crops = stream.held[0]
+        write = writer.write
+        if is_film:
+            film.begin(start, border, partial(VideoWriter, format=SEGMENT, **how_to_write))
+            write = film.write
+            if num_frames:
+                notes.append(f"went on from frame {num_frames} of a call that was interrupted")
+                if on_progress:
+                    on_progress(num_frames, "restore")
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(start["threads"])
+
+        def put(held: _Held) -> None:
+            """Paste the crops of a frame, and write it."""
+            frame, hole, crops = held
             result = frame.image if frame.deep is None else frame.deep
             for made in crops:
+                rules = keep if made.chain.hole is None else KeepRules(known=True)
+                result = _paste(frame, result, made, hole, rules, settings.blend)
+            write(result, frame.pts, frame.time_base)
+
+        def now() -> dict[str, Any]:
+            """What the frames that are left depend on."""
+            at_work = [(number, each.network) for number, each in enumerate(chains) if each.network]
+            made = [crop for held in stream.held for crop in held.crops if crop.restored is not None]
+            return {
+                "restored_frames": restored_frames,
+                "notes": notes[len(start["notes"]) :],
+                "known": [(who, side, (r.latents, r.id_tokens)) for who, (side, r) in known.items()],
+                "chains": [
+                    (number, network.state_dict(), [crop.restored for crop in made if crop.chain is chains[number]])
+                    for number, network in at_work
+                ],
+            }
+
+        reader = with_masks(
+            source, start["mask"] and Path(start["mask"]), info, replace(options, first=num_frames), notes.append
+        )
+        pairs = stack.enter_context(closing(ahead(reader, AHEAD)))
+        stream = _Stream(pairs, chains, tasks, size, num_frames)
+        later = stack.enter_context(behind(AHEAD))
+        while stream.held or stream.read():
+            held = stream.held[0]
+            for made in held.crops:
                 while made.restored is None:
                     clip, restored = next(made.chain.clips)
                     for one, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
                         one.restored = image
-                rules = keep if made.chain.hole is None else KeepRules(known=True)
-                result = _paste(frame, result, made, hole, rules, settings.blend)
                 if num_frames + 1 == made.chain.span[1]:
-                    made.chain.clips = iter(())  # and with it all that the chain holds
-            if on_progress and all(made.chain.hole for made in crops):
+                    made.chain.clips, made.chain.network = iter(()), None  # and with it all that the chain holds
+            if on_progress and all(made.chain.hole for made in held.crops):
                 on_progress(1, "restore")
-            writer.write(result, frame.pts, frame.time_base)
-            stream.held.popleft()
+            later(put, stream.held.popleft())
             num_frames += 1
-            restored_frames += bool(crops)
+            restored_frames += bool(held.crops)
+            if is_film and num_frames % border == 0:
+                later(film.border, now())
         if not num_frames:
             raise VideoError(f"{source}: no frames")
+        if is_film:
+            later(film.finish, writer)
     return VideoReport(
         output=writer.path,
         num_frames=num_frames,
@@ -299,7 +381,7 @@ def restore_file(
         seconds=time.perf_counter() - started,
         cost=cost,
         detector=detector.name if detector else None,
-        notes=[*notes, *components.notes, *writer.notes],
+        notes=[*dict.fromkeys([*notes, *components.notes, *writer.notes])],
         num_shots=len(plan.shots) if plan else 1,
         num_people=len(plan.restored) if plan else 1,
     )

@@ -195,7 +195,7 @@ def test_ahead_takes_some_items_early_in_a_thread_and_passes_errors_on() -> None
 
     stream = ahead(items(), 2)
     assert list(islice(stream, 2)) == [0, 1]
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert 2 <= len(taken) <= 5
     assert taken[-1] == "closed"
     assert current_thread().name not in taken

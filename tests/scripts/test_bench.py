@@ -54,6 +54,13 @@ def test_memory_plans_fit_into_their_memory(run: Run) -> None:
         assert parts[0] == pytest.approx(1.59 * 2, rel=0.02)  # 1.7 billion parameters
 
 
+@needs_assets
+def test_a_film_and_where_its_time_goes(run: Run) -> None:
+    (row,) = run("film", "--frames", "9", "--networks", str(NETWORKS), "--device", "cpu")
+    assert row["restored"] == "9"
+    assert all(0 < float(row[f"{kind} s"]) < float(row["all s"]) for kind in ("decode", "detect", "paste", "encode"))
+
+
 def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
     options = ("--frames", "2", "--steps", "1", "--precision", "fp32", "--checkpointing", "yes", "--device", "cpu")
     (row,) = run("train", *options)
