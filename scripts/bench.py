@@ -104,9 +104,9 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     load = SVFRPipeline.from_pretrained
     parts = random_svd_xt(device, dtype) if is_random else load(options.weights, device, dtype).parts
     sampling: Row = {"size": options.size, **WAYS[way]}
-    if way == "one_step":
-        parts.settings = replace(parts.settings, one_step_sigma=20.0)
-    else:
+    # What is timed is the work: any weights can be run in one step or in many.
+    parts.settings = replace(parts.settings, one_step_sigma=20.0 if way == "one_step" else None)
+    if way != "one_step":
         sampling["guidance_scale"] = 2.0
     if way in ("released", "chained") and options.steps is not None:
         sampling |= {"num_inference_steps": options.steps, "sampler": "euler"}
