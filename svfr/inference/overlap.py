@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -29,7 +29,8 @@ def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
     finally:
         thread.shutdown(cancel_futures=True)
         if close := getattr(items, "close", None):
-            close()
+            with suppress(ValueError):  # at work still: Ctrl-C came before the executor knew of the thread it started
+                close()
 
 
 @contextmanager
