@@ -1,5 +1,6 @@
 """The package as others install it: built, put into an environment of its own, used away from the checkout."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -37,7 +38,8 @@ def test_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], tmp_
     site = next((environment / "lib").glob("python*/site-packages"))
     (site / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", built[1]], check=True)
-    result = subprocess.run([python, "-c", USE], cwd=tmp_path, capture_output=True, text=True)
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run([python, "-c", USE], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [str(site / "svfr/__init__.py"), svfr.__version__, "True"]
 
