@@ -82,7 +82,7 @@ class ModelAndOptimizer:
                     moments = {kind: torch.zeros_like(parameter) for kind in ("exp_avg", "exp_avg_sq")}
                     state |= {"step": torch.zeros(()), **moments}
                 else:
-                    optimizer.init_state(group, parameter, place, index)  # type: ignore[attr-defined]
+                    optimizer.init_state(group, parameter, place, index)  # type: ignore[attr-defined]  # bitsandbytes' own
                     state["step"] = torch.zeros((), dtype=torch.int64)  # a tensor, as all that a checkpoint holds
                 self.tensors[name] = parameter
                 self.tensors |= {f"{kind}/{name}": tensor for kind, tensor in state.items()}

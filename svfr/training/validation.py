@@ -52,6 +52,7 @@ def validate(
     networks = copy(components)
     networks.model = copy(model.to(components.device).eval())
     networks.model.forward = autocast(model.forward)  # type: ignore[method-assign]
+    # mypy takes no method's replacement; these two are a copy's, for the time of the validation.
     networks.model.fix_context = autocast(model.fix_context)  # type: ignore[method-assign]
     sampling = Sampling(seed=objective.config.seed).resolve(networks)
     metrics = build_metrics(METRICS, device=str(components.device), download=False).video

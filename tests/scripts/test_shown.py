@@ -17,7 +17,7 @@ def loud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "quiet", False)
 
 
-def test_infer_ends_with_a_table(infer: Infer) -> None:  # noqa: F811
+def test_infer_ends_with_a_table(infer: Infer) -> None:  # noqa: F811, asked for as a fixture
     add(infer, "a.mp4")
     (infer.input / "b.mp4").write_bytes(b"no video")
     outcome = infer()
@@ -33,7 +33,7 @@ def test_infer_ends_with_a_table(infer: Infer) -> None:  # noqa: F811
     assert "2/2" in outcome.err
 
 
-def test_quiet_infer(infer: Infer) -> None:  # noqa: F811
+def test_quiet_infer(infer: Infer) -> None:  # noqa: F811, asked for as a fixture
     add(infer, "a.mp4")
     (infer.input / "b.mp4").write_bytes(b"no video")
     outcome = infer("--quiet")
@@ -41,7 +41,7 @@ def test_quiet_infer(infer: Infer) -> None:  # noqa: F811
     assert [line.split(": ")[0] for line in outcome.err.splitlines()] == [str(infer.input / "b.mp4")]
 
 
-def test_infer_in_json(infer: Infer) -> None:  # noqa: F811
+def test_infer_in_json(infer: Infer) -> None:  # noqa: F811, asked for as a fixture
     add(infer, "a.mp4")
     outcome = infer("--json")
     summary = json.loads(outcome.out)
@@ -50,7 +50,7 @@ def test_infer_in_json(infer: Infer) -> None:  # noqa: F811
     assert summary["seconds"] > 0
 
 
-def test_eval_in_json(evaluate: Eval) -> None:  # noqa: F811
+def test_eval_in_json(evaluate: Eval) -> None:  # noqa: F811, asked for as a fixture
     shown = json.loads(evaluate("--restored", str(evaluate.folder / "r"), "--json").out)
     assert shown["aggregates"] == evaluate.results["aggregates"]
     assert (shown["rows"], shown["problems"]) == (len(evaluate.results["videos"]), 0)
