@@ -1,7 +1,9 @@
 """Training with lora.rank: what is trained, what is written, how it goes on; and its use on the base it belongs to."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from svfr.config import ConfigError
 from svfr.inference.folder import load_pipeline
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import InferConfig
@@ -21,7 +22,7 @@ from svfr.models.lora import add_lora, freeze_base, parse_lora, save_lora
 from svfr.models.weights import WeightsError
 from svfr.training.loop import train
 from tests import tiny
-from tests.runs import config, metrics, weights
+from tests.runs import config, metrics, overrides, weights
 from tests.scripts.test_convert_released import arguments, convert
 
 pytest.importorskip("peft", reason="pip install svfr[train]")
@@ -69,7 +70,7 @@ def test_the_bundled_model_with_updates_applied_and_merged(tmp_path: Path) -> No
     generator = torch.Generator().manual_seed(0)
     for name, parameter in parts.model.named_parameters():
         if "lora_B" in name:
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     save_lora(tmp_path, parts.model, facts, asdict(parts.settings))
     pipes = [SVFRPipeline.from_pretrained("demo", device="cpu") for _ in range(3)]
     for pipe, weight in zip(pipes, (0, 0.7, 0.7), strict=True):
@@ -136,12 +137,13 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, optimizer: str) ->
 
 def test_the_base_computes_in_bfloat16_as_autocast_has_it(tmp_path: Path) -> None:
     for rank in (0, 2):  # the update is zero at first, and the learning rate
-        settings = {"max_steps": 1, "precision": "bf16", "validate_every": 1, "lora__rank": rank}
+        settings = {"max_steps": 1, "precision": "bf16", "validate_every": 0, "lora__rank": rank}
         train(config(tmp_path, output_dir=tmp_path / f"rank_{rank}", **settings))
-    for full, light in zip(metrics(tmp_path, "rank_0"), metrics(tmp_path, "rank_2"), strict=True):
-        names = [name for name in full if name == "loss" or name.startswith("val_")]
-        assert names
-        assert {name: full[name] for name in names} == {name: light[name] for name in names}
+    full, light = (metrics(tmp_path, f"rank_{rank}")[-1] for rank in (0, 2))
+    names = [name for name in full if name.startswith("loss")]
+    assert len(names) > 1
+    # Not to the bit: matmul of a frozen weight adds up in another order (ATen's should_fold asks requires_grad).
+    assert [light[name] for name in names] == pytest.approx([full[name] for name in names], rel=1e-3)
 
 
 def test_on_other_weights_it_is_refused(run: Path, tmp_path: Path) -> None:
@@ -194,16 +196,26 @@ def test_at_the_size_of_svd_xt_it_is_small(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize(
-    ("package", "settings"), [("peft", {"lora__rank": 2}), ("bitsandbytes.optim", {"optimizer": "adamw_8bit"})]
+    ("package", "settings"),
+    [("peft", {"lora__rank": 2}), ("bitsandbytes", {"optimizer": "adamw_8bit"}), ("peft", {"max_steps": 1})],
 )
 def test_what_is_not_installed_is_named_and_the_rest_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, settings: dict[str, object]
+    tmp_path: Path, package: str, settings: dict[str, object]
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises((ConfigError, WeightsError), match=r"pip install svfr\[train\]"):
-        train(config(tmp_path, **settings))
+    without = "import sys; sys.modules[sys.argv[1]] = None; import train; sys.exit(train.main(sys.argv[2:]))"
+    file = tmp_path / "none.yaml"
+    file.write_text("")
+    call = [sys.executable, "-c", without, package, "--config", str(file), *overrides(tmp_path, **settings)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["scripts", *sys.path])}
+    done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
+    if "max_steps" in settings:
+        assert done.returncode == 0
+        return
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("train.py: ")
+    assert last.endswith("pip install svfr[train]")
     assert not (tmp_path / "run").exists()
-    assert train(config(tmp_path, max_steps=1))
 
 
 def test_the_weight_in_the_name_of_a_folder() -> None:
