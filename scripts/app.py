@@ -290,10 +290,11 @@ class Page:
             yield updates
 
     async def _follow(self, job: Job) -> AsyncIterator[Updates]:
-        yield {self.go: gr.update(visible=False), self.stop: gr.update(visible=True), self.result: ""}
+        buttons = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
+        yield buttons | {self.result: ""}
         while not job.done.is_set():
             job.seen = time.monotonic()
-            yield {self.status: self._progress(job)}
+            yield buttons | {self.status: self._progress(job)}  # again: a page that still loads may miss the first
             await asyncio.sleep(0.3)
         buttons = {self.go: gr.update(visible=True), self.stop: gr.update(visible=False)}
         yield buttons | {self.status: PIECES.error(job.error) if job.error else ""} | (job.result or {})

@@ -1,5 +1,6 @@
 """A tiny SVFR with made weights: every part of the real one, some milliseconds a pass."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,14 @@ def write_released(folder: Path, components: Components) -> None:
     parts = (network, components.model.id_projector, components.id_encoder)
     for part, name in zip(parts, RELEASED_FILES, strict=True):
         torch.save(part.state_dict(), own / name)
+
+
+def write_svd(folder: Path) -> None:
+    """SVD's folder: an 8-channel UNet, VAE and scheduler under SVD's own index."""
+    unet(in_channels=8, salt=9).save_pretrained(folder / "unet")
+    vae().save_pretrained(folder / "vae")
+    scheduler().save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
 
 
 def clip(num_frames: int = 12, height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,7 @@ def ours(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def svd(tmp_path: Path) -> Path:
-    """SVD's folder at a tiny size: an 8-channel UNet, VAE and scheduler under SVD's own index."""
-    folder = tmp_path / "svd"
-    tiny.unet(in_channels=8, salt=9).save_pretrained(folder / "unet")
-    tiny.vae().save_pretrained(folder / "vae")
-    tiny.scheduler().save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    tiny.write_svd(folder := tmp_path / "svd")
     return folder
 
 
