@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from svfr.evaluation.settings import EvalConfig
 from svfr.files import digest, fingerprint
 from svfr.inference.batch import RECORDS, describe_failure
 from svfr.metrics import BuiltMetrics, Chunk, Column
-from svfr.metrics.base import to_images
+from svfr.metrics.base import to_image
 from svfr.metrics.image import PSNR_CEILING
 
 # Settings that a record depends on.
@@ -137,7 +136,7 @@ class Evaluator:
         with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
             while (truth := (yield)) is not None:
                 num_truth += len(truth)
-                images = true_images = list(truth.of_truth("pictures", partial(to_images, truth.truth)))
+                images = true_images = [truth.both("image", at, to_image)[1] for at in range(len(truth))]
                 if pair.restored is not None:
                     images = list(islice(restored, len(truth)))
                 elif not is_truth:
@@ -157,12 +156,12 @@ class Evaluator:
                 for metric in (*videos, *sets):
                     for name, values in metric.update(chunk).items():
                         frame_values.setdefault(name, []).extend(map(_finite, values))
-                for image, true_image in zip(images, true_images, strict=True):
-                    pictures.add(image, true_image)
+                for at, image in enumerate(images):
+                    pictures.add(image, true_images[at])
+                    ours, theirs = chunk.both("gray", at, _is_gray)
+                    gray_restored, gray_truth = gray_restored and ours, gray_truth and theirs
+                    num_faces += chunk.face(at) is not None
                 has_hole = has_hole or (mask is not None and bool(mask.any()))
-                grays = chunk.both("gray", _is_gray)
-                gray_restored, gray_truth = gray_restored and grays[0], gray_truth and grays[1]
-                num_faces += len(chunk.faces())
                 on_frames(len(images))
             if pair.restored is not None:
                 record.num_frames += sum(1 for _ in restored)

@@ -28,8 +28,8 @@ METRICS: dict[str, type[Metric]] = {
         "ids": "identity:Identity",
         "landmarks": "landmarks:LandmarkError",
         "warping": "temporal:WarpingError",
-        "fvd": "fvd:FVD",
-        "fid": "fid:FID",
+        "fvd": "frechet:FVD",
+        "fid": "frechet:FID",
     }.items()
 }
 """Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""

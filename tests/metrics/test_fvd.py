@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from svfr.metrics.base import Chunk, SetFeatures
-from svfr.metrics.frechet import fit, frechet_distance
-from svfr.metrics.fvd import FVD
+from svfr.metrics.frechet import FVD, fit, frechet_distance
 from tests.metrics.made import frames, noisy, split
 
 

@@ -20,7 +20,7 @@ from svfr.evaluation import records
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference import folder
 from svfr.metrics import METRICS, BuiltMetrics, SetFeatures
-from svfr.metrics.fvd import FVD
+from svfr.metrics.frechet import FVD
 from svfr.metrics.image import PSNR
 from svfr.metrics.no_reference import Sharpness
 from svfr.metrics.temporal import WarpingError
