@@ -20,6 +20,8 @@ class PrepareError(ValueError):
 class NothingLeft(PrepareError):
     """A step that left out everything."""
 
+    exit_code = 1
+
 
 def step_file(output: Path, step: str) -> Path:
     """Where a step's records lie."""

@@ -14,6 +14,7 @@ from data_prep.settings import DataPrepConfig
 from svfr.inference.batch import describe_failure
 from svfr.inference.workers import Process, Task, Worker, Workers, call_in_time
 from svfr.networks import NetworkMissing
+from svfr.progress import one_line
 
 # (input, settings) -> records; raises ValueError or OSError if the input is bad.
 Function = Callable[[Any, DataPrepConfig], list[Record]]
@@ -40,13 +41,6 @@ def attempt(function: Function, settings: DataPrepConfig, value: Any) -> Outcome
     except Exception as error:  # must not stop the other inputs either
         reason, trace = describe_failure(error, "use fewer processes")
         return Outcome(None, reason, trace=trace)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error in one line."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _RayActor(Worker):

@@ -62,6 +62,7 @@ from svfr.models.identity import IResNet
 from svfr.models.lora import add_lora
 from svfr.models.svfr import SVFR
 from svfr.models.unet import checkpoint_blocks, compile_blocks
+from svfr.progress import run_command
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
 from svfr.training.loop import find_optimizer, make_accelerator, make_dataset, make_loader
@@ -120,10 +121,7 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     unet, vae = (timed(modules, device) for modules in ([pipe.unet], [pipe.vae.encoder, pipe.vae.decoder]))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "clip.mp4"
-        info = VideoInfo(source, size, size, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
-        with VideoWriter(source, source=info) as writer:
-            for number in range(num_frames):
-                writer.write(rendered[number % len(rendered)], number, 1 / info.fps)
+        write_video(source, size, size, num_frames, lambda number: rendered[number % len(rendered)])
         report = pipe.restore_video(source, Path(folder) / "restored.mp4", face="aligned", **sampling)
     return {
         "branch-frames": report.cost["unet_frames"],
@@ -263,13 +261,21 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
 def make_film(path: Path, num_frames: int) -> None:
     """A rendered head that moves about in a picture of 1280x720."""
     heads = [resize(frame, 480, 480) for frame in render_clip(TEST_SEEDS, 50, RENDERED).frames]
-    info = VideoInfo(path, 1280, 720, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
-    picture = np.full((720, 1280, 3), 90, np.uint8)
+
+    def draw(number: int) -> np.ndarray:
+        picture, left = np.full((720, 1280, 3), 90, np.uint8), round(400 + 300 * np.sin(number / 50))
+        picture[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
+        return picture
+
+    write_video(path, 1280, 720, num_frames, draw)
+
+
+def write_video(path: Path, width: int, height: int, num_frames: int, draw: Callable[[int], np.ndarray]) -> None:
+    """Write a video of the pictures (h, w, 3) uint8 that `draw` makes of their numbers."""
+    info = VideoInfo(path, width, height, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
     with VideoWriter(path, source=info) as writer:
         for number in range(num_frames):
-            image, left = picture.copy(), round(400 + 300 * np.sin(number / 50))
-            image[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
-            writer.write(image, number, 1 / info.fps)
+            writer.write(draw(number), number, 1 / info.fps)
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
@@ -402,10 +408,8 @@ def make_footage(folder: Path, num_files: int) -> None:
     """Videos of rendered heads, each of another person."""
     folder.mkdir()
     for index in range(num_files):
-        info = VideoInfo(folder / f"{index:04d}.mp4", 512, 512, Fraction(FPS), 50, 0.0, False, 0, "frames")
-        with VideoWriter(info.path, source=info) as writer:
-            for number, frame in enumerate(render_clip(TEST_SEEDS + index, info.num_frames, RENDERED).frames):
-                writer.write(resize(frame, info.width, info.height), number, 1 / info.fps)
+        frames = [resize(frame, 512, 512) for frame in render_clip(TEST_SEEDS + index, 50, RENDERED).frames]
+        write_video(folder / f"{index:04d}.mp4", 512, 512, len(frames), frames.__getitem__)
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -464,22 +468,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "of the networks"},
     "device": {"help": "auto, or a torch device"},
 }
-COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
+DEFAULTS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
     bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
-    | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
-    bench_film: {"weights": "demo", "frames": "10000", "steps": 1, "networks": None, "device": "auto"},
-    bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
-    | {
-        "ranks": "0",
-        "compile": "no",
-        "optimizer": "adamw",
-        "precision": "bf16",
-        "peak": None,
-        "manifest": None,
-        "device": "auto",
-    },
-    bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}
-    | {"device": "auto"},
+    | {"compile": "no", "memory": None, "dtype": "auto"},
+    bench_film: {"weights": "demo", "frames": "10000", "steps": 1, "networks": None},
+    bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no", "ranks": "0"}
+    | {"compile": "no", "optimizer": "adamw", "precision": "bf16", "peak": None, "manifest": None},
+    bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None},
     bench_prep: {"files": 8, "processes": "1,2"},
 }
 
@@ -488,26 +483,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; a wrong call becomes one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="NAME")
-    for bench, defaults in COMMANDS.items():
+    for bench, defaults in DEFAULTS.items():
         name = bench.__name__.removeprefix("bench_")
         command = commands.add_parser(name, help=bench.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        command.set_defaults(bench=bench, device="cpu")
-        for option, default in defaults.items():
+        command.set_defaults(bench=bench)
+        for option, default in ({"device": "auto"} | defaults).items():
             command.add_argument(f"--{option}", default=default, **OPTIONS[option])
     command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
     options = parser.parse_args(arguments)
-    try:
-        print(describe_machine(resolve_device(options.device)))
-        print_table(options.bench(options))
-    except (BrokenProcessPool, torch.OutOfMemoryError):
-        print("bench.py: a measurement died, most likely for want of memory", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    def run() -> int:
+        try:
+            print(describe_machine(resolve_device(options.device)))
+            print_table(options.bench(options))
+        except (BrokenProcessPool, torch.OutOfMemoryError):
+            print("bench.py: a measurement died, most likely for want of memory", file=sys.stderr)
+            return 1
+        return 0
+
+    return run_command("bench.py", run)
 
 
 if __name__ == "__main__":

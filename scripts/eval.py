@@ -16,7 +16,6 @@ Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself 
 import argparse
 import functools
 import json
-import signal
 import sys
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -30,14 +29,13 @@ from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
 from svfr.evaluation.provenance import Provenance, find_provenance
-from svfr.evaluation.publication import comparison_markdown, table_csv, table_tex
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import Runs, parse_weights, restore_set
 from svfr.evaluation.results import RESULTS, Results, gather
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.statistics import on_common_videos
-from svfr.evaluation.tables import cost_rows, paper_table, table_markdown
+from svfr.evaluation.tables import cost_rows, paper_table, table_csv, table_markdown, table_tex
 from svfr.evaluation.workers import measure_in_workers
 from svfr.files import replacing, write_json
 from svfr.inference.processes import Processes
@@ -146,7 +144,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
     common = on_common_videos(matches, records, results, gather_all)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
-        ("table.md", table_markdown(results) + comparison_markdown(results, common)),
+        ("table.md", table_markdown(results, common)),
         ("table.tex", table_tex(common)),
         ("table.csv", table_csv(common)),
         ("report.html", report_html(results, common, records, evaluator)),
@@ -224,15 +222,7 @@ def evaluate(
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130  # the shell's exit code of Ctrl-C
+    return progress.run_command("eval.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from svfr.evaluation import paper, publication, tables
+from svfr.evaluation import paper, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
-from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
+from svfr.evaluation.results import Aggregate, Results, is_baseline, with_figures
 from svfr.evaluation.statistics import by_video, half_width, places
 from svfr.evaluation.tables import main_columns, show_number
 from svfr.files import replacing
@@ -50,7 +50,6 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
         results=results,
         tables=tables,
         columns=COLUMNS,
-        publication=publication,
         paper=paper,
         limit=evaluator.settings.report_videos,
     )
@@ -76,7 +75,7 @@ class Page:
 
     def __init__(self, results: Results, records: dict[Pair, Record], output: Path) -> None:
         self.results, self.records, self.output = results, records, output
-        self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
+        self.tasks, self.methods = results.tasks, results.methods
         self.restoring = [method for method in self.methods if not is_baseline(method)]
         self.of_videos = {column for row in results.rows for column in row.metrics}
         self.files: dict[str, Path] = {}  # what `file` was asked for, by its place in `FILES`
@@ -84,15 +83,13 @@ class Page:
 
     def aggregates(self, task: str) -> list[Aggregate]:
         """The rows of a table, baselines first."""
-        return sorted((a for a in self.results.aggregates if a.task == task), key=lambda a: not is_baseline(a.method))
+        return sorted(self.results.of(task), key=lambda aggregate: not is_baseline(aggregate.method))
 
     def columns(self, task: str) -> tuple[list[str], list[str]]:
         """The main columns, and all others that have a figure."""
-        columns = ordered_columns(self.results)
+        columns = self.results.columns
         first = [column for column in main_columns(self.results) if column in columns]
-        aggregates = self.aggregates(task)
-        others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
-        return first, others
+        return first, [column for column in with_figures(self.aggregates(task), columns) if column not in first]
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""

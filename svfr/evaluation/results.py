@@ -1,6 +1,7 @@
 """Results of a whole evaluation: rows, means with their numbers of videos, the protocol; `results.json`."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -56,6 +57,25 @@ class Results:
     problems: list[Problem]  # what could not be compared, or not wholly
     missing: dict[str, str]  # name of a metric -> why it was not computed
     networks: dict[str, str]  # by column: name of its network, where there is a choice
+
+    def of(self, task: str) -> list[Aggregate]:
+        """The rows of a task, baselines first, then as the methods were given."""
+        return [aggregate for aggregate in self.aggregates if aggregate.task == task]
+
+    @property
+    def tasks(self) -> list[str]:
+        """In canonical order."""
+        return list(dict.fromkeys(aggregate.task for aggregate in self.aggregates))
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order of rows: baselines, then the others as given."""
+        return list(dict.fromkeys(aggregate.method for aggregate in self.aggregates))
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that any row has, with or without a figure, in a table's order."""
+        return [column for column in COLUMNS if any(column in aggregate.metrics for aggregate in self.aggregates)]
 
     def as_json(self) -> dict[str, Any]:
         """For `results.json`."""
@@ -175,10 +195,9 @@ def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str,
     }
 
 
-def ordered_columns(results: Results) -> list[str]:
-    """Columns that at least one row has, in a table's order."""
-    there = {column for aggregate in results.aggregates for column in aggregate.metrics}
-    return [column for column in COLUMNS if column in there]
+def with_figures(aggregates: Sequence[Aggregate], columns: Sequence[str]) -> list[str]:
+    """Those of some columns in which a row has a figure."""
+    return [column for column in columns if any(a.metrics.get(column) is not None for a in aggregates)]
 
 
 def is_baseline(method: str) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from svfr.evaluation.pairs import Matches, Pair
-from svfr.evaluation.publication import comparison_markdown, latex, table_csv, table_tex, wilcoxon_table
 from svfr.evaluation.records import Record
 from svfr.evaluation.results import Aggregate, Results
 from svfr.evaluation.settings import EvalConfig
 from svfr.evaluation.statistics import by_video, half_width, on_common_videos, paired_p, places
+from svfr.evaluation.tables import latex, table_csv, table_markdown, table_tex, wilcoxon_table
 
 
 def made(figures: dict[str, dict[str, list[float | None]]], task: str = "bfr") -> Results:
@@ -151,14 +151,13 @@ def test_only_videos_that_all_methods_have() -> None:
     common = on_common_videos(matches, records, results, gather)
     assert {a.method: a.metrics["psnr"] for a in common.aggregates} == {"A": 1.5, "B": 1.5, "ground_truth": 1.5}
     assert {a.num_videos for a in common.aggregates} == {2}
-    text = comparison_markdown(results, common)
-    assert "## Of the videos that all methods have" in text
+    _, text = table_markdown(results, common).split("## Of the videos that all methods have")
     rows = [line.split("|") for line in text.splitlines() if line.startswith(("| A ", "| B "))]
     assert [row[-2].strip() for row in rows][:2] == ["2 of 4", "2 of 4"]
     whole = {pair: record for pair, record in records.items() if pair.name in ("v1", "v2")}
     same = gather(matches, whole)
     assert on_common_videos(matches, whole, same, gather) is same
-    assert "that all methods have" not in comparison_markdown(same, same)
+    assert "that all methods have" not in table_markdown(same, same)
 
 
 def test_blocks_are_apart() -> None:
