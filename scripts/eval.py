@@ -26,17 +26,14 @@ from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
 from svfr.evaluation.markdown import markdown_table
-from svfr.evaluation.measure import Evaluator
+from svfr.evaluation.measure import Evaluator, measure_in_workers
 from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
-from svfr.evaluation.provenance import Provenance, find_provenance
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import Runs, parse_weights, restore_set
-from svfr.evaluation.results import RESULTS, Results, gather
+from svfr.evaluation.results import RESULTS, Provenance, Results, find_provenance, gather
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.statistics import on_common_videos
 from svfr.evaluation.tables import cost_rows, paper_table, table_csv, table_markdown, table_tex
-from svfr.evaluation.workers import measure_in_workers
 from svfr.files import replacing, write_json
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
@@ -137,11 +134,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         record = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
         records[pair] = replace(record, fps=provenance.rates.get(pair.truth.resolve(), record.fps))
 
-    def gather_all(matches: Matches, records: dict[Pair, Record]) -> Results:
-        return gather(matches, records, evaluator, missing, evaluator.settings.task, provenance)
-
-    results = gather_all(matches, records)
-    common = on_common_videos(matches, records, results, gather_all)
+    results, common = gather(matches, records, evaluator, missing, provenance)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
         ("table.md", table_markdown(results, common)),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from svfr.evaluation import paper
 from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.results import Aggregate, Results, is_baseline, with_figures
-from svfr.evaluation.statistics import by_video, half_width, paired_p, places
+from svfr.evaluation.statistics import by_video, half_width, paired_p, places, truth_value
 from svfr.metrics import COLUMNS, METRICS
 
 ARROWS = {"higher": "↑", "lower": "↓", "truth": "", "none": ""}
@@ -89,12 +89,6 @@ def count_of(aggregate: Aggregate | None, total: int) -> str:
     if aggregate is None:
         return UNDEFINED
     return str(aggregate.num_videos) if aggregate.num_videos == total else f"{aggregate.num_videos} of {total}"
-
-
-def truth_value(results: Results, task: str, column: str) -> float | None:
-    """The ground truth's own figure in a column where what is nearest to it is best; None in others."""
-    own = [aggregate.metrics.get(column) for aggregate in results.of(task) if aggregate.method == "ground_truth"]
-    return own[0] if own and COLUMNS[column].better == "truth" else None
 
 
 def table_markdown(results: Results, common: Results) -> str:
