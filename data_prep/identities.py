@@ -9,8 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.frames import TRACKS, load_arrays
-from data_prep.records import Record, read_step
+from data_prep.records import TRACKS, Record, load_arrays, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.inference.workers import Workers

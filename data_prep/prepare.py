@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, PrepareError, Record
+from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import start_workers
 from svfr import config, progress
 from svfr.inference.processes import Processes
 from svfr.inference.workers import Workers

@@ -42,8 +42,8 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
 from data_prep import prepare
+from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import start_workers
 from svfr import config, inference
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize

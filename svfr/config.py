@@ -25,6 +25,12 @@ def check_at_least(name: str, value: float | None, least: float, most: float | N
         raise ConfigError(f"{name}={value}: has to be at most {most}")
 
 
+def check_least(settings: object, section: str = "", **least: float) -> None:
+    """Raises ConfigError unless each named field is None or a number of at least that; a `section` ends in a dot."""
+    for name, value in least.items():
+        check_at_least(section + name, getattr(settings, name), value)
+
+
 def check_choices(settings: object) -> None:
     """Raises ConfigError unless each field that is a Literal holds one of its choices."""
     for name, kind in get_type_hints(type(settings)).items():

@@ -33,7 +33,7 @@ from svfr.metrics.base import to_image
 from svfr.metrics.image import PSNR_CEILING
 
 # Settings that a record depends on.
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "strip_frames", "picture_size")
+MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "picture_size")
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 

@@ -27,6 +27,7 @@ GRAY = "#8a97a6"
 FILES = "report_files"  # folder beside the page
 CURVE_POINTS = 300  # of a curve over frames; of longer videos every 2nd frame, every 3rd, ...
 WORST_FRAMES = 12  # in the gallery
+SHOWN_VIDEOS = 12  # of each task, in pictures, worst first
 
 
 def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
@@ -51,7 +52,7 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
         tables=tables,
         columns=COLUMNS,
         paper=paper,
-        limit=evaluator.settings.report_videos,
+        limit=SHOWN_VIDEOS,
     )
     with replacing(evaluator.output / FILES) as partial:
         partial.mkdir()
@@ -129,12 +130,11 @@ class Page:
             psnr = list(load_arrays(folder / FRAMES).get("psnr", []))
             for file in sorted((folder / PICTURES).glob("worst_*")):
                 index = int(file.stem.removeprefix("worst_"))
-                value = float(psnr[index]) if index < len(psnr) else math.nan
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
-                known = not math.isnan(value)
-                found.append(
-                    (value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, pair, file.name)
-                )
+                if index < len(psnr) and math.isfinite(psnr[index]):
+                    found.append((float(psnr[index]), f"{label}, {psnr[index]:.2f} dB", pair, file.name))
+                else:
+                    found.append((math.inf, label, pair, file.name))
         worst = sorted(found, key=lambda entry: entry[:2])[:WORST_FRAMES]
         return [(label, self.file(pair, name)) for _, label, pair, name in worst]
 
