@@ -27,7 +27,7 @@ from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
 from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.measure import Evaluator, measure_in_workers
-from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
+from svfr.evaluation.pairs import Matches, Pair, match, parse_restored
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import Runs, parse_weights, restore_set
@@ -105,24 +105,15 @@ def evaluate_all(
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
             total += len(pairs) * probe(pairs[0].truth).num_frames
+    workers = evaluator.settings.workers
+    make = functools.partial(prepare, options, evaluator.settings, device)
     with progress.bar(total, "frame", "evaluate", share.is_main_process) as bar:
-
-        def show(record: Record) -> None:
-            for line in [record.reason] if record.reason else record.problems:
-                progress.error(str(Problem(record.method, record.task, record.name, line)))
-
-        settings = evaluator.settings
-        if settings.workers > 1:
-            make = functools.partial(prepare, options, settings, device)
-            with closing(measure_in_workers(evaluator, make, settings.workers, groups)) as records:
-                for record in records:
-                    bar.update(record.num_frames)
-                    show(record)
-        else:
-            for pairs in groups:
-                bar.set_postfix_str(pairs[0].name[-40:])
-                for record in evaluator.evaluate(pairs, bar.update):
-                    show(record)
+        records = (record for pairs in groups for record in evaluator.evaluate(pairs, bar.update))
+        with closing(measure_in_workers(evaluator, make, workers, groups) if workers > 1 else records) as records:
+            for record in records:
+                bar.update(record.num_frames if workers > 1 else 0)
+                for problem in record.all_problems():
+                    progress.error(str(problem))
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str], provenance: Provenance) -> Results:

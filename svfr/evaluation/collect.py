@@ -21,31 +21,26 @@ from svfr.inference.batch import find_items
 from svfr.progress import note
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
+RESTORED = "restored_faces"  # folder in the clip's that holds the results; where it isn't, they lie in the clip's own
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces
 
 
 class Layout(NamedTuple):
-    """What a method writes for a clip."""
+    """What a method writes for a clip; of names without suffix, the group is that of the input."""
 
     says: str  # in words
-    inner: str = ""  # folder in the clip's that holds the results; where it isn't, they lie in the clip's own
-    frame: str = "(.+)"  # a result's name without suffix; the group is that of the input
-    of_faces: str = ""  # the same of whole frames, if it differs
+    frame: str = "(.+)"  # a result's name
+    of_faces: str = frame  # the same of whole frames
+    clip: str = "(.+)"  # the folder's name
     is_video: bool = False  # one file a clip
-    clip_end: str = "^$"  # what the folder's name has after the clip's
 
 
 LAYOUTS = {
-    "gpen": Layout("CLIP/*_GPEN.png", frame="(.+)_GPEN"),
-    "keep": Layout("CLIP/restored_faces/*.png", inner="restored_faces"),
-    "codeformer": Layout(
-        # Without -o the folder is called CLIP_0.5. Assumption: of several faces, the first one is the person's.
-        "CLIP/restored_faces/*.png or CLIP/*.png",
-        inner="restored_faces",
-        of_faces="(.+)_00",
-        clip_end=r"_\d\.\d+$",
-    ),
-    "dicface": Layout("CLIP/restored_faces/*.png or CLIP/*.png", inner="restored_faces"),
+    "gpen": Layout("CLIP/*_GPEN.png", "(.+)_GPEN", "(.+)_GPEN"),
+    "keep": Layout(f"CLIP/{RESTORED}/*.png"),
+    # Without -o the folder is called CLIP_0.5. Assumption: of several faces, the first one is the person's.
+    "codeformer": Layout(f"CLIP/{RESTORED}/*.png or CLIP/*.png", of_faces="(.+)_00", clip=r"(.+?)(?:_\d\.\d+)?"),
+    "dicface": Layout(f"CLIP/{RESTORED}/*.png or CLIP/*.png"),
     "pgtformer": Layout("CLIP.mp4", is_video=True),
 }
 
@@ -102,9 +97,9 @@ def find_results(folder: Path, layout: Layout, task: str) -> tuple[dict[Path, Pa
             if layout.is_video or not clip.is_dir():
                 left_out[_kind(clip)] += 1
                 continue
-            results = clip / layout.inner if (clip / layout.inner).is_dir() else clip
-            pattern = layout.of_faces if layout.of_faces and (clip / CROPPED).is_dir() else layout.frame
-            clip_name = re.sub(layout.clip_end, "", clip.name)
+            results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
+            pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
+            clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
             for file in _visible(results):
                 frame = re.fullmatch(pattern, file.stem)
                 if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():

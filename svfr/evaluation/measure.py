@@ -18,13 +18,13 @@ from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
 from svfr.data.mask_files import read_masks
-from svfr.data.tracks import track_largest_face
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.evaluation import records
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
 from svfr.evaluation.records import FRAMES, PICTURES, Record, describe_capped
 from svfr.evaluation.settings import EvalConfig
+from svfr.evaluation.testset import find_points
 from svfr.files import digest, fingerprint, sweep
 from svfr.inference.batch import RECORDS, describe_failure
 from svfr.inference.workers import Process, Task, Workers
@@ -232,13 +232,7 @@ class Evaluator:
 
 
 def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
-    """Eyes, nose and mouth corners of the largest face in each frame.
-
-    Frames between two sightings of a face are filled in linearly (see `track_largest_face`). The file `cache` keeps
-    the points, valid for this video and this detector.
-
-    Returns:
-        (f, 5, 2) float32 [px]; NaN in frames without a face.
+    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector.
 
     Raises:
         VideoError: the video cannot be read.
@@ -247,10 +241,7 @@ def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
     kept = records.load_arrays(cache)
     if str(kept.get("key")) == key:
         return kept["points"]
-    faces = [detector(frame.image) for frame in read_frames(video)]
-    points = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
-    for track in track_largest_face(iter(faces), float(probe(video).fps)):
-        points[track.start : track.start + len(track.landmarks)] = track.landmarks
+    points = find_points((frame.image for frame in read_frames(video)), detector, float(probe(video).fps))
     records.save_arrays(cache, points=points, key=np.array(key))
     return points
 

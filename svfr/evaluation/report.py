@@ -108,16 +108,13 @@ class Page:
 
     def quoted(self, task: str, columns: Sequence[str]) -> list[tuple[str, dict[str, float | None]]]:
         """The paper's own rows that have a figure in these columns: label, and figure by column."""
-        if task not in paper.TASKS or self.results.protocol["settings"]["no_reference"]:
+        if self.results.protocol["settings"]["no_reference"]:
             return []
-        place = paper.TASKS.index(task)
         rows = []
-        for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3[:-1])):
-            for row in table:
-                cells = dict(zip(paper.COLUMNS, row.cells, strict=True))
-                figures = {column: cells[column][place] for column in columns}
-                if any(figure is not None for figure in figures.values()):
-                    rows.append((f"{row.method} ({source}, quoted)", figures))
+        for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3)):
+            for method, figures in ((method, row[task]) for method, row in table.items() if task in row):
+                if method != paper.ROW_OF_BOTH and not figures.keys().isdisjoint(columns):
+                    rows.append((f"{method} ({source}, quoted)", {column: figures.get(column) for column in columns}))
         return rows
 
     def worst_frames(self) -> list[tuple[str, str]]:

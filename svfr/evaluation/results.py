@@ -175,10 +175,7 @@ def gather(
 
     tasks = matches.tasks or [evaluator.settings.task]
     by_task = {task: {pair: r for pair, r in records.items() if pair.task in (task, "")} for task in tasks}
-    problems = list(matches.problems)
-    for pair, record in records.items():
-        reasons = [record.reason] if record.reason else record.problems
-        problems += [Problem(pair.method, pair.task, pair.name, reason) for reason in reasons]
+    problems = [*matches.problems, *(problem for record in records.values() for problem in record.all_problems())]
     protocol = describe_protocol(evaluator, provenance)
     networks = {
         column: metric["network"]["name"]

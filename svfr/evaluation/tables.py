@@ -154,12 +154,12 @@ def _all_columns(results: Results, task: str) -> str:
     return markdown_table([*rows, ["videos", *(count_of(a, len(results.names)) for a in aggregates)]])
 
 
-def _quoted_table(rows: Sequence[paper.QuotedRow]) -> str:
+def _quoted_table(quoted: paper.Quoted) -> str:
     """A table of the paper, as it is printed."""
     table = [["Methods", *(title(column) for column in paper.COLUMNS)]]
-    for row in rows:
-        cells = zip(paper.COLUMNS, row.cells, strict=True)
-        table.append([row.method, *(" / ".join(show_number(column, f) for f in figures) for column, figures in cells)])
+    for method, row in quoted.items():
+        cells = ([show_number(c, row.get(task, {}).get(c)) for task in paper.TASKS] for c in paper.COLUMNS)
+        table.append([method, *map(" / ".join, cells)])
     return markdown_table(table)
 
 

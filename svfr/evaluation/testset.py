@@ -6,7 +6,7 @@ the sha256 of the pixels in the manifest tells whether they did.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
@@ -182,10 +182,7 @@ class TestsetMaker:
         """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one."""
         if self.detector is None:
             return read_points((self.landmarks or Path()) / f"{item.target}.txt", len(truth))
-        points = np.full((len(truth), 5, 2), np.nan, dtype=np.float32)
-        for track in track_largest_face(map(self.detector, truth), fps):
-            points[track.start : track.stop] = track.landmarks
-        return points
+        return find_points(truth, self.detector, fps)
 
 
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
@@ -205,6 +202,18 @@ def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo
     if not frames:
         raise VideoError(f"{path}: no frames")
     return np.stack(frames), info
+
+
+def find_points(images: Iterable[np.ndarray], detector: FaceDetector, fps: float) -> np.ndarray:
+    """Eyes, nose and mouth corners of the largest face in each frame: (f, 5, 2) float32 [px], NaN without a face.
+
+    Frames between two sightings of a face are filled in linearly (see `track_largest_face`).
+    """
+    faces = [detector(image) for image in images]
+    points = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
+    for track in track_largest_face(iter(faces), fps):
+        points[track.start : track.stop] = track.landmarks
+    return points
 
 
 def read_points(path: Path, num_frames: int) -> np.ndarray:
