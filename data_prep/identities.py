@@ -58,9 +58,7 @@ def equal_pairs(keys: Iterable[Hashable | None]) -> Pairs:
 def alike_pairs(embeddings: np.ndarray, threshold: float) -> Pairs:
     """Pairs that join all items whose embeddings have a cosine of at least `threshold`.
 
-    Args:
-        embeddings: (n, d) float32 of unit length; rows of zeros are like nobody.
-        threshold: cosine.
+    The embeddings are (n, d) float32 of unit length; rows of zeros are like nobody.
     """
     count = len(embeddings)
     pairs = np.zeros((0, 2), np.int64)

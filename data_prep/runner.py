@@ -174,14 +174,9 @@ class Step:
 
 
 def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | None = None) -> Record:
-    """The record of what a step left out.
+    """The record of what a step left out: a file, relative to source.path, or the `clip` of that id in it.
 
-    Args:
-        step: its name.
-        source: the file, relative to source.path.
-        reason: one line.
-        bad: whether the file is broken; else it, or a clip of it, just isn't wanted.
-        clip: the clip's id, if it is one of several of the file.
+    `bad` says that the file is broken; else it just isn't wanted.
     """
     return {"rejected": {"step": step, "source": source, "reason": reason, "bad": bad, "clip": clip}}
 

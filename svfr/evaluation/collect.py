@@ -48,10 +48,9 @@ LAYOUTS = {
 def collect(arguments: Sequence[str], taken: Container[str], output: Path, task: str, write: bool) -> dict[str, Path]:
     """Gather results of other methods by links, OUTPUT/collected/NAME/TASK/CLIP, and say what was left out.
 
-    Args:
-        arguments: NAME=DIR each; the name begins with one of `LAYOUTS`, in any case. The folder has a subfolder for
-            each task or none, then it is of `task`, and in it what the method wrote for each clip.
-        write: make the links; of several processes, one.
+    The arguments are NAME=DIR each, where the name begins with one of `LAYOUTS`, in any case. The folder has a
+    subfolder for each task or none, then it is of `task`, and in it what the method wrote for each clip. Of several
+    processes, one is to `write` the links.
 
     Returns:
         Folder of links by name of method, as `svfr.evaluation.pairs.match` takes them.

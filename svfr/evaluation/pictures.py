@@ -90,12 +90,8 @@ class Pictures(AbstractContextManager):
 def best_lag(restored: np.ndarray, truth: np.ndarray) -> int:
     """By how many frames a restored video comes late (negative: early): the lag in -3..3 of least squared error.
 
-    Each value's mean over time is taken off, so that motion alone counts. 0 unless another lag leaves less than 3/4 of
-    the error of none.
-
-    Args:
-        restored: (f, d) float, small gray pictures.
-        truth: (f, d) float, the same frames.
+    Of small gray pictures (f, d) float of the same frames. Each value's mean over time is taken off, so that motion
+    alone counts. 0 unless another lag leaves less than 3/4 of the error of none.
     """
     num_frames = len(truth)
     if num_frames < 4 * FARTHEST:

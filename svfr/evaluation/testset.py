@@ -232,12 +232,10 @@ def read_points(path: Path, num_frames: int) -> np.ndarray:
 
 
 def alignment_matrices(points: np.ndarray, size: int, each_frame: bool) -> np.ndarray:
-    """Similarities to FFHQ's template: (1, 2, 3) from the median of the points over time, or (f, 2, 3).
+    """Similarities to FFHQ's template in a square of side `size` [px], of points (f, 5, 2) [px], NaN without a face.
 
-    Args:
-        points: (f, 5, 2) [px], NaN where there is no face.
-        size: side of the aligned square [px].
-        each_frame: frames without a face take the last one that had one (the first ones: the first).
+    (1, 2, 3) from the median over time, or (f, 2, 3): then frames without a face take the last one that had one, the
+    first ones the first.
 
     Raises:
         VideoError: no face in any frame.

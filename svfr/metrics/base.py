@@ -88,12 +88,12 @@ class Chunk:
 class NetworkOptions(NamedTuple):
     """Where networks lie, where they run, and which of them a metric uses."""
 
-    folder: Path | None
-    device: str
-    recognizer: str
-    landmarker: str
-    download: bool
-    photo: Path | None = None
+    folder: Path | None  # searched before $SVFR_NETWORKS, the user's cache and PyTorch's
+    device: str  # of those that run in torch
+    recognizer: str  # of `ids`, as `svfr.metrics.identity.load_face_network` takes it
+    landmarker: str  # of `landmarks`, as `svfr.data.landmarks.load_landmarker` takes it
+    download: bool  # whether missing ones may be downloaded
+    photo: Path | None = None  # of the person, for `photo`
 
 
 class Metric(ABC):

@@ -29,13 +29,8 @@ def decibels(mse: Tensor) -> Tensor:
 def psnr(restored: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each frame: the three channels pooled, no border cut off, not on Y.
 
-    Args:
-        restored: (n, 3, h, w) uint8 RGB.
-        truth: (n, 3, h, w) uint8 RGB.
-        mask: (n, h, w) bool; only its pixels count.
-
-    Returns:
-        (n,) float64 [dB], at most 100; NaN where the mask is empty.
+    (n, 3, h, w) uint8 RGB -> (n,) float64 [dB], at most 100. Of a `mask` (n, h, w) bool only its pixels count; where it
+    is empty, NaN.
     """
     differences = torch.maximum(restored, truth) - torch.minimum(restored, truth)
     squares = torch.arange(PEAK + 1, dtype=torch.float64, device=truth.device).square()
@@ -73,15 +68,9 @@ def local_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 def ssim_map(restored: Tensor, truth: Tensor, of_truth: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004).
 
-    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's.
-
-    Args:
-        restored: (..., h, w) float64, each channel on its own; h, w >= 11.
-        truth: the same shape.
-        of_truth: `local_statistics` of `truth`, if they are known.
-
-    Returns:
-        (..., h - 10, w - 10) float64; its mean is the SSIM.
+    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's. Planes
+    (..., h, w) float64, h, w >= 11 -> (..., h - 10, w - 10) float64, whose mean is the SSIM. `of_truth` are the
+    `local_statistics` of the truth, if they are known.
     """
     (c1, c2), (their_mean, their_square) = SSIM_CONSTANTS, of_truth or local_statistics(truth)
     mean, square = local_statistics(restored)

@@ -18,13 +18,8 @@ OCCLUSION_SHARE, OCCLUSION_SLACK = 0.01, 0.5  # of the squared lengths; [px^2]
 def sources(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of a frame come from: dense inverse search flow (Kroeger et al. 2016; OpenCV, medium preset).
 
-    Args:
-        before: (h, w, 3) uint8 RGB; h, w >= 16.
-        after: (h, w, 3) uint8 RGB.
-
-    Returns:
-        (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool, True where they can be trusted: inside of
-        the frame, not occluded.
+    Two frames (h, w, 3) uint8 RGB, h, w >= 16 -> (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool,
+    True where they can be trusted: inside of the frame, not occluded.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
@@ -40,16 +35,10 @@ def sources(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, trusted: np.ndarray) -> float | None:
-    """Squared difference between a restored frame and the one before it, moved along the truth's flow.
+    """Squared difference between a restored frame (h, w, 3) uint8 and the one before it, moved along the truth's flow.
 
-    Args:
-        before: (h, w, 3) uint8.
-        after: (h, w, 3) uint8.
-        source: (h, w, 2) positions [px] in `before`.
-        trusted: (h, w) bool, the pixels that count.
-
-    Returns:
-        Mean over trusted pixels and channels, of values in [0, 1], in thousandths; None if no pixel is trusted.
+    `source` and `trusted` are as `sources` gives them. Mean over trusted pixels and channels, of values in [0, 1], in
+    thousandths; None if no pixel is trusted.
     """
     if not trusted.any():
         return None

@@ -81,7 +81,6 @@ def test_clips_follow_one_another() -> None:
     assert [video.video for video in found] == ["v0", "b/short"]
     clip = videos(lambda t: t, 1, 50)["v0"].truth[16:32][None]
     np.testing.assert_allclose(found[0].truth[1], network(clip)[0].numpy(), rtol=1e-6)
-    assert collect(FVD(network, clip_length=9), videos(lambda t: t, 1, 50))[0].starts == (0, 9, 18, 27, 36)
 
 
 def test_nothing_depends_on_chunks_names_or_order() -> None:
@@ -117,7 +116,6 @@ def test_spread() -> None:
     assert high is not None
     assert 0 <= low < value < high
     assert row["fvd_clips"] == 24
-    assert FVD(SmallNetwork(), seed=1).compute(collect(metric, videos(lambda t: noisy(t, 10), 12))) != row
     one = metric.compute(collect(metric, videos(lambda t: noisy(t, 10), 1)))
     assert one["fvd"] is not None
     assert one["fvd_spread_low"] is one["fvd_spread_high"] is None
