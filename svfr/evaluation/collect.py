@@ -5,7 +5,6 @@ sczhou/CodeFormer `inference_codeformer.py`, `inference_colorization.py`, `infer
 `inference.py`; fudan-generative-vision/DicFace `scripts/inference.py`, `scripts/inference_color_and_inpainting.py`.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_frames, write_lossless
 from svfr.evaluation.pairs import task_folders
-from svfr.evaluation.testset import DEGRADED, MANIFEST
+from svfr.evaluation.testset import DEGRADED, MANIFEST, read_manifest
 from svfr.files import replacing
 from svfr.inference.batch import find_items
 from svfr.progress import note
@@ -124,8 +123,8 @@ def lossless_videos(testset: Path) -> list[Path]:
     source, manifest = testset / DEGRADED, testset / MANIFEST
     if not source.is_dir():
         raise ValueError(f"{testset}: no degraded inputs in it, it is no test set")
-    entries = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
-    rates = {entry["name"]: Fraction(entry["fps"]).limit_denominator(1001) for entry in entries if entry["fps"]}
+    entries = read_manifest(manifest) if manifest.is_file() else {}
+    rates = {name: Fraction(fps).limit_denominator(1001) for name, entry in entries.items() if (fps := entry["fps"])}
     made = []
     for item in find_items(source, testset / VIDEOS, "png"):
         path = testset / VIDEOS / item.target.parent / f"{item.target.name}.mp4"

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from svfr.evaluation.pairs import Pair, Problem
-from svfr.files import replacing, write_json
+from svfr.files import read_json, replacing, write_json
 from svfr.inference.batch import RECORDS
 from svfr.metrics import SetFeatures, SetMetric
 from svfr.metrics.base import Row
@@ -72,8 +72,8 @@ def write_record(output: Path, pair: Pair, record: Record) -> None:
 def read_record(output: Path, pair: Pair, cache_key: str) -> Record | None:
     """The finished record of this key; None if there is none."""
     try:
-        record = Record(**json.loads((record_folder(output, pair) / ROW).read_text()))
-    except (OSError, ValueError, TypeError):
+        record = Record(**read_json(record_folder(output, pair) / ROW))
+    except TypeError:
         return None
     return record if cache_key and record.cache_key == cache_key else None
 

@@ -76,21 +76,16 @@ class Page:
 
     def __init__(self, results: Results, records: dict[Pair, Record], output: Path) -> None:
         self.results, self.records, self.output = results, records, output
-        self.tasks, self.methods = results.tasks, results.methods
-        self.restoring = [method for method in self.methods if not is_baseline(method)]
+        self.restoring = [method for method in results.methods if not is_baseline(method)]
         self.of_videos = {column for row in results.rows for column in row.metrics}
         self.files: dict[str, Path] = {}  # what `file` was asked for, by its place in `FILES`
         self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
-
-    def aggregates(self, task: str) -> list[Aggregate]:
-        """The rows of a table, baselines first."""
-        return sorted(self.results.of(task), key=lambda aggregate: not is_baseline(aggregate.method))
 
     def columns(self, task: str) -> tuple[list[str], list[str]]:
         """The main columns, and all others that have a figure."""
         columns = self.results.columns
         first = [column for column in main_columns(self.results) if column in columns]
-        return first, [column for column in with_figures(self.aggregates(task), columns) if column not in first]
+        return first, [column for column in with_figures(self.results.of(task), columns) if column not in first]
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
