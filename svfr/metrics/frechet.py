@@ -117,7 +117,7 @@ def load_i3d_features(networks: Path | None = None, device: str = "cpu", downloa
 class FVD(SetMetric):
     """FVD (Unterthiner et al. 2018) over the clips of all videos.
 
-    Every video is cut into clips of 16 frames, one after the other from its first frame; what is left at
+    Every video is cut into clips of `clip_length` frames, one after the other from its first frame; what is left at
     its end doesn't count. The spread is that of FVD when whole videos of this sample are drawn anew (bootstrap), put
     around the value. It is no interval of what many videos would give: FVD is biased upwards, much for few clips, and
     such an interval held the true value in none of 60 trials.
@@ -136,12 +136,12 @@ class FVD(SetMetric):
         """Make it with I3D."""
         return cls(load_i3d_features(options.folder, options.device, options.download))
 
-    def __init__(self, network: FeatureNetwork) -> None:
-        self._network = network
+    def __init__(self, network: FeatureNetwork, clip_length: int = CLIP_LENGTH) -> None:
+        self._network, self._length = network, clip_length
         self.protocol = {
             **network.protocol,
-            "clip_length": CLIP_LENGTH,
-            "clips": f"{CLIP_LENGTH} frames, one after the other from a video's first, the rest left out",
+            "clip_length": clip_length,
+            "clips": f"{clip_length} frames, one after the other from a video's first, the rest left out",
             "distance": "one Fréchet distance over all clips of the set, float64, covariance by n - 1",
             "spread": f"of the sample, not an interval of the truth: {1 - 2 * TAIL:.0%} of {BOOTSTRAPS} bootstraps of "
             f"videos, seed {SEED}",
@@ -157,11 +157,11 @@ class FVD(SetMetric):
         """Take the next frames; none has a number of its own."""
         for at, frames in enumerate(zip(chunk.restored, chunk.truth, strict=True)):
             self._pending.append(frames)
-            if len(self._pending) == CLIP_LENGTH:
+            if len(self._pending) == self._length:
                 restored, truth = map(torch.stack, zip(*self._pending, strict=True))
                 theirs = chunk.of_truth(f"fvd {at}", partial(self._embed, truth))
                 ours = theirs if chunk.restored is chunk.truth else self._embed(restored)
-                self._features[CLIP_LENGTH * len(self._features)] = ours, theirs
+                self._features[self._length * len(self._features)] = ours, theirs
                 self._pending = []
         return {}
 

@@ -81,6 +81,7 @@ def test_clips_follow_one_another() -> None:
     assert [video.video for video in found] == ["v0", "b/short"]
     clip = videos(lambda t: t, 1, 50)["v0"].truth[16:32][None]
     np.testing.assert_allclose(found[0].truth[1], network(clip)[0].numpy(), rtol=1e-6)
+    assert collect(FVD(network, clip_length=9), videos(lambda t: t, 1, 50))[0].starts == (0, 9, 18, 27, 36)
 
 
 def test_nothing_depends_on_chunks_names_or_order() -> None:
