@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def prepare() -> int:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
 
-    return progress.run_command("prepare.py", prepare)
+    return config.run_command("prepare.py", prepare)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, step_file, write_lines
 from data_prep.settings import DataPrepConfig
 from svfr import progress
+from svfr.config import one_line
 from svfr.files import digest, is_machine_error
 from svfr.inference.batch import describe_failure
 from svfr.inference.workers import Process, Task, Worker, Workers, call_in_time
 from svfr.networks import NetworkMissing
-from svfr.progress import one_line
 
 FRAME_LIMIT = 1.0  # [s] that a file's limit of time grows by with each of its frames
 LONGEST = 86_400.0  # [s] whatever number of frames a broken file claims to have

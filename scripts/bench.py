@@ -62,7 +62,6 @@ from svfr.models.identity import IResNet
 from svfr.models.lora import add_lora
 from svfr.models.svfr import SVFR
 from svfr.models.unet import checkpoint_blocks, compile_blocks
-from svfr.progress import run_command
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
 from svfr.training.loop import find_optimizer, make_accelerator, make_dataset, make_loader
@@ -495,7 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(f"--{option}", **OPTIONS[option] | ({"default": default} if equals else {}))
     command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
     options = parser.parse_args(arguments)
-    return run_command("bench.py", lambda: run(options))
+    return config.run_command("bench.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from scipy.ndimage import median_filter
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
+from svfr.config import run_command
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import task_input
 from svfr.data.masks import mask_clip
@@ -26,7 +27,6 @@ from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.tables import title
 from svfr.metrics import Chunk, build_metrics
 from svfr.metrics.temporal import temporal_slice
-from svfr.progress import run_command
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.tasks import TASKS
 

@@ -206,7 +206,7 @@ def evaluate(
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    return progress.run_command("eval.py", lambda: run(options))
+    return config.run_command("eval.py", lambda: run(options))
 
 
 if __name__ == "__main__":

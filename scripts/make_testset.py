@@ -18,7 +18,6 @@ from svfr import config
 from svfr.evaluation.collect import lossless_videos
 from svfr.evaluation.settings import EvalConfig, TestsetConfig
 from svfr.evaluation.testset import MANIFEST, make_testset, other_pixels
-from svfr.progress import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    return run_command("make_testset.py", lambda: run(options))
+    return config.run_command("make_testset.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""What a call shows, on stderr: bars with the time that is left, lines above them, and how it ended."""
+"""What a call shows while it works, on stderr: bars with the time that is left, and lines above them."""
 
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from tqdm import tqdm
 
 quiet = False  # whether this process shows errors alone
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 
 
 def bar(total: int | None, unit: str, title: str, shown: bool = True, **more: Any) -> tqdm:
@@ -43,27 +41,3 @@ def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Ca
             then(work, stage)
 
     return advance
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error in one line."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def run_command(name: str, run: Callable[[], int]) -> int:
-    """Do what a command is for; a wrong call is said in one line, and SIGTERM stops as cleanly as Ctrl-C.
-
-    Returns:
-        The exit code: that of `run`; of a ValueError or an OSError its `exit_code`, else 2; 130 if interrupted.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers
-    try:
-        return run()
-    except (ValueError, OSError) as error:
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
-        return getattr(error, "exit_code", 2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
