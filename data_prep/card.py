@@ -1,19 +1,28 @@
-"""The data card: what is in the data set, in words and tables."""
+"""What to look at: the data card in words and tables, and a picture of some frames of each clip."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from data_prep.records import STEPS, Record
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
+from svfr.data.faces import crop
 from svfr.data.manifest import SPLITS, Clip
+from svfr.data.video import read_frames
 from svfr.evaluation.markdown import markdown_table
 from svfr.files import replacing
 
 QUANTILES = {"least": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "most": 1.0}
+SHEET = 60  # clips on the contact sheet
+TILE = 128  # [px] of the contact sheet
+TILES = 3  # frames of a clip on it
+CAPTION = 26  # [px] two lines
+GAP = 6  # [px]
+COLUMNS = 4  # clips in a row
 
 Rows = list[list[object]]  # of a table, the head first; [] for none
 
@@ -92,3 +101,40 @@ def _quantiles(values: Sequence[float]) -> list[object]:
 
 def _table(rows: Rows) -> str:
     return markdown_table([[str(cell) for cell in row] for row in rows])
+
+
+def write_contact_sheet(path: Path, manifest: Sequence[Clip]) -> None:
+    """Write a PNG of up to 60 clips, evenly spread over the manifest, which lies beside it."""
+    count = min(SHEET, len(manifest))
+    clips = [manifest[int((k + 0.5) * len(manifest) / count)] for k in range(count)]
+    tiles = [_tiles(clip, path.parent) for clip in clips]
+    width = max(map(len, tiles)) * TILE + GAP
+    height = TILE + CAPTION + GAP
+    rows = -(-len(clips) // COLUMNS)
+    sheet = Image.new("RGB", (min(COLUMNS, len(clips)) * width + GAP, rows * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (clip, images) in enumerate(zip(clips, tiles, strict=True)):
+        left, top = GAP + number % COLUMNS * width, GAP + number // COLUMNS * height
+        for k, image in enumerate(images):
+            sheet.paste(image, (left + k * TILE, top))
+        draw.multiline_text((left, top + TILE), _caption(clip), fill="black", font_size=11, spacing=1)
+    with replacing(path) as partial:
+        sheet.save(partial, format="PNG")
+
+
+def _tiles(clip: Clip, folder: Path) -> list[Image.Image]:
+    wanted = [clip.start_frame + int((k + 0.5) * clip.num_frames / TILES) for k in range(TILES)]
+    found: dict[int, np.ndarray] = {}
+    for frame in read_frames(folder / clip.video):
+        if frame.index in wanted:
+            box = clip.crop or (0, 0, frame.image.shape[1], frame.image.shape[0])
+            found[frame.index] = crop(frame.image, box, clip.width)
+        if frame.index >= wanted[-1]:
+            break
+    images = [Image.fromarray(found[index]) for index in wanted if index in found]
+    return [image.resize((TILE, TILE), Image.Resampling.BICUBIC) for image in images]
+
+
+def _caption(clip: Clip) -> str:
+    quality = "" if clip.quality is None else f", quality {clip.quality:.2f}"
+    return f"{clip.id[:60]}\nperson {clip.identity}, {clip.split}, {clip.num_frames} frames{quality}"

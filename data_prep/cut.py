@@ -5,8 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from data_prep.frames import frames_of
-from data_prep.records import Record, read_step
+from data_prep.records import Record, frames_of, read_step
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.shots import content_differences, shot_starts

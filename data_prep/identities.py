@@ -9,8 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data_prep.frames import TRACKS, load_arrays
-from data_prep.records import Record, read_step
+from data_prep.records import TRACKS, Record, load_arrays, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.inference.workers import Workers
@@ -59,9 +58,7 @@ def equal_pairs(keys: Iterable[Hashable | None]) -> Pairs:
 def alike_pairs(embeddings: np.ndarray, threshold: float) -> Pairs:
     """Pairs that join all items whose embeddings have a cosine of at least `threshold`.
 
-    Args:
-        embeddings: (n, d) float32 of unit length; rows of zeros are like nobody.
-        threshold: cosine.
+    The embeddings are (n, d) float32 of unit length; rows of zeros are like nobody.
     """
     count = len(embeddings)
     pairs = np.zeros((0, 2), np.int64)

@@ -1,15 +1,15 @@
 """Step 1: find the files of a data set, look into each, and leave out what is the same twice."""
 
-import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.readers import Found, find
+from data_prep.readers import find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.deinterlacing import is_interlaced
 from svfr.data.video import IMAGE_SUFFIXES, ReadOptions, probe
-from svfr.files import digest, sha256_of
+from svfr.files import fingerprint, sha256_of, sha256_of_all
 from svfr.inference.workers import Workers
 
 
@@ -23,7 +23,10 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     root = Path(settings.source.path)
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
     found = find(settings.source.collection, root, annotations, Path(settings.output))
-    inputs = {str(item.path.relative_to(root)): _input(item) for item in found}
+    inputs = {  # other bytes have another size or time
+        str(item.path.relative_to(root)): {**asdict(item), "path": str(item.path), "stamp": fingerprint(item.path)}
+        for item in found
+    }
     reading = {"deinterlace": settings.deinterlace, "max_pixels": settings.max_pixels}
     step = Step("ingest", settings, workers, {"collection": settings.source.collection, **reading})
     return step.finish(_without_duplicates(step.map(ingest_file, inputs)))
@@ -53,25 +56,12 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
     return [record]
 
 
-def _input(found: Found) -> Record:
-    """What the result depends on: other bytes have another size or time."""
-    files = _files(found.path)
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
-    return {"path": str(found.path), "notes": found.notes, "error": found.error, "stamp": digest(stamps)}
-
-
 def _sha256(path: Path) -> str:
     """Digest of a file; for a folder of frames, of its files' names and sums."""
     if not path.is_dir():
         return sha256_of(path)
-    sums = [f"{file.name} {sha256_of(file)}" for file in _files(path)]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+    return sha256_of_all({file.name: file for file in files})
 
 
 def _without_duplicates(records: list[Record]) -> list[Record]:

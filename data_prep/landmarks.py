@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
 from data_prep.networks import landmarker
-from data_prep.records import Record, read_step
+from data_prep.records import LANDMARKS, TRACKS, Record, load_arrays, read_step, save_arrays, walk
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.data.landmarks import temporal_scores

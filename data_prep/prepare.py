@@ -9,7 +9,6 @@ rejected.jsonl) or nothing was left, 2 the call itself was wrong or the machine 
 """
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,14 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
-from data_prep.records import STEPS, NothingLeft, PrepareError, Record
+from data_prep.records import STEPS, PrepareError, Record
+from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import one_line, start_workers
 from svfr import config, progress
 from svfr.inference.processes import Processes
 from svfr.inference.workers import Workers
 
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 RUN: dict[str, Callable[[DataPrepConfig, Workers], list[Record]]] = {
     name: step.run for name, step in zip(STEPS, (ingest, cut, track, score, landmarks, identities, write), strict=True)
 }
@@ -79,16 +77,12 @@ def report(step: str, records: Sequence[Record], left_out: Sequence[Record], set
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
     progress.quiet = options.quiet
-    try:
+
+    def prepare() -> int:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
-    except (ValueError, OSError) as error:
-        print(f"prepare.py: {one_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, NothingLeft) else 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+
+    return config.run_command("prepare.py", prepare)
 
 
 if __name__ == "__main__":

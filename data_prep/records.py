@@ -1,16 +1,21 @@
-"""The files between the steps: JSON lines, one clip a line, under a line that says whose file it is."""
+"""What lies between the steps: JSON lines, one clip a line, arrays of each clip, and the frames they speak of."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from svfr.files import digest, is_machine_error, replacing
+import numpy as np
+
+from data_prep.settings import DataPrepConfig
+from svfr.data.video import Frame, ReadOptions, VideoError, read_frames
+from svfr.files import digest, replacing
 
 Record = dict[str, Any]
 VERSION = 1
 STEPS = ("ingest", "cut", "track", "score", "landmarks", "identities", "write")
 FOLDER = "steps"  # of the output; holds these files
+TRACKS, LANDMARKS = f"{FOLDER}/tracks", f"{FOLDER}/landmarks"  # folders of arrays
 
 
 class PrepareError(ValueError):
@@ -19,6 +24,8 @@ class PrepareError(ValueError):
 
 class NothingLeft(PrepareError):
     """A step that left out everything."""
+
+    exit_code = 1
 
 
 def step_file(output: Path, step: str) -> Path:
@@ -53,18 +60,59 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
         file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-def is_no_inputs_fault(error: BaseException | None, output: str) -> bool:
-    """Whether an error is that of the machine, or comes from a file of the output."""
-    if is_machine_error(error):
-        return True
-    folders = tuple(str(Path(output, name)) for name in (FOLDER, "clips", "landmarks"))
-    while error is not None:
-        if str(getattr(error, "filename", None) or error).startswith(folders):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def file_name(clip_id: str, suffix: str) -> str:
     """Where a clip's file lies below its kind's folder: 256 subfolders, so that none holds a million files."""
     return f"{digest([clip_id])[:2]}/{clip_id}{suffix}"
+
+
+def num_frames(clips: Sequence[Record]) -> int:
+    """Frames that have to be read for the clips of one file."""
+    return max(clip["start_frame"] + clip["num_frames"] for clip in clips)
+
+
+def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
+    """The frames of a file as its record of the step ingest, or one of a clip of it, says.
+
+    Raises:
+        VideoError: it cannot be read, or has another size than when it was looked into.
+    """
+    path = Path(settings.source.path) / file["source"]
+    size = path.stat().st_size
+    if path.is_file() and file.get("bytes", size) != size:
+        raise VideoError(f"{path}: {size} bytes now, {file['bytes']} when it was looked into: run all steps again")
+    options = ReadOptions(max_pixels=settings.max_pixels, deinterlace=file.get("interlaced", False))
+    return read_frames(path, options)
+
+
+def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
+    """The frames of the clips' file, up to the last one that is in a clip.
+
+    Yields:
+        The (h, w, 3) uint8 frame, and for each clip that it is in (index of the clip, index of the frame in it).
+
+    Raises:
+        VideoError: the file cannot be read, or is shorter than its clips say.
+    """
+    end = num_frames(clips)
+    index = 0
+    for frame in frames_of(clips[0], settings):
+        places = [(i, index - clip["start_frame"]) for i, clip in enumerate(clips)]
+        yield frame.image, [(i, at) for i, at in places if 0 <= at < clips[i]["num_frames"]]
+        index += 1
+        if index == end:
+            return
+    raise VideoError(f"{clips[0]['source']}: has {index} frames now, {end} when it was cut")
+
+
+def load_arrays(output: Path, folder: str, clip_id: str) -> dict[str, np.ndarray]:
+    """The arrays that a step saved of a clip."""
+    with np.load(output / folder / file_name(clip_id, ".npz")) as arrays:
+        return dict(arrays)
+
+
+def save_arrays(output: Path, folder: str, clip_id: str, **arrays: np.ndarray) -> str:
+    """Save the arrays of a clip, whole or not at all; returns the file, relative to the output folder."""
+    name = f"{folder}/{file_name(clip_id, '.npz')}"
+    with replacing(output / name) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return name

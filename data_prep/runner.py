@@ -1,22 +1,64 @@
-"""Run one step over its inputs: skip what is done, keep a journal, show a bar, put the results in order."""
+"""Run one step over its inputs, on this machine or a Ray cluster: skip what is done, keep a journal, put in order."""
 
 import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.frames import num_frames
-from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, step_file, write_lines
+from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, step_file, write_lines
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import Function, Outcome, attempt
 from svfr import progress
-from svfr.files import digest
-from svfr.inference.workers import Task, Workers
+from svfr.config import one_line
+from svfr.files import digest, is_machine_error
+from svfr.inference.batch import describe_failure
+from svfr.inference.workers import Process, Task, Worker, Workers, call_in_time
+from svfr.networks import NetworkMissing
 
+FRAME_LIMIT = 1.0  # [s] that a file's limit of time grows by with each of its frames
 LONGEST = 86_400.0  # [s] whatever number of frames a broken file claims to have
+# (input, settings) -> records; raises ValueError or OSError if the input is bad.
+Function = Callable[[Any, DataPrepConfig], list[Record]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an input."""
+
+    records: list[Record] | None  # None if it failed
+    reason: str | None = None  # why it failed, one line
+    stops: bool = False  # whether all other inputs would fail, too
+    trace: str | None = None  # of an error of this code, not of the input
+
+
+def attempt(function: Function, settings: DataPrepConfig, value: Any) -> Outcome:
+    """Call `function(value, settings)`; whatever goes wrong becomes one line."""
+    try:
+        return Outcome(function(value, settings))
+    except (PrepareError, NetworkMissing) as error:
+        return Outcome(None, one_line(error), stops=True)
+    except (ValueError, OSError) as error:
+        return Outcome(None, one_line(error), stops=is_no_inputs_fault(error, settings.output))
+    except Exception as error:  # must not stop the other inputs either
+        reason, trace = describe_failure(error, "use fewer processes")
+        return Outcome(None, reason, trace=trace)
+
+
+def is_no_inputs_fault(error: BaseException | None, output: str) -> bool:
+    """Whether an error is that of the machine, or comes from a file of the output."""
+    if is_machine_error(error):
+        return True
+    folders = tuple(str(Path(output, name)) for name in (FOLDER, "clips", "landmarks"))
+    while error is not None:
+        if str(getattr(error, "filename", None) or error).startswith(folders):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @dataclass
@@ -60,9 +102,8 @@ class Step:
         entries = _read_journal(journal)
         write_lines(journal, entries.values())  # without half a line at its end, which the next one would be joined to
         done = {key: entry for key, entry in entries.items() if key in inputs and self._is_done(entry, cache_keys[key])}
-        limit, per_frame = self.settings.time_limit, self.settings.time_per_frame
         tasks = [
-            Task(key, partial(attempt, function, self.settings, value), min(limit + per_frame * frames(value), LONGEST))
+            Task(key, partial(attempt, function, self.settings, value), self._time_limit(frames(value)))
             for key, value in inputs.items()
             if key not in done
         ]
@@ -118,6 +159,9 @@ class Step:
             if path.is_file() and path not in named:
                 path.unlink()
 
+    def _time_limit(self, num_frames: int) -> float:
+        return min(self.settings.time_limit + FRAME_LIMIT * num_frames, LONGEST)
+
     def _is_done(self, entry: Record, cache_key: str) -> bool:
         files = (file for record in entry["records"] for file in record.get("files", ()))
         return entry.get("cache_key") == cache_key and all((self.output / file).is_file() for file in files)
@@ -130,14 +174,9 @@ class Step:
 
 
 def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | None = None) -> Record:
-    """The record of what a step left out.
+    """The record of what a step left out: a file, relative to source.path, or the `clip` of that id in it.
 
-    Args:
-        step: its name.
-        source: the file, relative to source.path.
-        reason: one line.
-        bad: whether the file is broken; else it, or a clip of it, just isn't wanted.
-        clip: the clip's id, if it is one of several of the file.
+    `bad` says that the file is broken; else it just isn't wanted.
     """
     return {"rejected": {"step": step, "source": source, "reason": reason, "bad": bad, "clip": clip}}
 
@@ -163,3 +202,52 @@ def _append(file: TextIO, entry: Record, path: Path) -> None:
         print(json.dumps(entry), file=file, flush=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class _RayActor(Worker):
+    """A process of a Ray cluster."""
+
+    def __init__(self) -> None:
+        import ray
+
+        remote_process: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RemoteProcess)
+        self._actor = remote_process.remote()
+        ray.get(self._actor.__ray_ready__.remote())  # or its start would count as a task's time
+
+    def submit(self, task: Task) -> "Future[Any]":
+        return self._actor.do.remote(task).future()
+
+    def end(self) -> None:
+        del self._actor  # Ray ends what nobody refers to
+
+
+class _RemoteProcess:
+    def do(self, task: Task) -> Any:
+        return call_in_time(task)
+
+
+def start_workers(settings: DataPrepConfig) -> Workers:
+    """The workers that the settings ask for.
+
+    Raises:
+        PrepareError: Ray is not installed or does not start.
+    """
+    processes, address = settings.processes, settings.ray_address
+    if settings.engine == "local" and processes == 0:
+        return Workers(Worker, 1)
+    if settings.engine == "local":
+        return Workers(partial(Process, "svfr.data.faces", "svfr.inference.batch"), processes or os.cpu_count() or 1)
+    try:
+        import ray
+    except ImportError as error:
+        raise PrepareError("engine=ray: Ray is not installed: pip install 'svfr[data]'") from error
+    # The workers find this code where this process does; on a cluster the checkout has to be on a shared disk.
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {"env_vars": {"PYTHONPATH": path}}
+    options: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address is None else {}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=address, runtime_env=environment, **quiet, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
+    return Workers(_RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)

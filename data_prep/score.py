@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import TRACKS, load_arrays, walk
 from data_prep.networks import scorer
-from data_prep.records import PrepareError, Record, read_step
+from data_prep.records import TRACKS, PrepareError, Record, load_arrays, read_step, walk
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.faces import crop

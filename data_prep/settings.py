@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_at_least, check_least
 from svfr.data.errors import MAX_PIXELS
 
 Collection = Literal["videos", "images", "voxceleb2", "celebv", "vfhq"]
@@ -39,7 +39,7 @@ class CutConfig:
     """Frames from one clip's start to the next's. Default: `clip_frames`."""
 
     def __post_init__(self) -> None:
-        _check_least("cut", self, threshold=0, min_frames=1, clip_frames=1, stride=1)
+        check_least(self, "cut.", threshold=0, min_frames=1, clip_frames=1, stride=1)
         if self.stride is not None and self.clip_frames is None:
             raise ConfigError(f"cut.stride={self.stride}: needs cut.clip_frames")
         if self.clip_frames is not None and self.clip_frames < self.min_frames:
@@ -70,7 +70,7 @@ class TrackConfig:
                 known = ", ".join(get_args(Collection))
                 raise ConfigError(f"track.max_enlarge={collection}: choose from {known}")
             check_at_least(f"track.max_enlarge.{collection}", limit, 0)
-        _check_least("track", self, min_face=0, min_detected=0, min_inside=0, min_frontality=0, min_sharpness=0)
+        check_least(self, "track.", min_face=0, min_detected=0, min_inside=0, min_frontality=0, min_sharpness=0)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class QualityConfig:
     """Keep this many clips, the best ones."""
 
     def __post_init__(self) -> None:
-        _check_least("quality", self, frames=1, min=0, keep=1)
+        check_least(self, "quality.", frames=1, min=0, keep=1)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class IdentityConfig:
     """Share of the clips for the split test."""
 
     def __post_init__(self) -> None:
-        _check_least("identity", self, threshold=0, val=0, test=0)
+        check_least(self, "identity.", threshold=0, val=0, test=0)
         if self.val + self.test > 1:
             raise ConfigError(f"identity.val={self.val} and identity.test={self.test}: more than 1 together")
 
@@ -117,11 +117,9 @@ class WriteConfig:
     """Side of the written clips [px]."""
     crf: int = 10
     """H.264 quality of the written clips, 0 (lossless but for the 4:2:0 colours) to 51."""
-    sheet: int = 60
-    """Clips on the contact sheet."""
 
     def __post_init__(self) -> None:
-        _check_least("write", self, size=16, crf=0, sheet=1)
+        check_least(self, "write.", size=16, crf=0)
         if self.crf > 51 or self.size % 2:
             raise ConfigError(f"write.crf={self.crf} write.size={self.size}: at most 51, and an even number")
 
@@ -157,9 +155,7 @@ class DataPrepConfig:
     ray_address: str | None = None
     """Address of a running Ray cluster, or auto. Default: a Ray of its own on this machine."""
     time_limit: float = 300.0
-    """A file may take this long [s] in a step before its worker is ended and the file counts as bad."""
-    time_per_frame: float = 1.0
-    """[s] that the limit grows by with each frame of the file."""
+    """[s] that a file may take in a step, and one more a frame, before its worker is ended and it counts as bad."""
     cut: CutConfig = field(default_factory=CutConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
@@ -167,13 +163,8 @@ class DataPrepConfig:
     write: WriteConfig = field(default_factory=WriteConfig)
 
     def __post_init__(self) -> None:
-        _check_least("", self, processes=0, max_pixels=1, seed=0, time_limit=0.1, time_per_frame=0)
+        check_least(self, processes=0, max_pixels=1, seed=0, time_limit=0.1)
         if self.engine == "ray" and self.processes == 0:
             raise ConfigError("processes=0: Ray needs at least one worker")
         if self.score == "none" and (self.quality.min is not None or self.quality.keep is not None):
             raise ConfigError("quality.min and quality.keep need a score: leave score=none out")
-
-
-def _check_least(section: str, config: object, **least: float) -> None:
-    for name, value in least.items():
-        check_at_least(f"{section}.{name}".lstrip("."), getattr(config, name), value)

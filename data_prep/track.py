@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.frames import TRACKS, save_arrays, walk
 from data_prep.networks import detector, recognizer
-from data_prep.records import Record, read_step
+from data_prep.records import TRACKS, Record, read_step, save_arrays, walk
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.detectors import Face

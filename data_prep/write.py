@@ -8,10 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.card import write_card
-from data_prep.contact_sheet import write_contact_sheet
-from data_prep.frames import LANDMARKS, TRACKS, load_arrays, save_arrays, walk
-from data_prep.records import STEPS, Record, file_name, read_step, write_lines
+from data_prep.card import write_card, write_contact_sheet
+from data_prep.records import (
+    LANDMARKS,
+    STEPS,
+    TRACKS,
+    Record,
+    file_name,
+    load_arrays,
+    read_step,
+    save_arrays,
+    walk,
+    write_lines,
+)
 from data_prep.runner import Step, rejected_file
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
@@ -55,7 +64,7 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     manifest = [Clip(**{**clip, "identity": of["identity"], "split": of["split"]}) for clip, of in written]
     write_manifest(output / MANIFEST, manifest)
     manifest = read_manifest(output / MANIFEST, allow_outside=True)
-    write_contact_sheet(output / "contact_sheet.png", manifest, settings.write.sheet)
+    write_contact_sheet(output / "contact_sheet.png", manifest)
     left_out = collect_rejected(output)
     write_lines(output / "rejected.jsonl", left_out)
     times = [enlargement(of, settings) for _, of in written]

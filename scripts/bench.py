@@ -42,8 +42,8 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
 from data_prep import prepare
+from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
-from data_prep.workers import start_workers
 from svfr import config, inference
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize
@@ -120,10 +120,7 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     unet, vae = (timed(modules, device) for modules in ([pipe.unet], [pipe.vae.encoder, pipe.vae.decoder]))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "clip.mp4"
-        info = VideoInfo(source, size, size, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
-        with VideoWriter(source, source=info) as writer:
-            for number in range(num_frames):
-                writer.write(rendered[number % len(rendered)], number, 1 / info.fps)
+        write_video(source, size, size, num_frames, lambda number: rendered[number % len(rendered)])
         report = pipe.restore_video(source, Path(folder) / "restored.mp4", face="aligned", **sampling)
     return {
         "branch-frames": report.cost["unet_frames"],
@@ -263,13 +260,21 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
 def make_film(path: Path, num_frames: int) -> None:
     """A rendered head that moves about in a picture of 1280x720."""
     heads = [resize(frame, 480, 480) for frame in render_clip(TEST_SEEDS, 50, RENDERED).frames]
-    info = VideoInfo(path, 1280, 720, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
-    picture = np.full((720, 1280, 3), 90, np.uint8)
+
+    def draw(number: int) -> np.ndarray:
+        picture, left = np.full((720, 1280, 3), 90, np.uint8), round(400 + 300 * np.sin(number / 50))
+        picture[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
+        return picture
+
+    write_video(path, 1280, 720, num_frames, draw)
+
+
+def write_video(path: Path, width: int, height: int, num_frames: int, draw: Callable[[int], np.ndarray]) -> None:
+    """Write a video of the pictures (h, w, 3) uint8 that `draw` makes of their numbers."""
+    info = VideoInfo(path, width, height, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
     with VideoWriter(path, source=info) as writer:
         for number in range(num_frames):
-            image, left = picture.copy(), round(400 + 300 * np.sin(number / 50))
-            image[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
-            writer.write(image, number, 1 / info.fps)
+            writer.write(draw(number), number, 1 / info.fps)
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
@@ -402,16 +407,23 @@ def make_footage(folder: Path, num_files: int) -> None:
     """Videos of rendered heads, each of another person."""
     folder.mkdir()
     for index in range(num_files):
-        info = VideoInfo(folder / f"{index:04d}.mp4", 512, 512, Fraction(FPS), 50, 0.0, False, 0, "frames")
-        with VideoWriter(info.path, source=info) as writer:
-            for number, frame in enumerate(render_clip(TEST_SEEDS + index, info.num_frames, RENDERED).frames):
-                writer.write(resize(frame, info.width, info.height), number, 1 / info.fps)
+        frames = [resize(frame, 512, 512) for frame in render_clip(TEST_SEEDS + index, 50, RENDERED).frames]
+        write_video(folder / f"{index:04d}.mp4", 512, 512, len(frames), frames.__getitem__)
+
+
+class Died(ChildProcessError):
+    """A process of `in_new_process` has ended."""
+
+    exit_code = 1
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own, so that its memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(function, *arguments).result()
+    except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        raise Died("a measurement died, most likely for want of memory") from error
 
 
 def clock(device: torch.device) -> float:
@@ -421,19 +433,16 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def describe_machine(device: torch.device) -> str:
-    """The device, the processor and PyTorch's version."""
-    names = dict.fromkeys(map(device_name, (device, torch.device("cpu"))))
-    return f"{'; '.join(names)}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}"
-
-
-def print_table(rows: Iterator[Row]) -> None:
-    """Print Markdown, each row as soon as it is there."""
-    for index, row in enumerate(rows):
+def run(options: argparse.Namespace) -> int:
+    """Print what this machine is, and each row of the table as soon as it is there; returns the exit code."""
+    names = dict.fromkeys(map(device_name, (resolve_device(options.device), torch.device("cpu"))))
+    print(f"{'; '.join(names)}, {torch.get_num_threads()} of {os.cpu_count()} cores; torch {torch.__version__}")
+    for index, row in enumerate(options.bench(options)):
         if not index:
             print(f"\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
         cells = (f"{value:#.3g}" if isinstance(value, float) else str(value) for value in row.values())
         print(f"| {' | '.join(cells)} |", flush=True)
+    return 0
 
 
 def numbers(text: str) -> list[int]:
@@ -443,44 +452,33 @@ def numbers(text: str) -> list[int]:
 
 words = partial(str.split, sep=",")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "weights": {"help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size with random weights"},
+    "weights": {"default": "demo", "help": f"demo, released, a folder, a Hub id, or {SVD_XT}: its size, random"},
     "frames": {"type": numbers, "help": "lengths of the clips"},
     "size": {"type": int, "help": "side of the frames [px]; None: the weights' own"},
-    "strategies": {"type": words, "help": f"some of {', '.join(WAYS)}"},
+    "strategies": {"type": words, "default": ",".join(WAYS), "help": "ways to restore"},
     "steps": {"type": int, "help": "of training; of denoising (Euler's; None: the strategies' own)"},
-    "compile": {"choices": ("no", "yes", "no,yes"), "help": "the networks"},
+    "compile": {"choices": ("no", "yes", "no,yes"), "default": "no", "help": "the networks"},
     "memory": {"type": numbers, "help": f"some of {', '.join(map(str, MEMORY_PLANS))}: computes what SVD-XT takes"},
-    "checkpointing": {"choices": ("yes,no", "yes", "no"), "help": "of gradients"},
-    "precision": {"choices": ("fp32", "bf16", "fp16"), "help": "of the forward pass"},
-    "ranks": {"type": numbers, "help": "of LoRAs; 0: all weights are trained"},
-    "optimizer": {"choices": ("adamw", "adamw_8bit"), "help": "of training"},
+    "checkpointing": {"choices": ("yes,no", "yes", "no"), "default": "yes,no", "help": "of gradients"},
+    "precision": {"choices": ("fp32", "bf16", "fp16"), "default": "bf16", "help": "of the forward pass"},
+    "ranks": {"type": numbers, "default": "0", "help": "of LoRAs; 0: all weights are trained"},
+    "optimizer": {"choices": ("adamw", "adamw_8bit"), "default": "adamw", "help": "of training"},
     "peak": {"type": float, "help": "TFLOP/s of the device at that precision, for the share that is made use of (MFU)"},
     "manifest": {"help": "of prepared clips; None: rendered ones"},
-    "metrics": {"type": words, "help": "names of metrics"},
-    "rows": {"type": int, "help": "videos that are compared with one ground truth"},
+    "metrics": {"type": words, "default": ",".join(METRICS), "help": "names of metrics"},
+    "rows": {"type": int, "default": 7, "help": "videos that are compared with one ground truth"},
     "networks": {"type": Path, "help": "folder of third-party networks; None: $SVFR_NETWORKS"},
-    "processes": {"type": numbers, "help": "numbers of processes"},
-    "files": {"type": int, "help": "videos"},
-    "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "help": "of the networks"},
-    "device": {"help": "auto, or a torch device"},
+    "processes": {"type": numbers, "default": "1,2", "help": "numbers of processes"},
+    "files": {"type": int, "default": 8, "help": "videos"},
+    "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "default": "auto", "help": "of the networks"},
+    "device": {"default": "auto", "help": "auto, or a torch device"},
 }
-COMMANDS: dict[Callable[[argparse.Namespace], Iterator[Row]], dict[str, Any]] = {
-    bench_infer: {"weights": "demo", "frames": "16,64", "size": None, "strategies": ",".join(WAYS), "steps": None}
-    | {"compile": "no", "memory": None, "dtype": "auto", "device": "auto"},
-    bench_film: {"weights": "demo", "frames": "10000", "steps": 1, "networks": None, "device": "auto"},
-    bench_train: {"weights": "demo", "frames": "8", "size": 64, "steps": 5, "checkpointing": "yes,no"}
-    | {
-        "ranks": "0",
-        "compile": "no",
-        "optimizer": "adamw",
-        "precision": "bf16",
-        "peak": None,
-        "manifest": None,
-        "device": "auto",
-    },
-    bench_eval: {"metrics": ",".join(METRICS), "frames": "16", "rows": 7, "size": 512, "networks": None}
-    | {"device": "auto"},
-    bench_prep: {"files": 8, "processes": "1,2"},
+COMMANDS = {  # and their options beside the device, some with a default of their own
+    bench_infer: "weights frames=16,64 size strategies steps compile memory dtype",
+    bench_film: "weights frames=10000 steps=1 networks",
+    bench_train: "weights frames=8 size=64 steps=5 checkpointing ranks compile optimizer precision peak manifest",
+    bench_eval: "metrics frames=16 rows size=512 networks",
+    bench_prep: "files processes",
 }
 
 
@@ -488,26 +486,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; a wrong call becomes one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="NAME")
-    for bench, defaults in COMMANDS.items():
+    for bench, names in COMMANDS.items():
         name = bench.__name__.removeprefix("bench_")
         command = commands.add_parser(name, help=bench.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        command.set_defaults(bench=bench, device="cpu")
-        for option, default in defaults.items():
-            command.add_argument(f"--{option}", default=default, **OPTIONS[option])
+        command.set_defaults(bench=bench)
+        for option, equals, default in (word.partition("=") for word in [*names.split(), "device"]):
+            command.add_argument(f"--{option}", **OPTIONS[option] | ({"default": default} if equals else {}))
     command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
     options = parser.parse_args(arguments)
-    try:
-        print(describe_machine(resolve_device(options.device)))
-        print_table(options.bench(options))
-    except (BrokenProcessPool, torch.OutOfMemoryError):
-        print("bench.py: a measurement died, most likely for want of memory", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return config.run_command("bench.py", lambda: run(options))
 
 
 if __name__ == "__main__":

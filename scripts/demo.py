@@ -18,6 +18,7 @@ from scipy.ndimage import median_filter
 from tqdm import tqdm
 
 from svfr import SVFRPipeline
+from svfr.config import run_command
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import task_input
 from svfr.data.masks import mask_clip
@@ -84,8 +85,8 @@ def titled(title: str, picture: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(banner), picture])
 
 
-def run(weights: str, output: Path) -> None:
-    """Restore, measure, draw."""
+def run(weights: str, output: Path) -> int:
+    """Restore, measure, draw; returns the exit code."""
     pipe = SVFRPipeline.from_pretrained(weights, dtype="float32")
     size = pipe.settings.size
     name = "The bundled model" if weights == "demo" else weights
@@ -123,6 +124,7 @@ def run(weights: str, output: Path) -> None:
     table = markdown_table(lines) + "\n"
     (output / "table.md").write_text(table)
     print(f"\n{table}\nSee {output}: strip.png, slices.png, table.md, a side-by-side video of each task")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,12 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="demo", help="demo, or a folder that scripts/train_demo.py wrote")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
     options = parser.parse_args(arguments)
-    try:
-        run(options.weights, options.output)
-    except (ValueError, OSError) as error:
-        print(f"demo.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("demo.py", lambda: run(options.weights, options.output))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Exit code: 0 all done, 1 some inputs failed or did not match, 2 the call itself 
 import argparse
 import functools
 import json
-import signal
 import sys
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -27,18 +26,14 @@ from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
 from svfr.evaluation.markdown import markdown_table
-from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Pair, Problem, match, parse_restored
-from svfr.evaluation.provenance import Provenance, find_provenance
-from svfr.evaluation.publication import comparison_markdown, table_csv, table_tex
+from svfr.evaluation.measure import Evaluator, measure_in_workers
+from svfr.evaluation.pairs import Matches, Pair, match, parse_restored
 from svfr.evaluation.records import Record, read_record
 from svfr.evaluation.report import report_html
 from svfr.evaluation.restoring import Runs, parse_weights, restore_set
-from svfr.evaluation.results import RESULTS, Results, gather
+from svfr.evaluation.results import RESULTS, Provenance, Results, find_provenance, gather
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.statistics import on_common_videos
-from svfr.evaluation.tables import cost_rows, paper_table, table_markdown
-from svfr.evaluation.workers import measure_in_workers
+from svfr.evaluation.tables import cost_rows, paper_table, table_csv, table_markdown, table_tex
 from svfr.files import replacing, write_json
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig
@@ -110,24 +105,15 @@ def evaluate_all(
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
             total += len(pairs) * probe(pairs[0].truth).num_frames
+    workers = evaluator.settings.workers
+    make = functools.partial(prepare, options, evaluator.settings, device)
     with progress.bar(total, "frame", "evaluate", share.is_main_process) as bar:
-
-        def show(record: Record) -> None:
-            for line in [record.reason] if record.reason else record.problems:
-                progress.error(str(Problem(record.method, record.task, record.name, line)))
-
-        settings = evaluator.settings
-        if settings.workers > 1:
-            make = functools.partial(prepare, options, settings, device)
-            with closing(measure_in_workers(evaluator, make, settings.workers, groups)) as records:
-                for record in records:
-                    bar.update(record.num_frames)
-                    show(record)
-        else:
-            for pairs in groups:
-                bar.set_postfix_str(pairs[0].name[-40:])
-                for record in evaluator.evaluate(pairs, bar.update):
-                    show(record)
+        records = (record for pairs in groups for record in evaluator.evaluate(pairs, bar.update))
+        with closing(measure_in_workers(evaluator, make, workers, groups) if workers > 1 else records) as records:
+            for record in records:
+                bar.update(record.num_frames if workers > 1 else 0)
+                for problem in record.all_problems():
+                    progress.error(str(problem))
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str], provenance: Provenance) -> Results:
@@ -139,14 +125,10 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         record = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
         records[pair] = replace(record, fps=provenance.rates.get(pair.truth.resolve(), record.fps))
 
-    def gather_all(matches: Matches, records: dict[Pair, Record]) -> Results:
-        return gather(matches, records, evaluator, missing, evaluator.settings.task, provenance)
-
-    results = gather_all(matches, records)
-    common = on_common_videos(matches, records, results, gather_all)
+    results, common = gather(matches, records, evaluator, missing, provenance)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
-        ("table.md", table_markdown(results) + comparison_markdown(results, common)),
+        ("table.md", table_markdown(results, common)),
         ("table.tex", table_tex(common)),
         ("table.csv", table_csv(common)),
         ("report.html", report_html(results, common, records, evaluator)),
@@ -224,15 +206,7 @@ def evaluate(
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        print(f"eval.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130  # the shell's exit code of Ctrl-C
+    return config.run_command("eval.py", lambda: run(options))
 
 
 if __name__ == "__main__":

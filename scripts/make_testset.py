@@ -19,8 +19,6 @@ from svfr.evaluation.collect import lossless_videos
 from svfr.evaluation.settings import EvalConfig, TestsetConfig
 from svfr.evaluation.testset import MANIFEST, make_testset, other_pixels
 
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
-
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -59,14 +57,7 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        print(f"make_testset.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+    return config.run_command("make_testset.py", lambda: run(options))
 
 
 if __name__ == "__main__":

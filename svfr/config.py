@@ -1,7 +1,9 @@
-"""Settings from yaml files and `key=value` overrides. The only importer of OmegaConf."""
+"""Settings from yaml files and `key=value` overrides, and how a call ends. The only importer of OmegaConf."""
 
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -9,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 Schema = TypeVar("Schema")
 
 
@@ -23,6 +26,12 @@ def check_at_least(name: str, value: float | None, least: float, most: float | N
         raise ConfigError(f"{name}={value}: has to be a number of at least {least}")
     if value is not None and most is not None and value > most:
         raise ConfigError(f"{name}={value}: has to be at most {most}")
+
+
+def check_least(settings: object, section: str = "", **least: float) -> None:
+    """Raises ConfigError unless each named field is None or a number of at least that; a `section` ends in a dot."""
+    for name, value in least.items():
+        check_at_least(section + name, getattr(settings, name), value)
 
 
 def check_choices(settings: object) -> None:
@@ -99,3 +108,27 @@ def _load_mapping(path: Path) -> DictConfig:
 def save(config: object, path: Path) -> None:
     """Write settings, all of them, as a yaml file that `load` reads."""
     path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_command(name: str, run: Callable[[], int]) -> int:
+    """Do what a command is for; a wrong call is said in one line, and SIGTERM stops as cleanly as Ctrl-C.
+
+    Returns:
+        The exit code: that of `run`; of a ValueError or an OSError its `exit_code`, else 2; 130 if interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers
+    try:
+        return run()
+    except (ValueError, OSError) as error:
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED

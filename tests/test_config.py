@@ -1,11 +1,14 @@
+import errno
 import inspect
+import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from svfr.config import ConfigError, load
+from svfr.config import INTERRUPTED, ConfigError, load, run_command
 from svfr.inference.settings import InferConfig
 
 
@@ -137,3 +140,32 @@ def test_every_setting_is_described() -> None:
     settings = [index for index, line in enumerate(lines) if line.startswith("    ") and ": " in line and " = " in line]
     assert len(settings) == len(InferConfig.__dataclass_fields__)
     assert all(lines[index + 1].startswith('    """') for index in settings)
+
+
+class Half(ValueError):
+    exit_code = 1
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("run", "code", "line"),
+    [
+        (lambda: 7, 7, ""),
+        (lambda: raising(ValueError("two\nlines")), 2, "name.py: two lines\n"),
+        (lambda: raising(OSError(errno.ENOSPC, "No space", "file")), 2, "name.py: file: No space\n"),
+        (lambda: raising(Half("half")), 1, "name.py: half\n"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), INTERRUPTED, "interrupted; run the same command again"),
+    ],
+)
+def test_a_command_ends_with_a_code_and_a_line(
+    run: Any, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_command("name.py", run) == code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.startswith(line)

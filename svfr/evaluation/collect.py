@@ -5,7 +5,6 @@ sczhou/CodeFormer `inference_codeformer.py`, `inference_colorization.py`, `infer
 `inference.py`; fudan-generative-vision/DicFace `scripts/inference.py`, `scripts/inference_color_and_inpainting.py`.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -15,37 +14,32 @@ from typing import NamedTuple
 
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_frames, write_lossless
 from svfr.evaluation.pairs import task_folders
-from svfr.evaluation.testset import DEGRADED, MANIFEST
+from svfr.evaluation.testset import DEGRADED, MANIFEST, read_manifest
 from svfr.files import replacing
 from svfr.inference.batch import find_items
 from svfr.progress import note
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
+RESTORED = "restored_faces"  # folder in the clip's that holds the results; where it isn't, they lie in the clip's own
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces
 
 
 class Layout(NamedTuple):
-    """What a method writes for a clip."""
+    """What a method writes for a clip; of names without suffix, the group is that of the input."""
 
     says: str  # in words
-    inner: str = ""  # folder in the clip's that holds the results; where it isn't, they lie in the clip's own
-    frame: str = "(.+)"  # a result's name without suffix; the group is that of the input
-    of_faces: str = ""  # the same of whole frames, if it differs
+    frame: str = "(.+)"  # a result's name
+    of_faces: str = frame  # the same of whole frames
+    clip: str = "(.+)"  # the folder's name
     is_video: bool = False  # one file a clip
-    clip_end: str = "^$"  # what the folder's name has after the clip's
 
 
 LAYOUTS = {
-    "gpen": Layout("CLIP/*_GPEN.png", frame="(.+)_GPEN"),
-    "keep": Layout("CLIP/restored_faces/*.png", inner="restored_faces"),
-    "codeformer": Layout(
-        # Without -o the folder is called CLIP_0.5. Assumption: of several faces, the first one is the person's.
-        "CLIP/restored_faces/*.png or CLIP/*.png",
-        inner="restored_faces",
-        of_faces="(.+)_00",
-        clip_end=r"_\d\.\d+$",
-    ),
-    "dicface": Layout("CLIP/restored_faces/*.png or CLIP/*.png", inner="restored_faces"),
+    "gpen": Layout("CLIP/*_GPEN.png", "(.+)_GPEN", "(.+)_GPEN"),
+    "keep": Layout(f"CLIP/{RESTORED}/*.png"),
+    # Without -o the folder is called CLIP_0.5. Assumption: of several faces, the first one is the person's.
+    "codeformer": Layout(f"CLIP/{RESTORED}/*.png or CLIP/*.png", of_faces="(.+)_00", clip=r"(.+?)(?:_\d\.\d+)?"),
+    "dicface": Layout(f"CLIP/{RESTORED}/*.png or CLIP/*.png"),
     "pgtformer": Layout("CLIP.mp4", is_video=True),
 }
 
@@ -53,10 +47,9 @@ LAYOUTS = {
 def collect(arguments: Sequence[str], taken: Container[str], output: Path, task: str, write: bool) -> dict[str, Path]:
     """Gather results of other methods by links, OUTPUT/collected/NAME/TASK/CLIP, and say what was left out.
 
-    Args:
-        arguments: NAME=DIR each; the name begins with one of `LAYOUTS`, in any case. The folder has a subfolder for
-            each task or none, then it is of `task`, and in it what the method wrote for each clip.
-        write: make the links; of several processes, one.
+    The arguments are NAME=DIR each, where the name begins with one of `LAYOUTS`, in any case. The folder has a
+    subfolder for each task or none, then it is of `task`, and in it what the method wrote for each clip. Of several
+    processes, one is to `write` the links.
 
     Returns:
         Folder of links by name of method, as `svfr.evaluation.pairs.match` takes them.
@@ -102,9 +95,9 @@ def find_results(folder: Path, layout: Layout, task: str) -> tuple[dict[Path, Pa
             if layout.is_video or not clip.is_dir():
                 left_out[_kind(clip)] += 1
                 continue
-            results = clip / layout.inner if (clip / layout.inner).is_dir() else clip
-            pattern = layout.of_faces if layout.of_faces and (clip / CROPPED).is_dir() else layout.frame
-            clip_name = re.sub(layout.clip_end, "", clip.name)
+            results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
+            pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
+            clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
             for file in _visible(results):
                 frame = re.fullmatch(pattern, file.stem)
                 if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
@@ -130,8 +123,8 @@ def lossless_videos(testset: Path) -> list[Path]:
     source, manifest = testset / DEGRADED, testset / MANIFEST
     if not source.is_dir():
         raise ValueError(f"{testset}: no degraded inputs in it, it is no test set")
-    entries = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
-    rates = {entry["name"]: Fraction(entry["fps"]).limit_denominator(1001) for entry in entries if entry["fps"]}
+    entries = read_manifest(manifest) if manifest.is_file() else {}
+    rates = {name: Fraction(fps).limit_denominator(1001) for name, entry in entries.items() if (fps := entry["fps"])}
     made = []
     for item in find_items(source, testset / VIDEOS, "png"):
         path = testset / VIDEOS / item.target.parent / f"{item.target.name}.mp4"

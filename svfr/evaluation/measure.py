@@ -1,7 +1,9 @@
-"""Compare restored videos with their ground truth, streaming, and keep the numbers."""
+"""Compare restored videos with their ground truth, streaming, and keep the numbers; in one process or in several."""
 
 import math
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -16,21 +18,22 @@ from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
 from svfr.data.mask_files import read_masks
-from svfr.data.tracks import track_largest_face
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.evaluation import records
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.pictures import Pictures
 from svfr.evaluation.records import FRAMES, PICTURES, Record, describe_capped
 from svfr.evaluation.settings import EvalConfig
-from svfr.files import digest, fingerprint
+from svfr.evaluation.testset import find_points
+from svfr.files import digest, fingerprint, sweep
 from svfr.inference.batch import RECORDS, describe_failure
+from svfr.inference.workers import Process, Task, Workers
 from svfr.metrics import BuiltMetrics, Chunk, Column
-from svfr.metrics.base import to_images
+from svfr.metrics.base import to_image
 from svfr.metrics.image import PSNR_CEILING
 
 # Settings that a record depends on.
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "strip_frames", "picture_size")
+MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "picture_size")
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
@@ -137,7 +140,7 @@ class Evaluator:
         with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
             while (truth := (yield)) is not None:
                 num_truth += len(truth)
-                images = true_images = list(truth.of_truth("pictures", partial(to_images, truth.truth)))
+                images = true_images = [truth.both("image", at, to_image)[1] for at in range(len(truth))]
                 if pair.restored is not None:
                     images = list(islice(restored, len(truth)))
                 elif not is_truth:
@@ -157,12 +160,12 @@ class Evaluator:
                 for metric in (*videos, *sets):
                     for name, values in metric.update(chunk).items():
                         frame_values.setdefault(name, []).extend(map(_finite, values))
-                for image, true_image in zip(images, true_images, strict=True):
-                    pictures.add(image, true_image)
+                for at, image in enumerate(images):
+                    pictures.add(image, true_images[at])
+                    ours, theirs = chunk.both("gray", at, _is_gray)
+                    gray_restored, gray_truth = gray_restored and ours, gray_truth and theirs
+                    num_faces += chunk.face(at) is not None
                 has_hole = has_hole or (mask is not None and bool(mask.any()))
-                grays = chunk.both("gray", _is_gray)
-                gray_restored, gray_truth = gray_restored and grays[0], gray_truth and grays[1]
-                num_faces += len(chunk.faces())
                 on_frames(len(images))
             if pair.restored is not None:
                 record.num_frames += sum(1 for _ in restored)
@@ -229,13 +232,7 @@ class Evaluator:
 
 
 def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
-    """Eyes, nose and mouth corners of the largest face in each frame.
-
-    Frames between two sightings of a face are filled in linearly (see `track_largest_face`). The file `cache` keeps
-    the points, valid for this video and this detector.
-
-    Returns:
-        (f, 5, 2) float32 [px]; NaN in frames without a face.
+    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector.
 
     Raises:
         VideoError: the video cannot be read.
@@ -244,10 +241,7 @@ def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
     kept = records.load_arrays(cache)
     if str(kept.get("key")) == key:
         return kept["points"]
-    faces = [detector(frame.image) for frame in read_frames(video)]
-    points = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
-    for track in track_largest_face(iter(faces), float(probe(video).fps)):
-        points[track.start : track.start + len(track.landmarks)] = track.landmarks
+    points = find_points((frame.image for frame in read_frames(video)), detector, float(probe(video).fps))
     records.save_arrays(cache, points=points, key=np.array(key))
     return points
 
@@ -288,3 +282,56 @@ def _why_undefined(
     if column.needs_faces and not num_faces:
         return "no face found in the ground truth"
     return "one frame only" if num_frames == 1 else "not defined for this video"
+
+
+Make = Callable[[], tuple[Evaluator, object]]  # makes the evaluator of a worker; importable
+_made: list[Evaluator] = []  # of a worker's process, once it is needed
+
+
+def measure_in_workers(
+    evaluator: Evaluator, make: Make, count: int, groups: Sequence[list[Pair]]
+) -> Generator[Record, None, None]:
+    """Measure by `count` processes. A pair that ends its process has failed; another process goes on with the rest.
+
+    `groups` are pairs of a ground truth each; `evaluator` is this process's, which knows the keys of records.
+
+    Yields:
+        The record of each pair, once its group is done. Closing it ends the processes.
+    """
+    keys = {pair: evaluator.cache_key(pair) for group in groups for pair in group}
+
+    def read(pair: Pair) -> Record | None:
+        return records.read_record(evaluator.output, pair, keys[pair])
+
+    done = {pair: record for pair in keys if (record := read(pair)) and record.status == "done"}
+    yield from done.values()
+    for pair in keys.keys() - done:  # what failed before would count as this call's
+        shutil.rmtree(records.record_folder(evaluator.output, pair), ignore_errors=True)
+    todo = [pairs for group in groups if (pairs := [pair for pair in group if pair not in done])]
+    threads = max(1, torch.get_num_threads() // count)
+    try:
+        with closing(Workers(partial(Process, __name__, "svfr.evaluation.restoring"), count)) as workers:
+            while todo:
+                alone: list[list[Pair]] = []  # those of a group whose process ended, to know which one ended it
+                tasks = [Task(pairs, partial(_measure, make, pairs), threads=threads) for pairs in todo]
+                for task, _, why in workers.run(tasks):
+                    found = {pair: record for pair in task.key if (record := read(pair))}
+                    yield from found.values()
+                    left = [pair for pair in task.key if pair not in found]
+                    if len(left) == 1:
+                        failed = Record(left[0].method, left[0].task, left[0].name, "failed", keys[left[0]])
+                        failed.reason = f"{why}: lower workers or chunk_size" if why else "its files are gone"
+                        records.write_record(evaluator.output, left[0], failed)
+                        yield failed
+                    else:
+                        alone += [[pair] for pair in left]
+                todo = alone
+    finally:
+        for pair in keys.keys() - done:  # whose processes were ended
+            sweep(records.record_folder(evaluator.output, pair))
+
+
+def _measure(make: Make, pairs: list[Pair]) -> None:
+    if not _made:
+        _made.append(make()[0])
+    _made[0].evaluate(pairs, lambda _: None)

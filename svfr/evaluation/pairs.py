@@ -1,7 +1,6 @@
 """Which restored video belongs to which ground truth, by relative name; what does not fit is named, never dropped."""
 
-from collections import Counter
-from collections.abc import Container, Sequence, Set
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +138,7 @@ def match(
                 found, doubles = _without_doubles(found, task_folder, truths)
                 problems += [Problem(method, task_name, name, reason) for name, reason in doubles.items()]
                 not_restored |= {(method, task_name, name) for name in doubles}
-                results = _without_inner_folders({item_name(item): item.source for item in found}, truths.keys())
+                results = {item_name(item): item.source for item in found}
             if results and results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
@@ -220,16 +219,6 @@ def _without_doubles(items: list[Item], folder: Path, names: Container[str]) -> 
         for name, found in doubles.items()
     }
     return [item for name, found in by_name.items() if name not in doubles for item in found], reasons
-
-
-def _without_inner_folders(results: dict[str, Path], names: Set[str]) -> dict[str, Path]:
-    """Results by name where a method puts them one folder deeper, NAME/restored_faces, as CodeFormer and KEEP do."""
-    parents = {name: name.rpartition("/")[0] for name in results}
-    single = {parent for parent, count in Counter(parents.values()).items() if count == 1} - results.keys()
-    return {
-        parents[name] if name not in names and parents[name] in single & names else name: path
-        for name, path in results.items()
-    }
 
 
 def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dict[str, Path]:

@@ -1,7 +1,5 @@
 """The figures of the paper's Tables 1 to 3, quoted as they are printed, and the layout of its columns."""
 
-from typing import NamedTuple
-
 SOURCE = "Wang et al., SVFR: A Unified Framework for Generalized Video Face Restoration, arXiv 2501.01235"
 NOTE = (
     "Its protocol is not published. It does not say which variant of VIDD it prints (0.48 to 0.79 is neither 1 - cos "
@@ -11,24 +9,16 @@ COLUMNS = ("psnr", "ssim", "lpips", "ids", "vidd", "fvd")  # of Tables 2 and 3, 
 TASKS = ("bfr", "colorization", "inpainting")  # each cell of Tables 2 and 3 holds one figure a task
 
 
-class QuotedRow(NamedTuple):
-    """One row of a table: for each of `COLUMNS` a figure for each of `TASKS`, None where the paper has none."""
-
-    method: str
-    cells: tuple[tuple[float | None, ...], ...]
+Quoted = dict[str, dict[str, dict[str, float]]]  # figures by method, task and column
 
 
-def _quote(text: str) -> tuple[QuotedRow, ...]:
-    """Rows from lines of a method, a task, and its figures in the order of `COLUMNS`."""
-    figures: dict[str, dict[str, list[float]]] = {}
+def _quote(text: str) -> Quoted:
+    """A table from lines of a method, a task, and its figures in the order of `COLUMNS`."""
+    table: Quoted = {}
     for line in text.strip().splitlines():
-        method, task, *values = line.split()
-        figures.setdefault(method, {})[task] = [float(value) for value in values]
-    nothing = [None] * len(COLUMNS)
-    return tuple(
-        QuotedRow(method, tuple(zip(*(by_task.get(task, nothing) for task in TASKS), strict=True)))
-        for method, by_task in figures.items()
-    )
+        method, task, *figures = line.split()
+        table.setdefault(method, {})[task] = dict(zip(COLUMNS, map(float, figures), strict=True))
+    return table
 
 
 TABLE_1 = (  # FID of GPEN, trained without and with another task's weights to start from
@@ -54,17 +44,15 @@ TABLE_2 = _quote("""
     SVFR       inpainting   29.119 0.904 0.153 0.888 0.504 88.354
 """)
 
-TABLE_3 = (
-    *_quote("""
-        single    bfr          28.323 0.845 0.260 0.854 0.495 167.313
-        single    colorization 22.233 0.831 0.279 0.978 0.503 233.389
-        single    inpainting   27.765 0.896 0.162 0.861 0.517 106.522
-        multi     bfr          28.936 0.854 0.242 0.881 0.489 98.781
-        multi     colorization 22.921 0.870 0.274 0.979 0.501 223.168
-        multi     inpainting   28.303 0.898 0.156 0.875 0.511 101.146
-        multi+ULR bfr          29.296 0.859 0.225 0.884 0.486 90.353
-        multi+ULR colorization 22.987 0.886 0.270 0.978 0.498 214.846
-        multi+ULR inpainting   28.337 0.900 0.155 0.879 0.508 93.615
-    """),
-    TABLE_2[-1]._replace(method="multi+ULR+FPL"),
-)
+ROW_OF_BOTH = "multi+ULR+FPL"  # of Table 3, SVFR's of Table 2
+TABLE_3 = _quote("""
+    single    bfr          28.323 0.845 0.260 0.854 0.495 167.313
+    single    colorization 22.233 0.831 0.279 0.978 0.503 233.389
+    single    inpainting   27.765 0.896 0.162 0.861 0.517 106.522
+    multi     bfr          28.936 0.854 0.242 0.881 0.489 98.781
+    multi     colorization 22.921 0.870 0.274 0.979 0.501 223.168
+    multi     inpainting   28.303 0.898 0.156 0.875 0.511 101.146
+    multi+ULR bfr          29.296 0.859 0.225 0.884 0.486 90.353
+    multi+ULR colorization 22.987 0.886 0.270 0.978 0.498 214.846
+    multi+ULR inpainting   28.337 0.900 0.155 0.879 0.508 93.615
+""") | {ROW_OF_BOTH: TABLE_2["SVFR"]}

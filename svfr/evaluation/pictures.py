@@ -22,6 +22,7 @@ CLIP_FRAMES = 150  # the report's clips end here
 SLICE_FRAMES = 400  # and its slices here
 WORST_GAP = 12  # Assumption: worst frames are that far apart [frames], not one moment several times
 WORST = 3
+STRIP_FRAMES = 6  # of a video in its strip, and kept whole (0.4 MB each at 512 px)
 THUMBNAIL = 16  # [px] side of the gray pictures that show a shift in time
 FARTHEST = 3  # [frames] lag that is tried
 CLEARLY = 0.75  # Assumption: share of the error that another lag may leave, or it is none
@@ -39,7 +40,7 @@ class Pictures(AbstractContextManager):
         height = settings.picture_size
         self._size = (max(2, 2 * round(height * info.width / info.height / 2)), 2 * (height // 2))
         num_frames = max(1, info.num_frames)
-        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(settings.strip_frames, num_frames))}
+        self._strip_indices = {round(i) for i in np.linspace(0, num_frames - 1, min(STRIP_FRAMES, num_frames))}
         self._strip: list[np.ndarray] = []
         self._slice: list[np.ndarray] = []  # (h, 1, 3) each
         self._worst: list[tuple[float, int, np.ndarray]] = []  # (squared error, index, restored beside truth)
@@ -89,12 +90,8 @@ class Pictures(AbstractContextManager):
 def best_lag(restored: np.ndarray, truth: np.ndarray) -> int:
     """By how many frames a restored video comes late (negative: early): the lag in -3..3 of least squared error.
 
-    Each value's mean over time is taken off, so that motion alone counts. 0 unless another lag leaves less than 3/4 of
-    the error of none.
-
-    Args:
-        restored: (f, d) float, small gray pictures.
-        truth: (f, d) float, the same frames.
+    Of small gray pictures (f, d) float of the same frames. Each value's mean over time is taken off, so that motion
+    alone counts. 0 unless another lag leaves less than 3/4 of the error of none.
     """
     num_frames = len(truth)
     if num_frames < 4 * FARTHEST:

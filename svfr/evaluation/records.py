@@ -12,8 +12,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from svfr.evaluation.pairs import Pair
-from svfr.files import replacing, write_json
+from svfr.evaluation.pairs import Pair, Problem
+from svfr.files import read_json, replacing, write_json
 from svfr.inference.batch import RECORDS
 from svfr.metrics import SetFeatures, SetMetric
 from svfr.metrics.base import Row
@@ -43,7 +43,12 @@ class Record:
     why_none: dict[str, str] = field(default_factory=dict)  # by column
     problems: list[str] = field(default_factory=list)  # with the input, though it was measured; one line each
     notes: list[str] = field(default_factory=list)  # what a reader should know, one line each
-    cost: dict[str, Any] = field(default_factory=dict)  # of restoring it, where it is known; see `provenance.cost_of`
+    cost: dict[str, Any] = field(default_factory=dict)  # of restoring it, where it is known; see `results.cost_of`
+
+    def all_problems(self) -> list[Problem]:
+        """Why it failed, or what is wrong although it was measured."""
+        lines = [self.reason] if self.reason else self.problems
+        return [Problem(self.method, self.task, self.name, line) for line in lines]
 
 
 def record_folder(output: Path, pair: Pair) -> Path:
@@ -67,8 +72,8 @@ def write_record(output: Path, pair: Pair, record: Record) -> None:
 def read_record(output: Path, pair: Pair, cache_key: str) -> Record | None:
     """The finished record of this key; None if there is none."""
     try:
-        record = Record(**json.loads((record_folder(output, pair) / ROW).read_text()))
-    except (OSError, ValueError, TypeError):
+        record = Record(**read_json(record_folder(output, pair) / ROW))
+    except TypeError:
         return None
     return record if cache_key and record.cache_key == cache_key else None
 

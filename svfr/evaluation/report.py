@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from svfr.evaluation import paper, publication, tables
+from svfr.evaluation import paper, tables
 from svfr.evaluation.measure import Evaluator
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import FRAMES, PICTURES, Record, load_arrays, record_folder
-from svfr.evaluation.results import Aggregate, Results, is_baseline, ordered_columns
+from svfr.evaluation.results import Aggregate, Results, is_baseline, with_figures
 from svfr.evaluation.statistics import by_video, half_width, places
 from svfr.evaluation.tables import main_columns, show_number
 from svfr.files import replacing
@@ -27,6 +27,7 @@ GRAY = "#8a97a6"
 FILES = "report_files"  # folder beside the page
 CURVE_POINTS = 300  # of a curve over frames; of longer videos every 2nd frame, every 3rd, ...
 WORST_FRAMES = 12  # in the gallery
+SHOWN_VIDEOS = 12  # of each task, in pictures, worst first
 
 
 def report_html(results: Results, common: Results, records: dict[Pair, Record], evaluator: Evaluator) -> str:
@@ -50,9 +51,8 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
         results=results,
         tables=tables,
         columns=COLUMNS,
-        publication=publication,
         paper=paper,
-        limit=evaluator.settings.report_videos,
+        limit=SHOWN_VIDEOS,
     )
     with replacing(evaluator.output / FILES) as partial:
         partial.mkdir()
@@ -76,23 +76,16 @@ class Page:
 
     def __init__(self, results: Results, records: dict[Pair, Record], output: Path) -> None:
         self.results, self.records, self.output = results, records, output
-        self.tasks, self.methods = tables.tasks_of(results), tables.methods_of(results)
-        self.restoring = [method for method in self.methods if not is_baseline(method)]
+        self.restoring = [method for method in results.methods if not is_baseline(method)]
         self.of_videos = {column for row in results.rows for column in row.metrics}
         self.files: dict[str, Path] = {}  # what `file` was asked for, by its place in `FILES`
         self.protocol = json.dumps(results.protocol, indent=2, default=str, ensure_ascii=False)
 
-    def aggregates(self, task: str) -> list[Aggregate]:
-        """The rows of a table, baselines first."""
-        return sorted((a for a in self.results.aggregates if a.task == task), key=lambda a: not is_baseline(a.method))
-
     def columns(self, task: str) -> tuple[list[str], list[str]]:
         """The main columns, and all others that have a figure."""
-        columns = ordered_columns(self.results)
+        columns = self.results.columns
         first = [column for column in main_columns(self.results) if column in columns]
-        aggregates = self.aggregates(task)
-        others = [c for c in columns if c not in first and any(a.metrics.get(c) is not None for a in aggregates)]
-        return first, others
+        return first, [column for column in with_figures(self.results.of(task), columns) if column not in first]
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
@@ -110,16 +103,13 @@ class Page:
 
     def quoted(self, task: str, columns: Sequence[str]) -> list[tuple[str, dict[str, float | None]]]:
         """The paper's own rows that have a figure in these columns: label, and figure by column."""
-        if task not in paper.TASKS or self.results.protocol["settings"]["no_reference"]:
+        if self.results.protocol["settings"]["no_reference"]:
             return []
-        place = paper.TASKS.index(task)
         rows = []
-        for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3[:-1])):
-            for row in table:
-                cells = dict(zip(paper.COLUMNS, row.cells, strict=True))
-                figures = {column: cells[column][place] for column in columns}
-                if any(figure is not None for figure in figures.values()):
-                    rows.append((f"{row.method} ({source}, quoted)", figures))
+        for source, table in (("Table 2", paper.TABLE_2), ("Table 3", paper.TABLE_3)):
+            for method, figures in ((method, row[task]) for method, row in table.items() if task in row):
+                if method != paper.ROW_OF_BOTH and not figures.keys().isdisjoint(columns):
+                    rows.append((f"{method} ({source}, quoted)", {column: figures.get(column) for column in columns}))
         return rows
 
     def worst_frames(self) -> list[tuple[str, str]]:
@@ -132,12 +122,11 @@ class Page:
             psnr = list(load_arrays(folder / FRAMES).get("psnr", []))
             for file in sorted((folder / PICTURES).glob("worst_*")):
                 index = int(file.stem.removeprefix("worst_"))
-                value = float(psnr[index]) if index < len(psnr) else math.nan
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
-                known = not math.isnan(value)
-                found.append(
-                    (value if known else math.inf, f"{label}, {value:.2f} dB" if known else label, pair, file.name)
-                )
+                if index < len(psnr) and math.isfinite(psnr[index]):
+                    found.append((float(psnr[index]), f"{label}, {psnr[index]:.2f} dB", pair, file.name))
+                else:
+                    found.append((math.inf, label, pair, file.name))
         worst = sorted(found, key=lambda entry: entry[:2])[:WORST_FRAMES]
         return [(label, self.file(pair, name)) for _, label, pair, name in worst]
 

@@ -1,18 +1,20 @@
 """Results of a whole evaluation: rows, means with their numbers of videos, the protocol; `results.json`."""
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from svfr import __version__
 from svfr.evaluation.measure import Evaluator
-from svfr.evaluation.pairs import Matches, Pair, Problem
-from svfr.evaluation.provenance import Provenance, cost_of
+from svfr.evaluation.pairs import Matches, Pair, Problem, task_folders
 from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
-from svfr.files import versions
+from svfr.evaluation.testset import GROUND_TRUTH, MANIFEST, SETTINGS, read_manifest
+from svfr.files import read_json, sha256_of, versions
+from svfr.inference.batch import REPORT
 from svfr.metrics import COLUMNS, METRICS, SetFeatures, SetMetric
 from svfr.metrics.base import Row
 from svfr.networks import describe
@@ -25,6 +27,9 @@ PACKAGES = (
 )
 # Settings of other steps, whose own files say what they were, or that no number depends on.
 NOT_MEASURING = ("testset", "restore", "workers")
+# Of a report.json.
+KEPT = ("svfr", "weights", "weights_sha256", "untrained", "detector", "settings", "dtype", "packages")
+GIB = 2**30  # [bytes]
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,25 @@ class Results:
     missing: dict[str, str]  # name of a metric -> why it was not computed
     networks: dict[str, str]  # by column: name of its network, where there is a choice
 
+    def of(self, task: str) -> list[Aggregate]:
+        """The rows of a task, baselines first, then as the methods were given."""
+        return [aggregate for aggregate in self.aggregates if aggregate.task == task]
+
+    @property
+    def tasks(self) -> list[str]:
+        """In canonical order."""
+        return list(dict.fromkeys(aggregate.task for aggregate in self.aggregates))
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order of rows: baselines, then the others as given."""
+        return list(dict.fromkeys(aggregate.method for aggregate in self.aggregates))
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that any row has, with or without a figure, in a table's order."""
+        return [column for column in COLUMNS if any(column in aggregate.metrics for aggregate in self.aggregates)]
+
     def as_json(self) -> dict[str, Any]:
         """For `results.json`."""
         hidden = ("cache_key", "trace")
@@ -70,37 +94,88 @@ class Results:
         }
 
 
+class Provenance(NamedTuple):
+    """Where what is compared comes from. What is not known is absent, never a default."""
+
+    test_set: dict[str, Any]  # testset.json and the manifest's sha256; empty if it was not made by make_testset
+    rates: dict[Path, float]  # [1/s] by the resolved path of a ground truth, for those whose source has a rate
+    restored: dict[str, dict[str, Any]]  # by method and task: weights with their hash, resolved settings, packages
+    facts: dict[Path, dict[str, Any]]  # `VideoReport`, by the path of a result
+
+
+def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) -> Provenance:
+    """Look beside the ground truth, a folder or one of its videos, and the results; arguments as `match` takes them.
+
+    Raises:
+        ValueError: a manifest that is none.
+    """
+    found = Provenance({}, {}, {}, {})
+    places = [truth.resolve(), *truth.resolve().parents] if truth else []
+    folder = next((place for place in places if place.name == GROUND_TRUTH), None)
+    if folder is not None and (manifest := folder.parent / MANIFEST).is_file():
+        found.test_set.update(read_json(folder.parent / SETTINGS), manifest_sha256=sha256_of(manifest))
+        rates = {folder / name: entry.get("fps") for name, entry in read_manifest(manifest).items()}
+        found.rates.update({path: rate for path, rate in rates.items() if rate is not None})
+    for method, results in methods.items():
+        for task_name, place in task_folders(results, task)[0].items():
+            report = read_json(place / REPORT)
+            if {"svfr", "videos"} <= report.keys():  # or it is someone else's
+                found.restored.setdefault(method, {})[task_name] = {key: report[key] for key in KEPT if key in report}
+                done = [video for video in report["videos"] if video["status"] == "done"]
+                found.facts.update({place / video["output"]: video["facts"] for video in done})
+    return found
+
+
+def cost_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What restoring took: `VideoReport`s of a method -> passes of a frame through the UNet, seconds, peak memory.
+
+    Returns:
+        `unet_runs` and `seconds` a frame, `peak_gib` (the highest) and its `memory` (see `svfr.inference.cost`), and
+        `device`; empty without reports, or with ones of an older version.
+    """
+    costs = [entry["cost"] for entry in facts if "cost" in entry]
+    if not costs or len(costs) < len(facts):
+        return {}
+    num_frames = sum(entry["num_frames"] for entry in facts)
+    return {
+        "unet_runs": sum(cost["unet_frames"] for cost in costs) / num_frames,
+        "seconds": sum(entry["seconds"] for entry in facts) / num_frames,
+        "peak_gib": max(cost["peak_memory"] for cost in costs) / GIB,
+        **{key: ", ".join(sorted({cost[key] for cost in costs})) for key in ("memory", "device")},
+    }
+
+
 def gather(
-    matches: Matches,
-    records: dict[Pair, Record],
-    evaluator: Evaluator,
-    missing: dict[str, str],
-    task: str,
-    provenance: Provenance,
-) -> Results:
+    matches: Matches, records: dict[Pair, Record], evaluator: Evaluator, missing: dict[str, str], provenance: Provenance
+) -> tuple[Results, Results]:
     """Put the records of all pairs together, whichever process made them.
 
-    `missing` has the reason for each metric that was not computed; `task` is that of baselines where no method names
-    one.
+    `missing` has the reason for each metric that was not computed.
+
+    Returns:
+        The results of all videos, and of those of each task that all methods have, baselines too; the same object if
+        all have all.
     """
-    rows: list[Record] = []
-    aggregates: list[Aggregate] = []
     facts = {pair: provenance.facts[pair.restored] for pair in records if pair.restored in provenance.facts}
     for pair, known in facts.items():
         records[pair].cost = cost_of([known])
-    for row_task, method in product(matches.tasks or [task], matches.methods):
-        found = {p: r for p, r in records.items() if p.method == method and p.task in (row_task, "")}
-        if found:
-            rows += [replace(record, task=row_task) for record in found.values()]
-            aggregates.append(_aggregate(method, row_task, found, evaluator))
-            aggregates[-1].cost.update(cost_of([facts[pair] for pair in found if pair in facts]))
-    for name, reason in missing.items():
-        for aggregate, column in product(aggregates, METRICS[name].columns):
-            aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
-    problems = list(matches.problems)
-    for pair, record in records.items():
-        reasons = [record.reason] if record.reason else record.problems
-        problems += [Problem(pair.method, pair.task, pair.name, reason) for reason in reasons]
+
+    def put_together(by_task: dict[str, dict[Pair, Record]]) -> tuple[list[Record], list[Aggregate]]:
+        rows: list[Record] = []
+        aggregates: list[Aggregate] = []
+        for task, method in product(by_task, matches.methods):
+            if found := {pair: record for pair, record in by_task[task].items() if pair.method == method}:
+                rows += [replace(record, task=task) for record in found.values()]
+                aggregates.append(_aggregate(method, task, found, evaluator))
+                aggregates[-1].cost.update(cost_of([facts[pair] for pair in found if pair in facts]))
+        for name, reason in missing.items():
+            for aggregate, column in product(aggregates, METRICS[name].columns):
+                aggregate.metrics[column.name], aggregate.why_none[column.name] = None, reason
+        return rows, aggregates
+
+    tasks = matches.tasks or [evaluator.settings.task]
+    by_task = {task: {pair: r for pair, r in records.items() if pair.task in (task, "")} for task in tasks}
+    problems = [*matches.problems, *(problem for record in records.values() for problem in record.all_problems())]
     protocol = describe_protocol(evaluator, provenance)
     networks = {
         column: metric["network"]["name"]
@@ -108,7 +183,19 @@ def gather(
         for column in metric["columns"]
         if "name" in metric.get("network", {})
     }
-    return Results(protocol, matches.names, rows, aggregates, problems, missing, networks)
+    results = Results(protocol, matches.names, *put_together(by_task), problems, missing, networks)
+    common = {task: common_videos(found) for task, found in by_task.items()}
+    if sum(map(len, common.values())) == sum(row.status == "done" for row in results.rows):
+        return results, results
+    rows, aggregates = put_together(common)
+    return results, replace(results, rows=rows, aggregates=aggregates)
+
+
+def common_videos(records: dict[Pair, Record]) -> dict[Pair, Record]:
+    """The records of a task's videos that all methods have, of those that have any."""
+    done = {pair: record for pair, record in records.items() if record.status == "done"}
+    names = [{pair.name for pair in done if pair.method == method} for method in {pair.method for pair in done}]
+    return {pair: record for pair, record in done.items() if all(pair.name in of_method for of_method in names)}
 
 
 def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: Evaluator) -> Aggregate:
@@ -175,10 +262,9 @@ def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str,
     }
 
 
-def ordered_columns(results: Results) -> list[str]:
-    """Columns that at least one row has, in a table's order."""
-    there = {column for aggregate in results.aggregates for column in aggregate.metrics}
-    return [column for column in COLUMNS if column in there]
+def with_figures(aggregates: Sequence[Aggregate], columns: Sequence[str]) -> list[str]:
+    """Those of some columns in which a row has a figure."""
+    return [column for column in columns if any(a.metrics.get(column) is not None for a in aggregates)]
 
 
 def is_baseline(method: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_at_least, check_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
 from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
@@ -29,8 +29,6 @@ class TestsetConfig:
     """Degradation of tasks with bfr, one of `svfr.data.degradations.PRESETS`."""
     seed: int = 0
     """Seeds all that is drawn. A clip's numbers depend on this and on its name alone."""
-    moving_masks: bool = False
-    """Whether the holes follow the face; otherwise one mask serves all frames of a clip."""
     alignment: Literal["none", "ffhq", "ffhq_frames"] = "none"
     """none | ffhq (one similarity transform a clip, from the median of its five landmarks to FFHQ's template) |
     ffhq_frames (one a frame, as DicFace's set is meant)."""
@@ -50,9 +48,7 @@ class TestsetConfig:
             raise ConfigError(f"preset={self.preset}: choose from {', '.join(PRESETS)}")
         if self.detector not in DETECTORS:
             raise ConfigError(f"testset.detector={self.detector}: choose from {', '.join(DETECTORS)}")
-        check_at_least("seed", self.seed, 0)
-        for key in ("size", "num_videos", "max_frames"):
-            check_at_least(key, getattr(self, key), 1)
+        check_least(self, seed=0, size=1, num_videos=1, max_frames=1)
         if not self.tasks:
             raise ConfigError("tasks: name at least one task")
 
@@ -95,10 +91,6 @@ class EvalConfig:
     """auto, or a torch device, for metrics that are networks."""
     num_videos: int | None = None
     """How many ground-truth videos there have to be, if the protocol says so."""
-    report_videos: int = 12
-    """Videos of each task that the report shows in pictures, worst first."""
-    strip_frames: int = 6
-    """Frames of a video in its strip of pictures."""
     picture_size: int = 160
     """Height of the report's pictures and clips [px]."""
     slice_column: float = 0.5
@@ -124,10 +116,5 @@ class EvalConfig:
             self.task = "+".join(parse_tasks(TASK_SEPARATORS.sub(",", self.task.lower())))
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
-        for key, least in (("bicubic_factor", 2), ("chunk_size", 1), ("num_videos", 1), ("report_videos", 0)):
-            check_at_least(key, getattr(self, key), least)
-        if not 0 <= self.slice_column <= 1:
-            raise ConfigError(f"slice_column={self.slice_column}: it has to be in 0..1")
-        for key in ("strip_frames", "workers"):
-            check_at_least(key, getattr(self, key), 1)
-        check_at_least("picture_size", self.picture_size, 16)
+        check_at_least("slice_column", self.slice_column, 0, most=1)
+        check_least(self, bicubic_factor=2, picture_size=16, chunk_size=1, num_videos=1, workers=1)

@@ -1,13 +1,10 @@
-"""What means alone do not say: intervals, paired tests, common sets of videos, places."""
+"""What means alone do not say: intervals, paired tests, places."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
-from svfr.evaluation.pairs import Matches, Pair
-from svfr.evaluation.records import Record
 from svfr.evaluation.results import Results, is_baseline
 from svfr.metrics import COLUMNS
 
@@ -43,48 +40,27 @@ def paired_p(first: dict[str, float], second: dict[str, float]) -> tuple[float, 
     return (float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0), len(names)
 
 
+def truth_value(results: Results, task: str, column: str) -> float | None:
+    """The ground truth's own figure in a column where what is nearest to it is best; None in others."""
+    own = [aggregate.metrics.get(column) for aggregate in results.of(task) if aggregate.method == "ground_truth"]
+    return own[0] if own and COLUMNS[column].better == "truth" else None
+
+
 def places(results: Results, task: str, column: str) -> dict[str, int]:
     """The place of each method that restores, of as many videos each: 0 is best; those that print alike share one.
 
     Empty if there is no choice, or no saying what is better.
     """
     about = COLUMNS[column]
-    figures = {
-        a.method: (a, v) for a in results.aggregates if a.task == task and (v := a.metrics.get(column)) is not None
-    }
-    restoring = {method: found for method, found in figures.items() if not is_baseline(method)}
-    most = max((aggregate.num_videos for aggregate, _ in restoring.values()), default=0)
+    rows = [aggregate for aggregate in results.of(task) if aggregate.metrics.get(column) is not None]
+    restoring = [aggregate for aggregate in rows if not is_baseline(aggregate.method)]
+    most = max((aggregate.num_videos for aggregate in restoring), default=0)
     far: dict[str, Callable[[float], float]] = {"higher": lambda value: -value, "lower": lambda value: value}
-    if "ground_truth" in figures:
-        truth = figures["ground_truth"][1]
+    if (truth := truth_value(results, task, column)) is not None:
         far["truth"] = lambda value: abs(value - truth)
-    ours = {method: value for method, (a, value) in restoring.items() if a.num_videos == most}
+    ours = {a.method: value for a in restoring if a.num_videos == most and (value := a.metrics[column]) is not None}
     if len(ours) < 2 or about.better not in far:
         return {}
     distances = {method: round(far[about.better](value), about.digits) for method, value in ours.items()}
     order = sorted(set(distances.values()))
     return {method: order.index(distance) for method, distance in distances.items()}
-
-
-def on_common_videos(
-    matches: Matches,
-    records: dict[Pair, Record],
-    results: Results,
-    gather: Callable[[Matches, dict[Pair, Record]], Results],
-) -> Results:
-    """The results of those videos of each task that all methods have, baselines too; `results` itself if all have all.
-
-    `gather` puts records together, see `svfr.evaluation.results.gather`.
-    """
-    parts, all_alike = [], True
-    for task in dict.fromkeys(aggregate.task for aggregate in results.aggregates):
-        done = {pair: r for pair, r in records.items() if pair.task in (task, "") and r.status == "done"}
-        sets = [names for m in matches.methods if (names := {pair.name for pair in done if pair.method == m})]
-        common = set.intersection(*sets) if sets else set()
-        all_alike = all_alike and all(names == common for names in sets)
-        parts.append((task, {pair: record for pair, record in done.items() if pair.name in common}))
-    if all_alike:
-        return results
-    gathered = [gather(replace(matches, tasks=[task]), kept) for task, kept in parts]
-    rows = [row for part in gathered for row in part.rows]
-    return replace(results, rows=rows, aggregates=[a for part in gathered for a in part.aggregates])

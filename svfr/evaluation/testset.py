@@ -6,7 +6,7 @@ the sha256 of the pixels in the manifest tells whether they did.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
@@ -122,9 +122,8 @@ class TestsetMaker:
         self.truth = source / DICFACE_TRUTH if self.is_dicface else source
         own_landmarks = source / DICFACE_LANDMARKS if self.is_dicface else None
         self.landmarks = Path(settings.landmarks) if settings.landmarks else own_landmarks
-        self.needs_points = settings.alignment != "none" or settings.moving_masks
         self.detector: FaceDetector | None = None
-        if self.needs_points and self.landmarks is None:
+        if settings.alignment != "none" and self.landmarks is None:
             self.detector = load_detector(settings.detector, networks)
 
     def cache_key(self, item: Item) -> str:
@@ -146,20 +145,18 @@ class TestsetMaker:
         """
         settings, name = self.settings, item.target.as_posix()
         truth, info = read_clip(item.source, settings.max_frames)
-        points = self._find_points(truth, float(info.fps), item)
         inputs = dicface_inputs(self.source, name, self.tasks, truth) if self.is_dicface else None
         matrices = np.zeros((0, 2, 3))
-        if settings.alignment != "none" and points is not None:
-            size = settings.size or ALIGNED_SIZE
+        if settings.alignment != "none":
+            size, points = settings.size or ALIGNED_SIZE, self._find_points(truth, float(info.fps), item)
             matrices = alignment_matrices(points, size, each_frame=settings.alignment == "ffhq_frames")
             truth = warp(truth, matrices, size)
-            points = points @ matrices[:, :, :2].transpose(0, 2, 1) + matrices[:, None, :, 2]
             if inputs is not None:
                 frames = {task: warp(frames, matrices, size) for task, frames in inputs.frames.items()}
                 mask = None if inputs.mask is None else warp(inputs.mask, matrices, size, nearest=True)
                 inputs = inputs._replace(frames=frames, mask=mask)
         if inputs is None:
-            inputs = make_inputs(truth, name, self.tasks, settings, points)
+            inputs = make_inputs(truth, name, self.tasks, settings)
         sha256 = {GROUND_TRUTH: write_clip(self.output / GROUND_TRUTH / name, truth)}
         for task, frames_of_task in inputs.frames.items():
             sha256[task] = write_clip(self.output / DEGRADED / task / name, frames_of_task)
@@ -181,16 +178,11 @@ class TestsetMaker:
             notes=inputs.notes,
         )
 
-    def _find_points(self, truth: np.ndarray, fps: float, item: Item) -> np.ndarray | None:
-        """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one; None if they are not needed."""
-        if self.needs_points and self.landmarks is not None:
-            return read_points(self.landmarks / f"{item.target}.txt", len(truth))
+    def _find_points(self, truth: np.ndarray, fps: float, item: Item) -> np.ndarray:
+        """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one."""
         if self.detector is None:
-            return None
-        points = np.full((len(truth), 5, 2), np.nan, dtype=np.float32)
-        for track in track_largest_face(map(self.detector, truth), fps):
-            points[track.start : track.stop] = track.landmarks
-        return points
+            return read_points((self.landmarks or Path()) / f"{item.target}.txt", len(truth))
+        return find_points(truth, self.detector, fps)
 
 
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
@@ -212,6 +204,18 @@ def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo
     return np.stack(frames), info
 
 
+def find_points(images: Iterable[np.ndarray], detector: FaceDetector, fps: float) -> np.ndarray:
+    """Eyes, nose and mouth corners of the largest face in each frame: (f, 5, 2) float32 [px], NaN without a face.
+
+    Frames between two sightings of a face are filled in linearly (see `track_largest_face`).
+    """
+    faces = [detector(image) for image in images]
+    points = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
+    for track in track_largest_face(iter(faces), fps):
+        points[track.start : track.stop] = track.landmarks
+    return points
+
+
 def read_points(path: Path, num_frames: int) -> np.ndarray:
     """(f, 5, 2) float32 points [px] from a text file with ten numbers a line.
 
@@ -228,12 +232,10 @@ def read_points(path: Path, num_frames: int) -> np.ndarray:
 
 
 def alignment_matrices(points: np.ndarray, size: int, each_frame: bool) -> np.ndarray:
-    """Similarities to FFHQ's template: (1, 2, 3) from the median of the points over time, or (f, 2, 3).
+    """Similarities to FFHQ's template in a square of side `size` [px], of points (f, 5, 2) [px], NaN without a face.
 
-    Args:
-        points: (f, 5, 2) [px], NaN where there is no face.
-        size: side of the aligned square [px].
-        each_frame: frames without a face take the last one that had one (the first ones: the first).
+    (1, 2, 3) from the median over time, or (f, 2, 3): then frames without a face take the last one that had one, the
+    first ones the first.
 
     Raises:
         VideoError: no face in any frame.
@@ -271,21 +273,18 @@ def _shrunk(frame: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return small, np.column_stack([matrix[:, :2] * ratio, matrix[:, :2] @ (ratio / 2 - 0.5) + matrix[:, 2]])
 
 
-def make_inputs(
-    truth: np.ndarray, name: str, tasks: Sequence[str], settings: TestsetConfig, points: np.ndarray | None = None
-) -> Inputs:
+def make_inputs(truth: np.ndarray, name: str, tasks: Sequence[str], settings: TestsetConfig) -> Inputs:
     """Degrade a clip for each task: blur and the like, then gray, then white holes.
 
-    The same degradation serves all tasks with bfr, the same mask all with inpainting. The seed and the clip's name
-    decide all numbers. `truth` is (f, h, w, 3) uint8, `points` (f, 5, 2) [px], for moving masks.
+    The same degradation serves all tasks with bfr, the same mask all frames and all tasks with inpainting. The seed and
+    the clip's name decide all numbers. `truth` is (f, h, w, 3) uint8.
     """
     height, width = truth.shape[1:3]
-    seed, moving = settings.seed, settings.moving_masks
+    seed = settings.seed
     degradation = PRESETS[settings.preset].sample(generator(seed, name, "degradation"), min(height, width))
     mask = None
     if any("inpainting" in task for task in tasks):
-        mask = mask_clip(len(truth), (height, width), generator(seed, name, "mask"), points, moving)
-        mask = mask if moving else mask[:1]
+        mask = mask_clip(1, (height, width), generator(seed, name, "mask"))
     low = truth
     if any("bfr" in task for task in tasks):
         low = degrade(truth, degradation, generator(seed, name, "noise"))
@@ -301,7 +300,7 @@ def make_inputs(
         if "colorization" in parts:
             made_by["gray"] = "ITU-R 601 luma, repeated to three channels"
         if "inpainting" in parts and mask is not None:
-            made_by["mask"] = {"moving": moving, "share": float((mask > HOLE_THRESHOLD).mean())}
+            made_by["mask"] = {"share": float((mask > HOLE_THRESHOLD).mean())}
     return inputs
 
 

@@ -28,8 +28,8 @@ METRICS: dict[str, type[Metric]] = {
         "ids": "identity:Identity",
         "landmarks": "landmarks:LandmarkError",
         "warping": "temporal:WarpingError",
-        "fvd": "fvd:FVD",
-        "fid": "fid:FID",
+        "fvd": "frechet:FVD",
+        "fid": "frechet:FID",
     }.items()
 }
 """Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""
@@ -65,14 +65,7 @@ def build_metrics(
 ) -> BuiltMetrics:
     """Make metrics by name; one that cannot be had is named with its reason and left out.
 
-    Args:
-        names: from `METRICS`.
-        networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
-        device: of the networks that run in torch.
-        recognizer: the network of `ids`, as `svfr.metrics.identity.load_face_network` takes it.
-        landmarker: the network of `landmarks`, as `svfr.data.landmarks.load_landmarker` takes it.
-        download: whether missing networks may be downloaded.
-        photo: of the person, for `photo`.
+    `networks` and `device` are `folder` and `device` of `NetworkOptions`, which says what the others are.
 
     Raises:
         ValueError: an unknown name.

@@ -48,20 +48,18 @@ class Chunk:
     landmarks: Tensor | None = None  # (n, 5, 2) float [px] of the truth: eyes, nose, mouth corners; NaN without a face
     # What was computed of the truth, by name: one dictionary for all chunks of the same true frames.
     shared: dict[str, Any] = field(default_factory=dict, kw_only=True)
-    _own: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        for name, frames in (("restored", self.restored), ("truth", self.truth)):
-            if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
-                raise ValueError(f"{name} frames have to be (n, 3, h, w) uint8, not {_shape_and_type(frames)}")
-        if self.restored.shape != self.truth.shape:
-            ours, theirs = tuple(self.restored.shape), tuple(self.truth.shape)
-            raise ValueError(f"restored frames {ours} and ground truth {theirs} differ in number or size")
-        n, _, h, w = self.truth.shape
-        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.shape != (n, h, w)):
-            raise ValueError(f"the mask has to be {(n, h, w)} bool, not {_shape_and_type(self.mask)}")
-        if self.landmarks is not None and self.landmarks.shape != (n, 5, 2):
-            raise ValueError(f"landmarks have to be {(n, 5, 2)}, not {_shape_and_type(self.landmarks)}")
+        n, _, h, w = shape = self.truth.shape
+        for name, found, expected, kind in (
+            ("ground truth", self.truth, (n, 3, h, w), torch.uint8),
+            ("restored frames", self.restored, shape, torch.uint8),
+            ("mask", self.mask, (n, h, w), torch.bool),
+            ("landmarks", self.landmarks, (n, 5, 2), None),
+        ):
+            if found is not None and (found.shape != expected or found.dtype != (kind or found.dtype)):
+                about = f"{tuple(found.shape)} {found.dtype}"
+                raise ValueError(f"{name}: {about}, where the ground truth asks for {tuple(expected)} {kind or ''}")
 
     def __len__(self) -> int:
         return self.truth.shape[0]
@@ -72,36 +70,30 @@ class Chunk:
             self.shared[name] = compute()
         return self.shared[name]
 
-    def both(self, name: str, compute: Callable[[Tensor], T]) -> tuple[T, T]:
-        """What is computed of frames (n, 3, h, w) by themselves: the restored ones' and the truth's, each once."""
-        truth = self.of_truth(name, lambda: compute(self.truth))
-        if self.restored is self.truth:
-            return truth, truth
-        if name not in self._own:
-            self._own[name] = compute(self.restored)
-        return self._own[name], truth
+    def both(self, name: str, at: int, compute: Callable[[Tensor], T]) -> tuple[T, T]:
+        """What is computed of frame number `at`, (1, 3, h, w), by itself: the restored one's, and the truth's, once."""
+        truth = self.of_truth(f"{name} {at}", lambda: compute(self.truth[at : at + 1]))
+        return truth if self.restored is self.truth else compute(self.restored[at : at + 1]), truth
 
-    def on(self, device: str) -> tuple[Tensor, Tensor]:
-        """The restored and the true frames on a device."""
-        return self.both(f"frames on {device}", lambda frames: frames.to(device))
+    def on(self, device: str, at: int) -> tuple[Tensor, Tensor]:
+        """The restored and the true frame number `at`, (1, 3, h, w), on a device."""
+        return self.both(f"frame on {device}", at, lambda frame: frame.to(device))
 
-    def faces(self) -> list[tuple[int, np.ndarray]]:
-        """Indices of the frames with a face, and its landmarks (5, 2) float64 [px]."""
-        if self.landmarks is None:
-            return []
-        found = enumerate(self.landmarks.double().cpu().numpy())
-        return [(index, points) for index, points in found if np.isfinite(points).all()]
+    def face(self, at: int) -> np.ndarray | None:
+        """Landmarks (5, 2) float64 [px] of frame number `at`; None without a face."""
+        points = None if self.landmarks is None else self.landmarks[at].double().cpu().numpy()
+        return points if points is not None and np.isfinite(points).all() else None
 
 
 class NetworkOptions(NamedTuple):
     """Where networks lie, where they run, and which of them a metric uses."""
 
-    folder: Path | None
-    device: str
-    recognizer: str
-    landmarker: str
-    download: bool
-    photo: Path | None = None
+    folder: Path | None  # searched before $SVFR_NETWORKS, the user's cache and PyTorch's
+    device: str  # of those that run in torch
+    recognizer: str  # of `ids`, as `svfr.metrics.identity.load_face_network` takes it
+    landmarker: str  # of `landmarks`, as `svfr.data.landmarks.load_landmarker` takes it
+    download: bool  # whether missing ones may be downloaded
+    photo: Path | None = None  # of the person, for `photo`
 
 
 class Metric(ABC):
@@ -138,25 +130,32 @@ class Metric(ABC):
 
 
 class VideoMetric(Metric):
-    """A metric of single videos: the mean over the frames for which it is defined."""
+    """A metric of single videos: the mean over the frames for which it is defined.
+
+    Frames are computed with one by one, so that no number depends on how a video is cut, to the last bit.
+    """
 
     @abstractmethod
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        """The values of the next frames, by column."""
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        """The numbers of frame number `at` of a chunk, the next of the video; columns that are not defined may lack."""
 
     def reset(self) -> None:
         """Start with the next video."""
+        self._num_frames = 0  # so far
         self._sums = {column.name: 0.0 for column in self.columns}
         self._counts = dict.fromkeys(self._sums, 0)
 
     def update(self, chunk: Chunk) -> FrameRows:
         """Take the next frames, and give their values."""
-        rows = self._measure(chunk)
-        for column, values in rows.items():
-            for value in values:
+        rows: FrameRows = {column: [] for column in self._sums}
+        for at in range(len(chunk)):
+            row = self._measure(chunk, at)
+            for column, values in rows.items():
+                values.append(value := row.get(column))
                 if value is not None:
                     self._sums[column] += value
                     self._counts[column] += 1
+            self._num_frames += 1
         return rows
 
     def compute(self) -> Row:
@@ -208,15 +207,11 @@ class SetMetric(Metric):
         """The numbers of a set of videos."""
 
 
-def to_numbers(values: Tensor) -> list[float | None]:
-    """(n,) float -> numbers, None for NaN."""
-    return [None if value != value else value for value in values.double().tolist()]
+def to_number(value: Tensor) -> float | None:
+    """A tensor of one number as such, None for NaN."""
+    return None if value.isnan() else value.item()
 
 
-def to_images(frames: Tensor) -> np.ndarray:
-    """(n, 3, h, w) -> (n, h, w, 3)."""
-    return frames.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def _shape_and_type(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def to_image(frame: Tensor) -> np.ndarray:
+    """(1, 3, h, w) -> (h, w, 3)."""
+    return frame[0].permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,12 +1,13 @@
 """Colour: CIEDE2000 and the PSNR of chroma against the truth, and how colourful the restored frames are."""
 
 import math
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric
+from svfr.metrics.base import Chunk, Column, Row, VideoMetric
 from svfr.metrics.image import decibels
 
 CHROMA = ((0.5, -0.418688, -0.081312), (-0.168736, -0.331264, 0.5))  # Cr, Cb of ITU-R 601, full range
@@ -85,30 +86,22 @@ class Colour(VideoMetric):
         Column("colourfulness", "Colourfulness", "truth", digits=2, no_reference=True),
     )
 
-    def __init__(self) -> None:
-        self.protocol = {
-            "ciede2000": "sRGB, D65, mean over pixels and frames",
-            "colourfulness": "Hasler & Suesstrunk 2003, restored frames alone, mean over frames",
-        }
+    protocol: Mapping[str, Any] = {
+        "ciede2000": "sRGB, D65, mean over pixels and frames",
+        "colourfulness": "Hasler & Suesstrunk 2003, restored frames alone, mean over frames",
+    }
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        rows: FrameRows = {"ciede2000": [], "colourfulness": []}
-        frames = (side.split(1) for side in chunk.on(self.device))
-        for at, (restored, truth) in enumerate(zip(*frames, strict=True)):  # one by one: their planes are large
-            difference = ciede2000(to_lab(restored), chunk.of_truth(f"lab {at}", partial(to_lab, truth)))
-            rows["ciede2000"].append(difference.mean().item())
-            rows["colourfulness"].append(colourfulness(restored).item())
-        return rows
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        restored = chunk.on(self.device, at)[0]
+        difference = ciede2000(*chunk.both("lab", at, lambda frame: to_lab(frame.to(self.device))))
+        return {"ciede2000": difference.mean().item(), "colourfulness": colourfulness(restored).item()}
 
 
 class ChromaPSNR(VideoMetric):
     """PSNR of chroma alone: colour, whatever the detail."""
 
     columns = (Column("chroma_psnr", "PSNR, chroma", "higher", "dB"),)
+    protocol: Mapping[str, Any] = {"chroma_psnr": "Cr and Cb of ITU-R 601, full range, pooled, mean over frames"}
 
-    def __init__(self) -> None:
-        self.protocol = {"chroma_psnr": "Cr and Cb of ITU-R 601, full range, pooled, mean over frames"}
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        frames = (side.split(1) for side in chunk.on(self.device))
-        return {"chroma_psnr": [chroma_psnr(*both).item() for both in zip(*frames, strict=True)]}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        return {"chroma_psnr": chroma_psnr(*chunk.on(self.device, at)).item()}

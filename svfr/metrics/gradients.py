@@ -1,11 +1,12 @@
 """Detail, by the gradients of luma: GMSD, and the gradients' energy."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_numbers
+from svfr.metrics.base import Chunk, Column, Row, VideoMetric, to_number
 from svfr.metrics.image import LUMA
 
 GMSD_CONSTANT = 170.0  # Xue et al. 2014, for values of 0 to 255
@@ -44,28 +45,30 @@ class GMSD(VideoMetric):
     """GMSD of frames."""
 
     columns = (Column("gmsd", "GMSD", "lower", digits=4),)
+    protocol: Mapping[str, Any] = {
+        "gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames"
+    }
 
-    def __init__(self) -> None:
-        self.protocol = {"gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames"}
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        return {"gmsd": _values(gmsd, chunk, self.device)}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        gradients = _gradients(chunk, at, self.device)
+        return {"gmsd": gradients and gmsd(*gradients).item()}
 
 
 class GradientEnergy(VideoMetric):
     """How much detail there is, whether it is the right one or not, as a share of the truth's."""
 
     columns = (Column("gradient_energy", "Gradient energy / truth", "truth"),)
+    protocol: Mapping[str, Any] = {
+        "gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames"
+    }
 
-    def __init__(self) -> None:
-        self.protocol = {"gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames"}
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        return {"gradient_energy": _values(gradient_energy, chunk, self.device)}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        gradients = _gradients(chunk, at, self.device)
+        return {"gradient_energy": gradients and to_number(gradient_energy(*gradients))}
 
 
-def _values(function: Callable[[Tensor, Tensor], Tensor], chunk: Chunk, device: str) -> list[float | None]:
+def _gradients(chunk: Chunk, at: int, device: str) -> tuple[Tensor, Tensor] | None:
+    """`gradient_magnitude` of the restored and the true frame; None of frames that are too small."""
     if min(chunk.truth.shape[2:]) < SMALLEST:
-        return [None] * len(chunk)
-    of_frames = chunk.both("gradients", lambda frames: [gradient_magnitude(x.to(device)) for x in frames.split(1)])
-    return to_numbers(torch.cat([function(*both) for both in zip(*of_frames, strict=True)]))
+        return None
+    return chunk.both("gradients", at, lambda frame: gradient_magnitude(frame.to(device)))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from svfr.data.recognition import Recognizer, load_recognizer
 from svfr.files import sha256_of
-from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_images
+from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image
 from svfr.models.identity import IResNet, align_face
 from svfr.models.weights import load_iresnet, load_part
 
@@ -79,43 +79,29 @@ class Identity(VideoMetric):
     def reset(self) -> None:
         """Start with the next video."""
         super().reset()
-        self._num_frames = 0
         self._last: dict[int, np.ndarray | None] = dict.fromkeys(STRIDES)
         self._first: np.ndarray | None = None
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
-        for at, pair in enumerate(self._embed(chunk)):
-            ours = None if pair is None else pair[0]
-            if pair is not None:
-                rows["ids"][at] = float(ids(*pair))
-            if ours is not None:
-                rows["id_drift"][at] = None if self._first is None else 1 - float(ids(self._first, ours))
-                self._first = ours if self._first is None else self._first
-            for stride, (end, _) in STRIDES.items():
-                if (self._num_frames + at) % stride:
-                    continue
-                before = self._last[stride]
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        row, ours, points = Row(), None, chunk.face(at)
+        if points is not None:
+            pair = chunk.both("embedding", at, lambda frame: embed(self._recognizer, frame, points))
+            ours, row["ids"] = pair[0], float(ids(*pair))
+            if self._first is None:
+                self._first = ours
+            else:
+                row["id_drift"] = 1 - float(ids(self._first, ours))
+        for stride, (end, _) in STRIDES.items():
+            if self._num_frames % stride == 0:
+                before, self._last[stride] = self._last[stride], ours
                 if before is not None and ours is not None:
-                    for distance, value in vidd(before, ours).items():
-                        rows[f"vidd{distance}{end}"][at] = float(value)
-                self._last[stride] = ours
-        self._num_frames += len(chunk)
-        return rows
+                    row |= {f"vidd{distance}{end}": float(value) for distance, value in vidd(before, ours).items()}
+        return row
 
-    def _embed(self, chunk: Chunk) -> list[tuple[np.ndarray, np.ndarray] | None]:
-        """Embeddings (d,) float64 of the restored and the true face of each frame; None without a face."""
-        found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(chunk)
-        if faces := chunk.faces():
-            pairs = zip(*chunk.both("embeddings", lambda frames: self._embed_faces(frames, faces)), strict=True)
-            for (at, _), pair in zip(faces, pairs, strict=True):
-                found[at] = pair
-        return found
 
-    def _embed_faces(self, frames: Tensor, faces: list[tuple[int, np.ndarray]]) -> list[np.ndarray]:
-        """Embeddings (d,) float64, face by face: those of a batch may round otherwise."""
-        crops = (align_face(to_images(frames[at : at + 1])[0], points) for at, points in faces)
-        return [self._recognizer(crop[None])[0].astype(np.float64) for crop in crops]
+def embed(recognizer: Recognizer, frame: Tensor, points: np.ndarray) -> np.ndarray:
+    """The embedding (d,) float64 of the face in a frame (1, 3, h, w) uint8 that has its landmarks (5, 2) [px] there."""
+    return recognizer(align_face(to_image(frame), points)[None])[0].astype(np.float64)
 
 
 class IResNetRecognizer:

@@ -1,6 +1,8 @@
 """PSNR and SSIM of single frames; a video's number is its frames' mean."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_numbers
+from svfr.metrics.base import Chunk, Column, Row, VideoMetric, to_number
 
 PEAK = 255
 # [dB] Assumption: what a frame counts that equals the truth, whose PSNR is infinite and would swallow the mean; other
@@ -27,13 +29,8 @@ def decibels(mse: Tensor) -> Tensor:
 def psnr(restored: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each frame: the three channels pooled, no border cut off, not on Y.
 
-    Args:
-        restored: (n, 3, h, w) uint8 RGB.
-        truth: (n, 3, h, w) uint8 RGB.
-        mask: (n, h, w) bool; only its pixels count.
-
-    Returns:
-        (n,) float64 [dB], at most 100; NaN where the mask is empty.
+    (n, 3, h, w) uint8 RGB -> (n,) float64 [dB], at most 100. Of a `mask` (n, h, w) bool only its pixels count; where it
+    is empty, NaN.
     """
     differences = torch.maximum(restored, truth) - torch.minimum(restored, truth)
     squares = torch.arange(PEAK + 1, dtype=torch.float64, device=truth.device).square()
@@ -71,15 +68,9 @@ def local_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 def ssim_map(restored: Tensor, truth: Tensor, of_truth: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004).
 
-    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's.
-
-    Args:
-        restored: (..., h, w) float64, each channel on its own; h, w >= 11.
-        truth: the same shape.
-        of_truth: `local_statistics` of `truth`, if they are known.
-
-    Returns:
-        (..., h - 10, w - 10) float64; its mean is the SSIM.
+    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's. Planes
+    (..., h, w) float64, h, w >= 11 -> (..., h - 10, w - 10) float64, whose mean is the SSIM. `of_truth` are the
+    `local_statistics` of the truth, if they are known.
     """
     (c1, c2), (their_mean, their_square) = SSIM_CONSTANTS, of_truth or local_statistics(truth)
     mean, square = local_statistics(restored)
@@ -106,19 +97,18 @@ class PSNR(VideoMetric):
         Column("psnr_mask", "PSNR, holes", "higher", "dB", needs_holes=True),
     )
 
-    def __init__(self) -> None:
-        self.protocol = {
-            "input": "uint8 RGB, channels pooled, no border cut off",
-            "video": "mean over frames",
-            "identical frames [dB]": PSNR_CEILING,
-        }
+    protocol: Mapping[str, Any] = {
+        "input": "uint8 RGB, channels pooled, no border cut off",
+        "video": "mean over frames",
+        "identical frames [dB]": PSNR_CEILING,
+    }
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        frames = chunk.on(self.device)
-        holes: list[float | None] = [None] * len(chunk)
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        frames = chunk.on(self.device, at)
+        row: Row = {"psnr": psnr(*frames).item()}
         if chunk.mask is not None:
-            holes = to_numbers(psnr(*frames, chunk.mask.to(self.device)))
-        return {"psnr": to_numbers(psnr(*frames)), "psnr_mask": holes}
+            row["psnr_mask"] = to_number(psnr(*frames, chunk.mask[at : at + 1].to(self.device)))
+        return row
 
 
 class SSIM(VideoMetric):
@@ -130,31 +120,21 @@ class SSIM(VideoMetric):
         Column("ssim_mask", "SSIM, holes", "higher", needs_holes=True),
     )
 
-    def __init__(self) -> None:
-        self.protocol = {
-            "window": f"Gaussian, {SSIM_WINDOW} x {SSIM_WINDOW} px, sigma {SSIM_SIGMA}, valid area",
-            "data_range": PEAK,
-            "rgb": "mean over channels",
-            "y": "ITU-R 601, full range, rounded, halves to even",
-            "video": "mean over frames",
-        }
+    protocol: Mapping[str, Any] = {
+        "window": f"Gaussian, {SSIM_WINDOW} x {SSIM_WINDOW} px, sigma {SSIM_SIGMA}, valid area",
+        "data_range": PEAK,
+        "rgb": "mean over channels",
+        "y": "ITU-R 601, full range, rounded, halves to even",
+        "video": "mean over frames",
+    }
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        rows: FrameRows = {column.name: [None] * len(chunk) for column in self.columns}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
         if min(chunk.truth.shape[2:]) < SSIM_WINDOW:
-            return rows
+            return {}
+        ours, theirs = (torch.cat([frame[0].double(), luma(frame)]) for frame in chunk.on(self.device, at))  # (4, h, w)
+        values = ssim_map(ours, theirs, chunk.of_truth(f"ssim {at}", partial(local_statistics, theirs)))
+        row: Row = {"ssim": values[:3].mean().item(), "ssim_y": values[3].mean().item()}
         margin = SSIM_WINDOW // 2
-        for at, (restored, truth) in enumerate(zip(*chunk.on(self.device), strict=True)):  # one by one: they are large
-            ours, theirs = _with_luma(restored), _with_luma(truth)
-            known = chunk.of_truth(f"ssim {at}", partial(local_statistics, theirs))
-            values = ssim_map(ours, theirs, known)
-            rows["ssim"][at], rows["ssim_y"][at] = values[:3].mean().item(), values[3].mean().item()
-            hole = None if chunk.mask is None else chunk.mask[at, margin:-margin, margin:-margin].to(self.device)
-            if hole is not None and hole.any():
-                rows["ssim_mask"][at] = values[:3, hole].mean().item()
-        return rows
-
-
-def _with_luma(frame: Tensor) -> Tensor:
-    """(3, h, w) uint8 RGB -> (4, h, w) float64, the last one luma, rounded."""
-    return torch.cat([frame.double(), luma(frame[None])])
+        if chunk.mask is not None and (hole := chunk.mask[at, margin:-margin, margin:-margin].to(self.device)).any():
+            row["ssim_mask"] = values[:3, hole].mean().item()
+        return row

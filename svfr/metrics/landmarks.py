@@ -4,11 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from svfr.data.alignment import similarity_transform
 from svfr.data.landmarks import Landmarker, load_landmarker
-from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_images
+from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image
 from svfr.models.identity import ARCFACE_TEMPLATE
 
 OUTER_EYE_CORNERS = (36, 45)  # iBUG 300-W's numbers of the 68 landmarks
@@ -54,14 +53,9 @@ class LandmarkError(VideoMetric):
             "videos in the box that the truth's five landmarks give",
         }
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = [None] * len(chunk)
-        faces = chunk.faces()
-        found = chunk.both("landmarks", lambda frames: [self._search(frames[at], points) for at, points in faces])
-        for (at, _), *pair in zip(faces, *found, strict=True):
-            values[at] = landmark_error(*pair)
-        return {"landmark_error": values}
-
-    def _search(self, frame: Tensor, points: np.ndarray) -> np.ndarray:
-        """Landmarks (68, 2) [px] of the face that the truth has at five `points`."""
-        return self._landmarker(to_images(frame[None])[0], box_of(points)[None])[0]
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        if (points := chunk.face(at)) is None:
+            return {}
+        boxes = box_of(points)[None]
+        found = chunk.both("landmarks", at, lambda frame: self._landmarker(to_image(frame), boxes)[0])
+        return {"landmark_error": landmark_error(*found)}

@@ -1,7 +1,6 @@
 """LPIPS v0.1 (Zhang et al. 2018) by the `lpips` package, with backbones that are read from files."""
 
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric
+from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric
 from svfr.models.weights import read_state
 from svfr.networks import describe, find
 
@@ -49,25 +48,21 @@ class LPIPS(VideoMetric):
         }
 
     @torch.inference_mode()
-    def _measure(self, chunk: Chunk) -> FrameRows:
+    def _measure(self, chunk: Chunk, at: int) -> Row:
         whole, holes = (column.name for column in self.columns)
-        rows: FrameRows = {whole: [None] * len(chunk), holes: [None] * len(chunk)}
         if min(chunk.truth.shape[2:]) < self.smallest:
-            return rows
-        for at in range(len(chunk)):  # one by one: a batch is no faster at 512 px, and may round otherwise
-            theirs = chunk.of_truth(f"lpips {self.net} {at}", partial(self._features, chunk.truth[at]))
-            ours = theirs if chunk.restored is chunk.truth else self._features(chunk.restored[at])
-            layers = zip(self.module.lins, ours, theirs, strict=True)
-            maps = [weigh((a - b).square_()) for weigh, a, b in layers]  # (1, 1, h', w') each
-            rows[whole][at] = sum(m.mean() for m in maps).item()
-            if chunk.mask is not None and (mask := chunk.mask[at].to(self._device)).any():
-                large = [functional.interpolate(m, size=mask.shape, mode="bilinear") for m in maps]
-                rows[holes][at] = torch.stack(large).sum(dim=0)[0, 0, mask].mean().item()
-        return rows
+            return {}
+        layers = zip(self.module.lins, *chunk.both(f"lpips {self.net}", at, self._features), strict=True)
+        maps = [weigh((a - b).square_()) for weigh, a, b in layers]  # (1, 1, h', w') each
+        row: Row = {whole: sum(m.mean() for m in maps).item()}
+        if chunk.mask is not None and (mask := chunk.mask[at].to(self._device)).any():
+            large = [functional.interpolate(m, size=mask.shape, mode="bilinear") for m in maps]
+            row[holes] = torch.stack(large).sum(dim=0)[0, 0, mask].mean().item()
+        return row
 
     def _features(self, frame: Tensor) -> list[Tensor]:
-        """(3, h, w) uint8 -> the features of the backbone's layers, (1, c, h', w'), of unit length in each pixel."""
-        x = self.module.scaling_layer(frame[None].to(self._device).float() / 127.5 - 1)
+        """(1, 3, h, w) uint8 -> the features of the backbone's layers, (1, c, h', w'), of unit length in each pixel."""
+        x = self.module.scaling_layer(frame.to(self._device).float() / 127.5 - 1)
         features = self.module.net(x.contiguous(memory_format=torch.channels_last))
         # With the epsilon of the lpips package.
         return [layer.div_(torch.linalg.vector_norm(layer, dim=1, keepdim=True) + 1e-10) for layer in features]

@@ -1,10 +1,12 @@
 """Numbers of a video by itself: quality, sharpness, likeness to a photo, drift of colour."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from skimage.color import rgb2lab
 
 from svfr.data.detectors import FaceDetector, load_detector
@@ -12,10 +14,9 @@ from svfr.data.quality import SMALLEST, Arniqa
 from svfr.data.recognition import Recognizer
 from svfr.data.video import read_frames
 from svfr.files import sha256_of
-from svfr.metrics.base import Chunk, Column, FrameRows, NetworkOptions, VideoMetric, to_images, to_numbers
+from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image, to_number
 from svfr.metrics.gradients import gradient_magnitude
-from svfr.metrics.identity import ids, load_face_network
-from svfr.models.identity import align_face
+from svfr.metrics.identity import embed, ids, load_face_network
 
 EVERY = 8  # [frames] Assumption: quality changes slowly, and ARNIQA takes 0.3 s a frame on a CPU
 SMALL = 32  # [px] side of the picture whose mean colour drifts
@@ -37,30 +38,22 @@ class ArniqaScore(VideoMetric):
         about = f"KonIQ-10k's regressor, 0 worst, 1 best, mean over the frames 0, {EVERY}, {2 * EVERY}, ..."
         self.protocol = {"network": {"name": "arniqa", "sha256": sha256}, "arniqa": about}
 
-    def reset(self) -> None:
-        """Start with the next video."""
-        super().reset()
-        self._num_frames = 0
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = [None] * len(chunk)
-        for at in range(-self._num_frames % EVERY, len(chunk), EVERY):
-            [image] = to_images(chunk.restored[at : at + 1])
-            values[at] = self._network(image) if min(image.shape[:2]) >= SMALLEST else None
-        self._num_frames += len(chunk)
-        return {"arniqa": values}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        if self._num_frames % EVERY or min(chunk.restored.shape[2:]) < SMALLEST:
+            return {}
+        return {"arniqa": self._network(to_image(chunk.restored[at : at + 1]))}
 
 
 class Sharpness(VideoMetric):
     """Mean magnitude of Prewitt's gradients of luma: noise counts as sharp, so read it beside the quality."""
 
     columns = (Column("sharpness", "Sharpness", "truth", digits=2, no_reference=True),)
+    protocol: Mapping[str, Any] = {
+        "sharpness": "mean magnitude of Prewitt's gradients of luma of 0 to 255, mean over frames"
+    }
 
-    def __init__(self) -> None:
-        self.protocol = {"sharpness": "mean magnitude of Prewitt's gradients of luma of 0 to 255, mean over frames"}
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        return {"sharpness": to_numbers(gradient_magnitude(chunk.restored).mean(dim=(1, 2)))}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        return {"sharpness": to_number(gradient_magnitude(chunk.restored[at : at + 1]).mean(dim=(1, 2)))}
 
 
 class PhotoIdentity(VideoMetric):
@@ -87,41 +80,33 @@ class PhotoIdentity(VideoMetric):
         if not faces:
             raise ValueError(f"{photo}: no face found in it")
         self._recognizer = recognizer
-        self._reference = self._embed(image, faces[0].landmarks)
+        self._reference = embed(recognizer, torch.from_numpy(image).movedim(-1, 0)[None], faces[0].landmarks)
         network = {"name": recognizer.name, "file": Path(recognizer.source).name, "sha256": recognizer.sha256}
         self.protocol = {"network": network, "photo": photo.name, "photo_sha256": sha256_of(photo)}
 
-    def _embed(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        return self._recognizer(align_face(image, points)[None])[0].astype(np.float64)
-
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = [None] * len(chunk)
-        for at, points in chunk.faces():
-            [image] = to_images(chunk.restored[at : at + 1])
-            values[at] = float(ids(self._embed(image, points), self._reference))
-        return {"photo_ids": values}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        if (points := chunk.face(at)) is None:
+            return {}
+        return {"photo_ids": float(ids(embed(self._recognizer, chunk.restored[at : at + 1], points), self._reference))}
 
 
 class ColourDrift(VideoMetric):
     """How far the mean colour has gone from the first frame's (SVFR, Fig. 6); people move, so the truth drifts too."""
 
     columns = (Column("colour_drift", "Colour drift", "truth", digits=2, no_reference=True),)
-
-    def __init__(self) -> None:
-        self.protocol = {
-            "colour_drift": "distance in CIELAB of the mean colour from the first frame's, mean over frames"
-        }
+    protocol: Mapping[str, Any] = {
+        "colour_drift": "distance in CIELAB of the mean colour from the first frame's, mean over frames"
+    }
 
     def reset(self) -> None:
         """Start with the next video."""
         super().reset()
         self._first: np.ndarray | None = None
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = []
-        for image in to_images(chunk.restored):
-            small = cv2.resize(image, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-            colour = rgb2lab(small).mean(axis=(0, 1))
-            values.append(None if self._first is None else float(np.linalg.norm(colour - self._first)))
-            self._first = colour if self._first is None else self._first
-        return {"colour_drift": values}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        image = to_image(chunk.restored[at : at + 1])
+        colour = rgb2lab(cv2.resize(image, (SMALL, SMALL), interpolation=cv2.INTER_AREA)).mean(axis=(0, 1))
+        if self._first is None:
+            self._first = colour
+            return {}
+        return {"colour_drift": float(np.linalg.norm(colour - self._first))}

@@ -1,12 +1,13 @@
 """Temporal stability: the warping error, and the picture of one line of pixels over time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 
-from svfr.metrics.base import Chunk, Column, FrameRows, VideoMetric, to_images
+from svfr.metrics.base import Chunk, Column, Row, VideoMetric, to_image
 
 SCALE = 1000  # the error is given in thousandths
 SMALLEST = 16  # [px] below, OpenCV's DIS has no pyramid
@@ -17,13 +18,8 @@ OCCLUSION_SHARE, OCCLUSION_SLACK = 0.01, 0.5  # of the squared lengths; [px^2]
 def sources(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of a frame come from: dense inverse search flow (Kroeger et al. 2016; OpenCV, medium preset).
 
-    Args:
-        before: (h, w, 3) uint8 RGB; h, w >= 16.
-        after: (h, w, 3) uint8 RGB.
-
-    Returns:
-        (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool, True where they can be trusted: inside of
-        the frame, not occluded.
+    Two frames (h, w, 3) uint8 RGB, h, w >= 16 -> (h, w, 2) float32 positions x, y [px] in `before`, and (h, w) bool,
+    True where they can be trusted: inside of the frame, not occluded.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (before, after)]
@@ -39,16 +35,10 @@ def sources(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def warping_error(before: np.ndarray, after: np.ndarray, source: np.ndarray, trusted: np.ndarray) -> float | None:
-    """Squared difference between a restored frame and the one before it, moved along the truth's flow.
+    """Squared difference between a restored frame (h, w, 3) uint8 and the one before it, moved along the truth's flow.
 
-    Args:
-        before: (h, w, 3) uint8.
-        after: (h, w, 3) uint8.
-        source: (h, w, 2) positions [px] in `before`.
-        trusted: (h, w) bool, the pixels that count.
-
-    Returns:
-        Mean over trusted pixels and channels, of values in [0, 1], in thousandths; None if no pixel is trusted.
+    `source` and `trusted` are as `sources` gives them. Mean over trusted pixels and channels, of values in [0, 1], in
+    thousandths; None if no pixel is trusted.
     """
     if not trusted.any():
         return None
@@ -65,30 +55,25 @@ class WarpingError(VideoMetric):
 
     # Best is the truth's own: a video that stands still or is black has no error at all.
     columns = (Column("warping_error", "Warping error", "truth", "1/1000", no_reference=True),)
-
-    def __init__(self) -> None:
-        self.protocol = {
-            "flow": "OpenCV DIS, medium preset, of the ground truth's gray frames, from each frame to the one before",
-            "occlusion": f"left out: |forth + back|^2 > {OCCLUSION_SHARE} (|forth|^2 + |back|^2) + {OCCLUSION_SLACK} "
-            "[px^2], and what comes from outside of the frame",
-            "warping_error": "squared difference in [0, 1], mean over pixels, channels and pairs, in thousandths",
-        }
+    protocol: Mapping[str, Any] = {
+        "flow": "OpenCV DIS, medium preset, of the ground truth's gray frames, from each frame to the one before",
+        "occlusion": f"left out: |forth + back|^2 > {OCCLUSION_SHARE} (|forth|^2 + |back|^2) + {OCCLUSION_SLACK} "
+        "[px^2], and what comes from outside of the frame",
+        "warping_error": "squared difference in [0, 1], mean over pixels, channels and pairs, in thousandths",
+    }
 
     def reset(self) -> None:
         """Start with the next video."""
         super().reset()
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = []
-        for at, (restored, truth) in enumerate(zip(*chunk.both("images", to_images), strict=True)):
-            value = None
-            if self._last is not None and min(truth.shape[:2]) >= SMALLEST:
-                flow = chunk.of_truth(f"sources {at}", partial(sources, self._last[1], truth))
-                value = warping_error(self._last[0], restored, *flow)
-            values.append(value)
-            self._last = restored, truth
-        return {"warping_error": values}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        last, self._last = self._last, chunk.both("image", at, to_image)
+        restored, truth = self._last
+        if last is None or min(truth.shape[:2]) < SMALLEST:
+            return {}
+        flow = chunk.of_truth(f"sources {at}", partial(sources, last[1], truth))
+        return {"warping_error": warping_error(last[0], restored, *flow)}
 
 
 def temporal_slice(frames: Iterable[np.ndarray], column: float = 0.5) -> np.ndarray:

@@ -7,9 +7,8 @@ import av
 import pytest
 
 from data_prep.cut import cut_file
-from data_prep.frames import frames_of, walk
 from data_prep.ingest import ingest_file
-from data_prep.records import Record
+from data_prep.records import Record, frames_of, walk
 from data_prep.settings import CutConfig, DataPrepConfig, SourceConfig
 from data_prep.write import refer_to_clips
 from svfr.data.video import ReadOptions, VideoError, read_frames

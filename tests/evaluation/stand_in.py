@@ -15,10 +15,10 @@ class Psnr(VideoMetric):
     columns = (COLUMNS["psnr"],)
     protocol: Mapping[str, Any] = {"range": 255}
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        error = (chunk.restored.double() - chunk.truth.double()).square().mean((1, 2, 3)).numpy()
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        error = (chunk.restored[at].double() - chunk.truth[at].double()).square().mean().numpy()
         with np.errstate(divide="ignore"):
-            return {"psnr": [float(value) for value in 10 * np.log10(255**2 / error)]}
+            return {"psnr": float(10 * np.log10(255**2 / error))}
 
 
 class Motion(VideoMetric):
@@ -31,12 +31,9 @@ class Motion(VideoMetric):
         super().reset()
         self._last: Any = None
 
-    def _measure(self, chunk: Chunk) -> FrameRows:
-        values: list[float | None] = []
-        for frame in chunk.restored.double():
-            values.append(None if self._last is None else float((frame - self._last).abs().mean()))
-            self._last = frame
-        return {"vidd": values}
+    def _measure(self, chunk: Chunk, at: int) -> Row:
+        last, self._last = self._last, chunk.restored[at].double()
+        return {} if last is None else {"vidd": float((self._last - last).abs().mean())}
 
 
 class MeanColour(SetMetric):

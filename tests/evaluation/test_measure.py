@@ -14,8 +14,7 @@ from svfr.evaluation.pairs import Pair
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference.batch import RECORDS
 from svfr.metrics import BuiltMetrics, build_metrics, temporal
-from svfr.metrics.fid import FID
-from svfr.metrics.fvd import FVD
+from svfr.metrics.frechet import FID, FVD
 from svfr.metrics.identity import Identity
 from svfr.metrics.landmarks import LandmarkError
 from svfr.metrics.lpips import LPIPSAlex

@@ -113,17 +113,6 @@ def test_degraded_inputs_and_masks(tmp_path: Path, truth: Path) -> None:
     assert matches.methods == ["ground_truth", "degraded", "bicubic", "x"]
 
 
-def test_results_one_folder_deeper(tmp_path: Path, truth: Path) -> None:
-    results = add(tmp_path / "r", "a/restored_faces", "b/restored_faces", "b/b.mp4", "deep/c/final_results")
-    matches = run(truth, {"x": results})
-    assert found(matches, "x") == [("bfr", "a"), ("bfr", "deep/c")]
-    assert {str(problem) for problem in matches.problems} == {
-        "x/bfr/b: no result of this name",
-        "x/bfr/b/b: no ground truth of this name",
-        "x/bfr/b/restored_faces: no ground truth of this name",
-    }
-
-
 def test_several_results_of_one_name_are_told_so(tmp_path: Path, truth: Path) -> None:
     results = add(tmp_path / "r", "a", "a.mp4", "b.mp4", "b.mkv", "deep/c")
     matches = run(truth, {"x": results})

@@ -38,7 +38,7 @@ def truth() -> list[np.ndarray]:
 
 def take(folder: Path, restored: list[np.ndarray], truth: list[np.ndarray], is_truth: bool = False) -> None:
     info = VideoInfo(folder, SIDE, SIDE, Fraction(25), FRAMES, FRAMES / 25, False, 0, "frames")
-    settings = EvalConfig(picture_size=HEIGHT, strip_frames=3, slice_column=0.25)
+    settings = EvalConfig(picture_size=HEIGHT, slice_column=0.25)
     with Pictures(folder, info, settings, is_truth) as taken:
         for pair in zip(restored, truth, strict=True):
             taken.add(*pair)
@@ -47,6 +47,7 @@ def take(folder: Path, restored: list[np.ndarray], truth: list[np.ndarray], is_t
 def test_strip_slice_and_clip(tmp_path: Path, truth: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "SLICE_FRAMES", 18)
     monkeypatch.setattr(pictures, "CLIP_FRAMES", 15)
+    monkeypatch.setattr(pictures, "STRIP_FRAMES", 3)
     take(tmp_path, truth, truth, is_truth=True)
     small = [resize(frame, HEIGHT, HEIGHT) for frame in truth]
     assert near(image(tmp_path / "strip.jpg"), np.concatenate([small[0], small[10], small[19]], axis=1))

@@ -3,18 +3,18 @@
 import csv
 import io
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from svfr.evaluation.pairs import Matches, Pair
-from svfr.evaluation.publication import comparison_markdown, latex, table_csv, table_tex, wilcoxon_table
+from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import Record
-from svfr.evaluation.results import Aggregate, Results
+from svfr.evaluation.results import Aggregate, Results, common_videos
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.statistics import by_video, half_width, on_common_videos, paired_p, places
+from svfr.evaluation.statistics import by_video, half_width, paired_p, places
+from svfr.evaluation.tables import latex, table_csv, table_markdown, table_tex, wilcoxon_table
 
 
 def made(figures: dict[str, dict[str, list[float | None]]], task: str = "bfr") -> Results:
@@ -133,32 +133,29 @@ def test_only_videos_that_all_methods_have() -> None:
     """Each task by itself; a method without results counts for nothing."""
     done = {"A": ["v0", "v1", "v2"], "B": ["v1", "v2", "v3"], "ground_truth": ["v0", "v1", "v2", "v3"], "C": []}
     records = {}
-    matches = Matches([], [], ["v0", "v1", "v2", "v3"], ["bfr"], list(done))
     for method, names in done.items():
-        for name in matches.names:
+        for name in ("v0", "v1", "v2", "v3"):
             pair = Pair(method, "" if method == "ground_truth" else "bfr", name, Path("gt"), None)
             status = "done" if name in names else "failed"
             records[pair] = Record(method, pair.task, name, status, "", metrics={"psnr": float(name[1])})
 
-    def gather(matches: Matches, records: dict[Pair, Record]) -> Results:
+    def results_of(records: dict[Pair, Record]) -> Results:
         figures: dict[str, dict[str, list[float | None]]] = {}
         for pair, record in records.items():
             if record.status == "done":
                 figures.setdefault(pair.method, {"psnr": []})["psnr"].append(record.metrics["psnr"])
         return made(figures)
 
-    results = gather(matches, records)
-    common = on_common_videos(matches, records, results, gather)
+    results, kept = results_of(records), results_of(common_videos(records))
+    common = replace(results, rows=kept.rows, aggregates=kept.aggregates)
     assert {a.method: a.metrics["psnr"] for a in common.aggregates} == {"A": 1.5, "B": 1.5, "ground_truth": 1.5}
     assert {a.num_videos for a in common.aggregates} == {2}
-    text = comparison_markdown(results, common)
-    assert "## Of the videos that all methods have" in text
+    _, text = table_markdown(results, common).split("## Of the videos that all methods have")
     rows = [line.split("|") for line in text.splitlines() if line.startswith(("| A ", "| B "))]
     assert [row[-2].strip() for row in rows][:2] == ["2 of 4", "2 of 4"]
-    whole = {pair: record for pair, record in records.items() if pair.name in ("v1", "v2")}
-    same = gather(matches, whole)
-    assert on_common_videos(matches, whole, same, gather) is same
-    assert "that all methods have" not in comparison_markdown(same, same)
+    whole = {pair: record for pair, record in records.items() if pair.name in ("v1", "v2") and record.status == "done"}
+    assert common_videos(whole) == whole
+    assert "that all methods have" not in table_markdown(common, common)
 
 
 def test_blocks_are_apart() -> None:

@@ -14,11 +14,9 @@ from tests import tiny
 TASKS = ["bfr", "colorization", "inpainting", "bfr+colorization+inpainting"]
 
 
-def inputs(name: str = "a", seed: int = 0, tasks: list[str] = TASKS, moving: bool = False):
+def inputs(name: str = "a", seed: int = 0, tasks: list[str] = TASKS):
     truth = tiny.clip(4, 64, 64)
-    points = np.broadcast_to(FFHQ_TEMPLATE / 8, (4, 5, 2)) + np.arange(4)[:, None, None]
-    config = settings.TestsetConfig(preset="vfhq", seed=seed, moving_masks=moving)
-    made = testset.make_inputs(truth, name, tasks, config, points)
+    made = testset.make_inputs(truth, name, tasks, settings.TestsetConfig(preset="vfhq", seed=seed))
     return truth, made.frames, made.mask, made.made_by
 
 
@@ -39,7 +37,7 @@ def test_each_task_does_its_part_in_order() -> None:
     assert mask is not None
     hole = np.broadcast_to(mask > 127, truth.shape[:3])
     assert 0 < hole.mean() < 1
-    assert done["inpainting"]["mask"] == {"moving": False, "share": pytest.approx(hole.mean())}
+    assert done["inpainting"]["mask"] == {"share": pytest.approx(hole.mean())}
     gray = np.stack([np.asarray(Image.fromarray(frame).convert("L")) for frame in truth])
     assert np.array_equal(made["colorization"], np.repeat(gray[..., None], 3, axis=-1))
     assert np.array_equal(made["inpainting"][~hole], truth[~hole])
@@ -52,15 +50,6 @@ def test_each_task_does_its_part_in_order() -> None:
     assert (combined[hole] == 255).all()
     assert done["bfr+colorization+inpainting"]["degradation"] == done["bfr"]["degradation"]
     assert done["colorization"].keys() == {"gray"}
-
-
-def test_moving_masks_follow_the_face() -> None:
-    _, _, still, _ = inputs()
-    _, _, moving, _ = inputs(moving=True)
-    assert still is not None
-    assert moving is not None
-    assert (len(still), len(moving)) == (1, 4)
-    assert not np.array_equal(moving[0], moving[3])
 
 
 def test_alignment_puts_the_median_face_on_the_template() -> None:

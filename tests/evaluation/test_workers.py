@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.evaluation.measure import Evaluator
+from svfr.evaluation.measure import Evaluator, measure_in_workers
 from svfr.evaluation.pairs import Pair
 from svfr.evaluation.records import read_record
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.workers import measure_in_workers
 from svfr.metrics import BuiltMetrics, Chunk
 from tests.evaluation.stand_in import Psnr
 

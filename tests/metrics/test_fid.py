@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from svfr.metrics import build_metrics
 from svfr.metrics.base import Chunk, SetFeatures
-from svfr.metrics.fid import FID, InceptionFeatures
+from svfr.metrics.frechet import FID, InceptionFeatures
 from svfr.networks import NETWORKS, NetworkMissing
 from tests.metrics.made import frames, noisy, split
 from tests.metrics.test_frechet import by_sqrtm

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from svfr.metrics.base import Chunk, SetFeatures
-from svfr.metrics.frechet import fit, frechet_distance
-from svfr.metrics.fvd import FVD
+from svfr.metrics.frechet import FVD, fit, frechet_distance
 from tests.metrics.made import frames, noisy, split
 
 
@@ -118,7 +117,6 @@ def test_spread() -> None:
     assert high is not None
     assert 0 <= low < value < high
     assert row["fvd_clips"] == 24
-    assert FVD(SmallNetwork(), seed=1).compute(collect(metric, videos(lambda t: noisy(t, 10), 12))) != row
     one = metric.compute(collect(metric, videos(lambda t: noisy(t, 10), 1)))
     assert one["fvd"] is not None
     assert one["fvd_spread_low"] is one["fvd_spread_high"] is None

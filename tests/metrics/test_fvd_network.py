@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svfr.metrics.fvd import I3DFeatures, load_i3d_features
+from svfr.metrics.frechet import I3DFeatures, load_i3d_features
 from svfr.networks import NETWORKS, NetworkMissing
 from tests.metrics.made import frames
 

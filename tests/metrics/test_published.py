@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from svfr.metrics.base import Chunk
-from svfr.metrics.fvd import FVD, load_i3d_features
+from svfr.metrics.frechet import FVD, load_i3d_features
 from svfr.metrics.image import PSNR, SSIM
 from svfr.metrics.lpips import LPIPSAlex
 from svfr.networks import NetworkMissing, find

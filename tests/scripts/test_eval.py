@@ -20,7 +20,7 @@ from svfr.evaluation import records
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference import folder
 from svfr.metrics import METRICS, BuiltMetrics, SetFeatures
-from svfr.metrics.fvd import FVD
+from svfr.metrics.frechet import FVD
 from svfr.metrics.image import PSNR
 from svfr.metrics.no_reference import Sharpness
 from svfr.metrics.temporal import WarpingError
@@ -631,7 +631,7 @@ def test_footage_without_ground_truth(evaluate: Eval, tmp_path: Path) -> None:
         (["--restored", "{r}/none"], "no such file or folder"),
         (["--restored", "{r}", "--masks", "{r}/none"], "no such file or folder"),
         (["--restored", "{r}", "photo={r}/none.jpg"], "none.jpg: no such file or folder"),
-        (["--restored", "{r}", "slice_column=2"], "slice_column=2.0: it has to be in 0..1"),
+        (["--restored", "{r}", "slice_column=2"], "slice_column=2.0: has to be at most 1"),
         (["--collect", "Other={r}"], "the name begins with one of gpen, keep, codeformer, dicface, pgtformer"),
         (["--restored", "{r}", "metrix=[psnr]"], "'metrix' is no setting. Did you mean: 'metrics'?"),
         (["--restored", "{r}", "chunk_size=0"], "chunk_size=0"),
