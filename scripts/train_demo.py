@@ -33,11 +33,11 @@ from svfr.data.alignment import five_points
 from svfr.evaluation.testset import write_clip
 from svfr.files import replacing
 from svfr.models.autoencoders import PatchAutoencoder, fit_patch_autoencoder
-from svfr.models.components import Components, ModelSettings, load_folder
+from svfr.models.components import Components, ModelSettings
 from svfr.models.devices import resolve_device
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet, align_face
-from svfr.models.sources import find_model
+from svfr.models.sources import find_model, load_folder
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import load_part

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from svfr.models.weights import first_line
+
 PLANNED_FRAME = 512  # [px] side of the frames that plans count
 
 
@@ -87,8 +89,7 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:  # each backend raises its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+        raise ValueError(f"compile=true: PyTorch cannot compile here ({first_line(error)})") from error
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -101,8 +102,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         try:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device '{device}' cannot be used here ({reason})") from error
+            raise ValueError(f"device '{device}' cannot be used here ({first_line(error)})") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
 from svfr.config import ConfigError
-from svfr.models.components import Components, ModelSettings, assemble, load_folder, load_released
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.lora import add_lora
-from svfr.models.sources import find_model, find_released, find_svd
+from svfr.models.sources import assemble, find_model, find_released, find_svd, load_folder, load_released
 from svfr.models.unet import LATENTS_IN, widen_conv_in
 from svfr.models.weights import WeightsError, load_iresnet, load_part, read_config
 from svfr.training.settings import TrainConfig
