@@ -43,7 +43,7 @@ from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import load_part
 from svfr.synthetic import render_clip
 from svfr.training.loop import TrainingError, train
-from svfr.training.run_folder import find_newest
+from svfr.training.run_folder import find_newest, step_name
 from svfr.training.settings import TrainConfig
 
 CONFIG = "config.yaml"
@@ -369,9 +369,9 @@ def train_all(settings: DemoConfig, until: str | None) -> int:
         weights = once(folder / "init", lambda path: warm_start(settings, autoencoder).save(path))
     for name in settings.stages:
         finished = train(replace(settings.stage(name), init_from=str(weights)))
-        if (trained := find_newest(folder / name / "weights", print)) is None:
+        if (step := find_newest(folder / name / "weights", print)) is None:
             return 1
-        step, weights = trained
+        weights = folder / name / "weights" / step_name(step)
         with replacing(folder / "model") as partial:
             write_model(partial, weights, f"step {step} of {name}", settings)
         print(f"{name}: weights of step {step}; use them with --weights {folder / 'model'}")

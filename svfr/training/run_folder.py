@@ -21,17 +21,10 @@ LOCK, CHECKSUMS = ".lock", "checksums.json"
 LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
 PACE = ("device", "gradient_checkpointing", "compile", "data.num_workers")
 SPLIT = ("batch_size", "accumulate")  # their product with the number of processes may not, see `claim`
-RECORDS = (
-    "output_dir",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_weights",
-    "tracker",
-)
-CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS}
-ANNOUNCED = {"learning_rate"}  # may differ, and change the numbers
+RECORDS = ("output_dir", "tracker", "log_every", "validate_every")
+STEPS = ("checkpoint_every", "keep_checkpoints", "keep_weights")
+CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS, *STEPS}
+ANNOUNCED = "learning_rate"  # may differ, and changes the numbers
 
 
 class RunFolder:
@@ -66,7 +59,7 @@ class RunFolder:
         if find_steps(self.checkpoints) or find_steps(self.weights):
             before = _by_key(load(TrainConfig, self.path / CONFIG)) | json.loads((self.path / PROVENANCE).read_text())
             for key in [key for key, value in now.items() if before.get(key) != value and key not in changeable]:
-                if key not in ANNOUNCED:
+                if key != ANNOUNCED:
                     raise ConfigError(
                         f"{key}={now[key]}: {self.path} holds a run with {key}={before.get(key)}; "
                         "set it to that to go on, or take another output_dir"
@@ -134,14 +127,14 @@ def writing_step(folder: Path, step: int) -> Iterator[Path]:
                 os.fsync(opened.fileno())  # a name must not outlive its content in a power cut
 
 
-def find_newest(folder: Path, show: Callable[[str], None]) -> tuple[int, Path] | None:
-    """The newest step whose files are all as they were written, with its folder; `show` names those passed over."""
+def find_newest(folder: Path, show: Callable[[str], None]) -> int | None:
+    """The newest step whose files are all as they were written; `show` names those passed over."""
     for step in reversed(find_steps(folder)):
         newest = folder / step_name(step)
         try:
             sums = json.loads((newest / CHECKSUMS).read_text())
             if all(sha256_of(newest / name) == digest for name, digest in sums.items()):
-                return step, newest
+                return step
         except (OSError, ValueError):
             pass
         show(f"{newest}: damaged, passed over")
@@ -156,18 +149,10 @@ def keep_newest(folder: Path, count: int) -> None:
 
 def git_revision() -> str | None:
     """The revision of the code, with a + where it has been changed; None outside of a git checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty=+",
-    ]
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    here = Path(__file__).parent
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=30).strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
