@@ -66,11 +66,7 @@ class ModelSettings:
 
     @classmethod
     def read(cls, index: Mapping[str, Any], file: Path) -> "ModelSettings":
-        """The settings in the index of a model or of a LoRA, which is read from `file`.
-
-        Raises:
-            WeightsError: there are none, or others.
-        """
+        """Those in the index of a model or of a LoRA, `file`; a WeightsError where there are none, or others."""
         settings = index.get("settings")
         if settings is None:
             raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
@@ -105,27 +101,17 @@ class Condition:
 
 
 class Components:
-    """The networks that restore, on one device.
-
-    Args:
-        model: UNet and ID projector.
-        vae: between pixels and latents: SVD's, or the linear one of patches.
-        id_encoder: ArcFace.
-        scheduler: the configuration of the noise levels, in SVD's terms.
-        settings: what the weights want.
-        plan: what they may take of the device's memory; None: whatever they want.
-        tiny: decodes in the place of the VAE.
-    """
+    """The networks that restore, on one device."""
 
     def __init__(
         self,
         model: SVFR,
         vae: VAE,
         id_encoder: IResNet,
-        scheduler: EulerDiscreteScheduler,
+        scheduler: EulerDiscreteScheduler,  # the configuration of the noise levels, in SVD's terms
         settings: ModelSettings,
-        plan: MemoryPlan | None = None,
-        tiny: AutoencoderTiny | None = None,
+        plan: MemoryPlan | None = None,  # what they may take of the device's memory; None: whatever they want
+        tiny: AutoencoderTiny | None = None,  # decodes in the place of the VAE
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
@@ -171,11 +157,7 @@ class Components:
         return self.vae.config.latent_channels
 
     def check_size(self, size: int) -> int:
-        """The side of a square [px] that the networks are to restore, if they can.
-
-        Raises:
-            ValueError: they cannot halve it as often as they need to.
-        """
+        """This side of a square [px]; a ValueError where the networks cannot halve it as often as they need to."""
         multiple = self.downscale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
         if size < multiple or size % multiple:
             raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
@@ -191,10 +173,7 @@ class Components:
     ) -> "Components":
         """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there.
 
-        Args:
-            device: of all networks.
-            dtype: of them.
-            model_dtype: of UNet and ID projector instead; training keeps them in float32.
+        `model_dtype` is of UNet and ID projector alone, which training keeps in float32.
         """
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
         # diffusers' own `to` warns of exceptions that none of these parts has.
@@ -209,16 +188,12 @@ class Components:
             parts = (self.model.unet, self.vae.encoder, self.vae.decoder, self.id_encoder, self.model.id_projector)
             wait_on_cpu([*parts, *([self.tiny.decoder] if self.tiny else ())], self.device)
 
-    def compile(self, **how: Any) -> None:
-        """Compile UNet and decoder block by block, in place, for any number of frames; `how` goes to torch.compile.
-
-        Raises:
-            ValueError: PyTorch cannot compile here.
-        """
+    def compile(self) -> None:
+        """Compile UNet and decoder block by block, in place, for any number of frames; errors as `check_compiler`."""
         check_compiler(self.device)
         torch.backends.cudnn.benchmark = True
-        compile_blocks(self.model.unet, **how)
-        compile_blocks(self.vae.decoder, **how)
+        compile_blocks(self.model.unet)
+        compile_blocks(self.vae.decoder)
 
     def step_down(self) -> bool:
         """Go on with the next smaller memory plan, where memory ran out; once. False where that cannot be."""
@@ -258,10 +233,8 @@ class Components:
             ValueError: not finite, as where a number type overflows.
         """
         context = min(context, chunk_size - 1)
-        if self.tiny is None:
-            latents, decoder = latents / self.vae.config.scaling_factor, self.vae
-        else:
-            decoder = self.tiny  # which takes them scaled, and frame by frame
+        decoder = self.vae if self.tiny is None else self.tiny  # which takes them scaled, and frame by frame
+        latents = latents / self.vae.config.scaling_factor if self.tiny is None else latents
         latents = latents.to(self.device, decoder.dtype)
         frames: list[Tensor] = []
         start = 0
@@ -273,9 +246,8 @@ class Components:
             start += chunk_size - context
         decoded = torch.cat(frames)
         if not decoded.isfinite().all():
-            raise ValueError(
-                "the result is not finite: choose another dtype (bfloat16, float32) or a lower guidance_scale"
-            )
+            advice = "choose another dtype (bfloat16, float32) or a lower guidance_scale"
+            raise ValueError(f"the result is not finite: {advice}")
         return decoded
 
     @torch.no_grad()

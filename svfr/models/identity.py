@@ -71,10 +71,7 @@ class IResNet(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        depth: int = 100,
-        block_out_channels: tuple[int, ...] = (64, 128, 256, 512),
-        embedding_dim: int = 512,
+        self, depth: int = 100, block_out_channels: tuple[int, ...] = (64, 128, 256, 512), embedding_dim: int = 512
     ) -> None:
         super().__init__()
         if depth not in IRESNET_LAYERS:
@@ -96,11 +93,7 @@ class IResNet(ModelMixin, ConfigMixin):
         self.features = nn.BatchNorm1d(embedding_dim, eps=NORM_EPS)
 
     def forward(self, face: Tensor) -> IDFeatures:
-        """Embed aligned faces.
-
-        Args:
-            face: (b, 3, 112, 112) RGB in [-1, 1], aligned to the five-point template.
-        """
+        """Embed (b, 3, 112, 112) RGB in [-1, 1], faces that are aligned to the five-point template."""
         x = self.prelu(self.bn1(self.conv1(face)))  # (b, 64, 112, 112)
         x = self.layer2(self.layer1(x))  # (b, 128, 28, 28)
         feature_map = self.layer4(self.layer3(x))  # (b, 512, 7, 7)
@@ -172,11 +165,7 @@ def official_warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def official_crop(warped: np.ndarray) -> Tensor:
-    """Step 3: rows 0:224 and columns 16:240 of (s, s, 3) uint8, resized to (3, 112, 112) in [-1, 1].
-
-    Raises:
-        ValueError: nothing is left, since s <= 16.
-    """
+    """Step 3: rows 0:224 and columns 16:240 of (s, s, 3) uint8, s > 16, resized to (3, 112, 112) in [-1, 1]."""
     cut = warped[OFFICIAL_ROWS, OFFICIAL_COLUMNS]
     if cut.size == 0:
         raise ValueError(f"an image of {warped.shape[1]} px is too small for the official ID crop")

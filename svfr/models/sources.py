@@ -1,5 +1,6 @@
 """Where a model comes from (the bundled one, a folder, the files of the released SVFR, the Hub), and loading it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,13 +75,13 @@ def find_released(source: str | Path) -> ReleasedFiles | None:
     """
     if str(source) == "released":
         folder = _download(RELEASED_HUB_ID, tuple(f"{RELEASED_FOLDER}/{name}" for name in RELEASED_FILES))
-        return ReleasedFiles(
-            _download(SVD_HUB_ID, SVD_PATTERNS), *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES)
-        )
-    folder = Path(source)
-    if not (folder / RELEASED_FOLDER).is_dir():
+        svd = _download(SVD_HUB_ID, SVD_PATTERNS)
+    elif (Path(source) / RELEASED_FOLDER).is_dir():
+        folder = Path(source)
+        svd = folder / SVD_FOLDER
+    else:
         return None
-    return ReleasedFiles(folder / SVD_FOLDER, *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES))
+    return ReleasedFiles(svd, *(folder / RELEASED_FOLDER / name for name in RELEASED_FILES))
 
 
 def find_svd(source: str | Path) -> Path | None:
@@ -100,20 +101,15 @@ def find_svd(source: str | Path) -> Path | None:
 
 
 def find_model(source: str | Path) -> Path:
-    """The folder of a model that `save_pretrained` wrote: the bundled one for "demo", a folder, or a Hub id.
-
-    Raises:
-        WeightsError: there is none.
-    """
+    """The folder of a model: the bundled one for "demo", a folder, or a Hub id; a WeightsError where there is none."""
     if str(source) == "demo":
         return DEMO_FOLDER
     folder = Path(source)
     if (folder / INDEX_NAME).is_file():
         return folder
     if folder.exists() or str(source).count("/") != 1:
-        raise WeightsError(
-            f"{source}: no model folder ({INDEX_NAME} is missing); give demo, released, a folder or a Hub id"
-        )
+        advice = "give demo, released, a folder or a Hub id"
+        raise WeightsError(f"{source}: no model folder ({INDEX_NAME} is missing); {advice}")
     return _download(str(source), None)
 
 
@@ -126,9 +122,8 @@ def weights_files(source: str | Path) -> dict[str, Path]:
     released = find_released(source)
     folder, patterns = (find_model(source), ("**/*",)) if released is None else (released.svd, SVD_PATTERNS)
     found = [file for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
-    files = {file.relative_to(folder): file for file in found} | {
-        Path(file.name): file for file in (released or ())[1:]
-    }
+    files = {file.relative_to(folder): file for file in found}
+    files |= {Path(file.name): file for file in (released or ())[1:]}
     return {name.as_posix(): file for name, file in files.items() if not any(part[0] == "." for part in name.parts)}
 
 
@@ -266,11 +261,8 @@ def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
     except Exception:  # of the library's network client; `snapshot_download` has the cache, or says it better
         return []
     wanted = filter_repo_objects(info.siblings or [], allow_patterns=allowed, key=lambda file: file.rfilename)
-    files = [
-        file
-        for file in wanted
-        if not isinstance(try_to_load_from_cache(hub_id, file.rfilename, revision=info.sha), str)
-    ]
+    cached = partial(try_to_load_from_cache, hub_id, revision=info.sha)
+    files = [file for file in wanted if not isinstance(cached(file.rfilename), str)]
     if files:
         size = sum(file.size or 0 for file in files) / 1e6  # [MB]
         data: Any = info.card_data or {}

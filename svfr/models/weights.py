@@ -57,16 +57,15 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     Raises:
         WeightsError: naming the first keys that are missing, unexpected or of another shape; `name` says of what.
     """
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
+    wrong = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [f"{key} {one} instead of {other}" for key, (one, other) in shapes.items() if one != other],
+    }
     faults = [
         f"{len(keys)} {what} ({', '.join(keys[:SHOWN_KEYS])}{', ...' if len(keys) > SHOWN_KEYS else ''})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for what, keys in wrong.items()
         if keys
     ]
     if faults:
@@ -74,11 +73,7 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Put a state dict into a module (which may be on the meta device); every key and shape has to fit.
-
-    Raises:
-        WeightsError: naming the first keys that are missing, unexpected or of another shape.
-    """
+    """Put a state dict into a module, which may be on the meta device; `check_keys` says what does not fit."""
     expected = module.state_dict()
     state = dict(state)
     for key, value in expected.items():
@@ -110,11 +105,7 @@ def build_part(
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
-    """A JSON file of a model folder; `hint` says what it belongs to.
-
-    Raises:
-        WeightsError: it is missing or no JSON.
-    """
+    """A JSON file that belongs to what `hint` says; a WeightsError where it is missing or no JSON object."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -134,14 +125,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_random: bool = False) -> Part:
     """Load one part (UNet, VAE, ...) from its folder in diffusers layout, in full precision before fp16.
 
-    Args:
-        part_class: what it is.
-        folder: of its configuration and weights.
-        dtype: of the part.
-        or_random: whether weights that are not there are drawn at random.
-
     Raises:
-        WeightsError: as `read_config`, `read_state` and `load_state`; there are no weights.
+        WeightsError: as `read_config`, `read_state` and `load_state`; there are no weights, unless they may be random.
     """
     config = read_config(folder)
     for name in WEIGHTS_FILES:
