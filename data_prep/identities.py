@@ -13,8 +13,8 @@ from data_prep.frames import TRACKS, load_arrays
 from data_prep.records import Record, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
+from svfr import note
 from svfr.inference.workers import Workers
-from svfr.progress import note
 
 BLOCK = 4096  # embeddings compared at a time
 

@@ -18,12 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
+import svfr
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, NothingLeft, PrepareError, Record
 from data_prep.settings import DataPrepConfig
 from data_prep.workers import one_line, start_workers
-from svfr import config, progress
+from svfr import config
 from svfr.inference.processes import Processes
 from svfr.inference.workers import Workers
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
     try:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
     except (ValueError, OSError) as error:

@@ -22,7 +22,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from svfr import config, progress
+import svfr
+from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
@@ -110,11 +111,11 @@ def evaluate_all(
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
             total += len(pairs) * probe(pairs[0].truth).num_frames
-    with progress.bar(total, "frame", "evaluate", share.is_main_process) as bar:
+    with svfr.bar(total, "frame", "evaluate", share.is_main_process) as bar:
 
         def show(record: Record) -> None:
             for line in [record.reason] if record.reason else record.problems:
-                progress.error(str(Problem(record.method, record.task, record.name, line)))
+                svfr.error(str(Problem(record.method, record.task, record.name, line)))
 
         settings = evaluator.settings
         if settings.workers > 1:
@@ -158,7 +159,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace) -> int:
     """Check the call and evaluate; returns the exit code."""
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
     words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
     settings = config.load(EvalConfig, options.config, words)
     if (options.ground_truth is None) != settings.no_reference:
@@ -204,7 +205,7 @@ def evaluate(
     if share.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once
         for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
-            progress.error(line)
+            svfr.error(line)
     evaluate_all(options, evaluator, matches, device, share)
     share.wait_for_everyone()
     if not share.is_main_process:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from svfr import bar, note
 from svfr.files import CHUNK, sha256_of
-from svfr.progress import bar, note
 
 FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files

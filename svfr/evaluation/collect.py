@@ -13,12 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from svfr import note
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_frames, write_lossless
 from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import DEGRADED, MANIFEST
 from svfr.files import replacing
 from svfr.inference.batch import find_items
-from svfr.progress import note
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
 CROPPED = "cropped_faces"  # where it is, frames were whole, and each has as many results as faces

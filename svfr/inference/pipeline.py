@@ -22,6 +22,7 @@ from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
 from svfr.inference.card import CARD, model_card
+from svfr.inference.cost import filling
 from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
@@ -37,7 +38,6 @@ from svfr.models.lora import LORA_WEIGHTS, has_lora, merge_lora
 from svfr.models.sources import find_model, find_released, load_folder, load_released, load_tiny
 from svfr.models.svfr import SVFR
 from svfr.models.unet import convolve_over_time
-from svfr.progress import filling
 from svfr.tasks import check_mask_needed, parse_tasks
 
 

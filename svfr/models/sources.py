@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import disable_progress_bars, filter_repo_objects
 
-from svfr import progress
+import svfr
 from svfr.files import sha256_of
 from svfr.models.autoencoders import PatchAutoencoder
 from svfr.models.components import INDEX_NAME, VAE, Components, ModelSettings
@@ -235,7 +235,7 @@ def assemble(
 
 def _download(hub_id: str, patterns: tuple[str, ...] | None) -> Path:
     """The folder of a repository's files in the Hub's cache; what it lacks is announced, downloaded and checked."""
-    if progress.quiet:
+    if svfr.quiet:
         disable_progress_bars()
     allowed = list(patterns) if patterns else None
     try:
@@ -267,5 +267,5 @@ def _missing(hub_id: str, allowed: list[str] | None) -> list[RepoSibling]:
         size = sum(file.size or 0 for file in files) / 1e6  # [MB]
         data: Any = info.card_data or {}
         licence = data.get("license_name") or data.get("license") or "none stated"
-        progress.note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
+        svfr.note(f"downloading {hub_id} ({len(files)} files, {size:.1f} MB, licence: {licence}) to {HF_HUB_CACHE}")
     return files

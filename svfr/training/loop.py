@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from svfr import bar as make_bar
+from svfr import note
 from svfr.config import ConfigError
 from svfr.data.clip_sources import TEST_SEEDS, ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
@@ -28,8 +30,6 @@ from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
 from svfr.models.lora import freeze_base
 from svfr.models.unet import checkpoint_blocks, compile_blocks
-from svfr.progress import bar as make_bar
-from svfr.progress import note
 from svfr.training.initialize import initialize
 from svfr.training.objective import Objective
 from svfr.training.one_step import OneStep

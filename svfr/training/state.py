@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW, Optimizer
 
-from svfr import progress as display
+import svfr
 from svfr.config import ConfigError
 from svfr.models.components import Components
 from svfr.training.processes import Processes
@@ -227,7 +227,7 @@ def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
         ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
     """
     with processes.agreeing():
-        step = find_newest(run.checkpoints, display.error) if processes.is_main else None
+        step = find_newest(run.checkpoints, svfr.error) if processes.is_main else None
         wanted = run.look_at(step) if processes.is_main else None
     step, wanted = processes.share((step, wanted))
     with processes.agreeing():
