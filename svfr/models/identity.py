@@ -44,14 +44,10 @@ class IResBlock(nn.Module):
         self.prelu = nn.PReLU(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
-        self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels, eps=NORM_EPS),
-            )
-            if stride != 1 or in_channels != out_channels
-            else None
-        )
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels, eps=NORM_EPS))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c', h / stride, w / stride)."""
@@ -80,9 +76,8 @@ class IResNet(ModelMixin, ConfigMixin):
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, eps=NORM_EPS)
         self.prelu = nn.PReLU(width)
-        for stage, (num_blocks, out_channels) in enumerate(
-            zip(IRESNET_LAYERS[depth], block_out_channels, strict=True), start=1
-        ):
+        stages = zip(IRESNET_LAYERS[depth], block_out_channels, strict=True)
+        for stage, (num_blocks, out_channels) in enumerate(stages, start=1):
             blocks = [IResBlock(width, out_channels, stride=2)]
             blocks += [IResBlock(out_channels, out_channels, stride=1) for _ in range(num_blocks - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))

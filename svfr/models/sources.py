@@ -50,6 +50,7 @@ RELEASED_FILES = ("unet.pth", "id_linear.pth", "insightface_glint360k.pth")
 SVD_PATTERNS = ("unet/config.json", "vae/*", "scheduler/*")
 SVD_TRAINING_PATTERNS = (INDEX_NAME, "unet/*", "vae/*", "scheduler/*")
 SVD_CLASS = "StableVideoDiffusionPipeline"  # in the index of SVD's folder
+SVD_SCHEDULER = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
 TIMEOUT = 10  # [s] for the Hub's answer on what a repository holds
 HEADS = {"latent_transformer": LatentTransformer, "landmark_predictor": LandmarkPredictor}  # not every model has them
 VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKLTemporalDecoder, PatchAutoencoder)}
@@ -209,15 +210,13 @@ def assemble(
 ) -> Components:
     """Components of parts, once they are known to fit together; `folder` holds scheduler/ and is named in errors."""
     ours, latents, projector = unet.config, unet.config.out_channels, id_projector.config
+    features = projector.in_channels, id_encoder.config.block_out_channels[-1]
     task_embedding = ours.projection_class_embeddings_input_dim, len(TASKS) * ours.addition_time_embed_dim
     pairs = {
         "latent channels of the UNet and the VAE": (latents, vae.config.latent_channels),
         "input channels of the UNet and 3 x its latents": (ours.in_channels, LATENTS_IN * latents),
         "token width of UNet and ID projector": (ours.cross_attention_dim, projector.out_channels),
-        "feature channels of ID projector and ID network": (
-            projector.in_channels,
-            id_encoder.config.block_out_channels[-1],
-        ),
+        "feature channels of ID projector and ID network": features,
         "width of the UNet's added embedding and of the task prompt": task_embedding,
     }
     for what, (one, other) in pairs.items():
@@ -225,8 +224,7 @@ def assemble(
             raise WeightsError(f"{folder}: parts that do not fit together: {what} are {one} and {other}")
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path, "'scheduler/' of a model folder in diffusers layout")
-    wanted = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
-    for key, value in wanted.items():
+    for key, value in SVD_SCHEDULER.items():
         if config.get(key) != value:
             raise WeightsError(f"{path}: {key} is {config.get(key)!r}, SVD's is {value!r}")
     model = SVFR(unet, id_projector, **heads)

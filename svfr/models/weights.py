@@ -99,9 +99,8 @@ def build_part(
         with torch.device(device):
             return part_class.from_config(dict(config))  # type: ignore[attr-defined]
     except Exception as error:  # diffusers' classes raise whatever their layers do
-        raise WeightsError(
-            f"{source}: no {part_class.__name__} can be built from its configuration ({first_line(error)})"
-        ) from error
+        reason = f"no {part_class.__name__} can be built from its configuration ({first_line(error)})"
+        raise WeightsError(f"{source}: {reason}") from error
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:

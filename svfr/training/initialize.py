@@ -44,10 +44,9 @@ def initialize(config: TrainConfig) -> Components:
             components = load_folder(find_model(source), seed=config.seed)
         model = components.model
         width = model.unet.config.block_out_channels[-1]
-        model.latent_transformer = (model.latent_transformer or LatentTransformer(width)) if config.lambda_ulr else None
-        model.landmark_predictor = (
-            (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
-        )
+        transformer, predictor = model.latent_transformer, model.landmark_predictor
+        model.latent_transformer = (transformer or LatentTransformer(width)) if config.lambda_ulr else None
+        model.landmark_predictor = (predictor or LandmarkPredictor(width)) if config.lambda_prior else None
         if config.lora.rank:
             components.lora = add_lora(model, source, config.lora.rank)
     size, clip_length = components.check_size(config.data.size), config.data.num_frames
