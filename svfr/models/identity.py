@@ -144,7 +144,9 @@ def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
     if style == "arcface":
         return _to_tensor(align_face(image, landmarks))
     if style == "official":
-        return official_crop(official_warp(image, official_matrix(landmarks, image.shape[0])))
+        size = image.shape[0]
+        warped = cv2.warpAffine(image, official_matrix(landmarks, size), (size, size), flags=cv2.INTER_CUBIC)
+        return official_crop(warped)
     raise ValueError(f"unknown ID crop '{style}': choose from {', '.join(ID_CROP_STYLES)}")
 
 
@@ -153,14 +155,8 @@ def official_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:
     return face_transform(landmarks, OFFICIAL_TEMPLATE * size / OFFICIAL_CANVAS)
 
 
-def official_warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Step 2: the (s, s, 3) uint8 image warped to a canvas of the same size, cubic."""
-    size = image.shape[0]
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC)
-
-
 def official_crop(warped: np.ndarray) -> Tensor:
-    """Step 3: rows 0:224 and columns 16:240 of (s, s, 3) uint8, s > 16, resized to (3, 112, 112) in [-1, 1]."""
+    """Its last step: rows 0:224 and columns 16:240 of (s, s, 3) uint8, s > 16, resized to (3, 112, 112) in [-1, 1]."""
     cut = warped[OFFICIAL_ROWS, OFFICIAL_COLUMNS]
     if cut.size == 0:
         raise ValueError(f"an image of {warped.shape[1]} px is too small for the official ID crop")

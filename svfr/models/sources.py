@@ -66,10 +66,7 @@ class ReleasedFiles(NamedTuple):
 
 
 def find_released(source: str | Path) -> ReleasedFiles | None:
-    """The released files: of the Hub for "released", or of a folder laid out as the released code's `models/`.
-
-    Returns:
-        None where `source` is neither.
+    """The released files: of the Hub for "released", or of a folder laid out as the released code's `models/`, or none.
 
     Raises:
         WeightsError: they cannot be downloaded.

@@ -110,10 +110,7 @@ def find_steps(folder: Path) -> list[int]:
 def writing_step(folder: Path, step: int) -> Iterator[Path]:
     """An empty folder to write a step into; it gets its name, with a checksum of each file, when the block ends well.
 
-    What interrupted writing left in `folder` is removed. Of several processes, one calls this.
-
-    Raises:
-        OSError: the disk is full, or the folder may not be written.
+    What interrupted writing left in `folder` is removed. Of several processes, one calls this. Errors as `replacing`.
     """
     for rest in folder.glob(".step_*"):
         remove(rest)

@@ -216,12 +216,9 @@ def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tu
 
 
 def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
-    """Go on from the newest whole checkpoint of the run, if there is one. Every process has to call this.
+    """Go on from the newest whole checkpoint of the run, if there is one: its step. Every process has to call this.
 
     The main process chooses and reads it; the others get from it what they need, tensor by tensor.
-
-    Returns:
-        The step of the checkpoint.
 
     Raises:
         ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
