@@ -109,17 +109,14 @@ def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """A face as ArcFace networks see it: warped so that its (5, 2) landmarks [px] lie on `ARCFACE_TEMPLATE`.
+    """A face as ArcFace networks see it: warped so that its landmarks lie on `ARCFACE_TEMPLATE`.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        landmarks: eyes, nose tip, mouth corners [px].
+        landmarks: (5, 2) eyes, nose tip, mouth corners [px]; errors as `face_transform`.
 
     Returns:
         (112, 112, 3) uint8; black where the image ends.
-
-    Raises:
-        ValueError: landmarks that coincide or aren't finite.
     """
     matrix = face_transform(landmarks, ARCFACE_TEMPLATE)
     return cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR)
@@ -131,9 +128,9 @@ def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
     Args:
         image: (s, s, 3) uint8 RGB face image.
         landmarks: (5, 2) points of it [px].
-        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at
-            fixed pixels, which is right for s = 256 only: at 512 one landmark of five is left in the crop.
-            But it is what the released weights are run with.
+        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at fixed
+            pixels, which is right for s = 256 only (at 512 one landmark of five is left in the crop), but it is what
+            the released weights are run with.
 
     Returns:
         (3, 112, 112) float32 in [-1, 1].

@@ -128,11 +128,8 @@ def weights_files(source: str | Path) -> dict[str, Path]:
 def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
     """Load what `Components.save` wrote.
 
-    Args:
-        folder: of the model.
-        dtype: of the networks.
-        seed: initializes parts that have a configuration but no weights, for training. None: that is an error,
-            unless the settings say `untrained`.
+    From a seed, parts that have a configuration but no weights are initialized, for training; without one that is an
+    error, unless the settings say `untrained`.
 
     Raises:
         WeightsError: a part is missing, unreadable or of another architecture.

@@ -37,7 +37,7 @@ class RunFolder:
         self.samples = path / "samples"
         self._lock: IO[str] | None = None
 
-    def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None] = print) -> None:
+    def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None]) -> None:
         """Note the settings; a run that is there already has to be this one, and nobody else may be at it.
 
         A folder without a checkpoint holds no run yet.
@@ -48,8 +48,7 @@ class RunFolder:
             show: takes a line on what is different from here on.
 
         Raises:
-            ConfigError: the folder holds a run with other settings, the first one that differs is named; or another
-                process is training there.
+            ConfigError: the folder holds a run with other settings, of which one is named; or somebody trains there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path, show)
