@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from data_prep.records import TRACKS, Record, load_arrays, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
+from svfr import note
 from svfr.inference.workers import Workers
-from svfr.progress import note
 
 BLOCK = 4096  # embeddings compared at a time
 

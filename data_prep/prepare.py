@@ -17,12 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
 
+import svfr
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
 from data_prep.records import STEPS, PrepareError, Record
 from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
-from svfr import config, progress
+from svfr import config
 from svfr.inference.processes import Processes
 from svfr.inference.workers import Workers
 
@@ -77,7 +78,7 @@ def report(step: str, records: Sequence[Record], left_out: Sequence[Record], set
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
 
     def prepare() -> int:
         return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import svfr
 from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, step_file, write_lines
 from data_prep.settings import DataPrepConfig
-from svfr import progress
 from svfr.config import one_line
 from svfr.files import digest, is_machine_error
 from svfr.inference.batch import describe_failure
@@ -107,7 +107,7 @@ class Step:
             for key, value in inputs.items()
             if key not in done
         ]
-        bar = progress.bar(len(inputs), "file", f"{self.name:<10}", initial=len(done), smoothing=0.05)
+        bar = svfr.bar(len(inputs), "file", f"{self.name:<10}", initial=len(done), smoothing=0.05)
         num_bad = 0
         with bar, journal.open("a") as file:
             for task, result, why in self.workers.run(tasks):
@@ -121,7 +121,7 @@ class Step:
                 if outcome.reason is not None:
                     num_bad += 1
                     bar.set_postfix(bad=num_bad)
-                    progress.error(f"{task.key}: {records[0]['rejected']['reason']}")
+                    svfr.error(f"{task.key}: {records[0]['rejected']['reason']}")
         write_lines(journal, (done[key] for key in inputs))
         return [record for key in inputs for record in done[key]["records"]]
 

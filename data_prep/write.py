@@ -24,12 +24,12 @@ from data_prep.records import (
 from data_prep.runner import Step, rejected_file
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
+from svfr import note
 from svfr.data.faces import crop
 from svfr.data.manifest import Clip, read_manifest, write_manifest
 from svfr.data.video import VideoInfo, VideoWriter
 from svfr.files import sha256_of
 from svfr.inference.workers import Workers
-from svfr.progress import note
 
 MANIFEST = "manifest.jsonl"
 # One keyframe a second or so, since training starts anywhere (measured: twice as many random clips a second as with

@@ -21,7 +21,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from svfr import config, progress
+import svfr
+from svfr import config
 from svfr.data.detectors import load_detector
 from svfr.data.video import VideoError, probe
 from svfr.evaluation.collect import collect
@@ -107,13 +108,13 @@ def evaluate_all(
             total += len(pairs) * probe(pairs[0].truth).num_frames
     workers = evaluator.settings.workers
     make = functools.partial(prepare, options, evaluator.settings, device)
-    with progress.bar(total, "frame", "evaluate", share.is_main_process) as bar:
+    with svfr.bar(total, "frame", "evaluate", share.is_main_process) as bar:
         records = (record for pairs in groups for record in evaluator.evaluate(pairs, bar.update))
         with closing(measure_in_workers(evaluator, make, workers, groups) if workers > 1 else records) as records:
             for record in records:
                 bar.update(record.num_frames if workers > 1 else 0)
                 for problem in record.all_problems():
-                    progress.error(str(problem))
+                    svfr.error(str(problem))
 
 
 def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str], provenance: Provenance) -> Results:
@@ -140,7 +141,7 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
 
 def run(options: argparse.Namespace) -> int:
     """Check the call and evaluate; returns the exit code."""
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
     words = [*options.settings, *(["no_reference=true"] if options.no_reference else [])]
     settings = config.load(EvalConfig, options.config, words)
     if (options.ground_truth is None) != settings.no_reference:
@@ -186,7 +187,7 @@ def evaluate(
     if share.is_main_process:
         unmatched = [problem for problem in matches.problems if problem not in failed]  # those were shown at once
         for line in (*map(str, unmatched), *(f"{name}: not computed: {why}" for name, why in missing.items())):
-            progress.error(line)
+            svfr.error(line)
     evaluate_all(options, evaluator, matches, device, share)
     share.wait_for_everyone()
     if not share.is_main_process:

@@ -14,7 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
-from svfr import config, progress
+import svfr
+from svfr import config
 from svfr.inference.batch import REPORT, summary_table
 from svfr.inference.folder import check_inputs, load_pipeline, plan_folder, restore_folder
 from svfr.inference.processes import Processes
@@ -47,7 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Restore everything; returns the exit code."""
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
     settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
     check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)

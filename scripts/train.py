@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from svfr import config, progress
+import svfr
+from svfr import config
 from svfr.training.loop import TrainingError, train
 from svfr.training.processes import Stopped
 from svfr.training.run_folder import METRICS
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ", ".join(TrainConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
     options = parser.parse_intermixed_args(arguments)
-    progress.quiet = options.quiet
+    svfr.quiet = options.quiet
     try:
         settings = config.load(TrainConfig, options.config, options.settings)
         is_done = train(settings)

@@ -33,17 +33,17 @@ from svfr.data.alignment import five_points
 from svfr.evaluation.testset import write_clip
 from svfr.files import replacing
 from svfr.models.autoencoders import PatchAutoencoder, fit_patch_autoencoder
-from svfr.models.components import Components, ModelSettings, load_folder
+from svfr.models.components import Components, ModelSettings
 from svfr.models.devices import resolve_device
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet, align_face
-from svfr.models.sources import find_model
+from svfr.models.sources import SVD_SCHEDULER, find_model, load_folder
 from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import load_part
 from svfr.synthetic import render_clip
 from svfr.training.loop import TrainingError, train
-from svfr.training.run_folder import find_newest
+from svfr.training.run_folder import find_newest, step_name
 from svfr.training.settings import TrainConfig
 
 CONFIG = "config.yaml"
@@ -176,10 +176,10 @@ class ArcFaceLoss(nn.Module):
 
 def fit_vae(settings: DemoConfig) -> PatchAutoencoder:
     """The linear autoencoder of the first frames of rendered clips."""
-    seeds = tqdm(range(settings.vae.fit_clips), desc="render frames", unit="clip")
+    vae = settings.vae
+    seeds = tqdm(range(vae.fit_clips), desc="render frames", unit="clip")
     frames = np.concatenate([render_clip(seed, 1, settings.train.data.size).frames for seed in seeds])
     pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1  # (n, 3, s, s)
-    vae = settings.vae
     return fit_patch_autoencoder(pixels, vae.patch_size, vae.latent_channels, vae.whitening)
 
 
@@ -194,11 +194,7 @@ def render_faces(people: int, faces_per_person: int, size: int) -> np.ndarray:
 
 
 def train_identity(settings: DemoConfig, device: torch.device) -> IResNet:
-    """The ID network, trained to tell rendered people apart.
-
-    Raises:
-        TrainingError: the loss is not finite.
-    """
+    """The ID network, trained to tell rendered people apart; a TrainingError where the loss is not finite."""
     identity, seed = settings.identity, settings.seed
     faces = render_faces(identity.people, identity.faces_per_person, settings.train.data.size)
     faces = faces.reshape(-1, *faces.shape[2:])
@@ -263,13 +259,7 @@ def assemble_untrained(settings: DemoConfig, vae: PatchAutoencoder, id_encoder: 
             LatentTransformer(channels[-1]),
             LandmarkPredictor(channels[-1], LANDMARK_HIDDEN),
         )
-    scheduler = EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-        sigma_min=unet.sigma_min,
-        sigma_max=unet.sigma_max,
-    )
+    scheduler = EulerDiscreteScheduler(sigma_min=unet.sigma_min, sigma_max=unet.sigma_max, **SVD_SCHEDULER)
     model_settings = replace(DEFAULTS, size=data.size, clip_length=data.num_frames)
     return Components(model, vae, id_encoder, scheduler, model_settings)
 
@@ -279,18 +269,15 @@ def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
     """The networks of `settings.warm_start` with another VAE and size; the new model begins by restoring as the old one
     does at its size, since both autoencoders are linear and so is what leads from one's latents to the other's."""
     components = load_folder(find_model(str(settings.warm_start)))
-    unet, old, channels = components.model.unet, components.vae, settings.vae.latent_channels
+    unet, old, channels, data = components.model.unet, components.vae, settings.vae.latent_channels, settings.train.data
     zoom, rest = divmod(settings.vae.patch_size, old.config.patch_size)
     if rest or not isinstance(old, PatchAutoencoder):
         raise ConfigError(f"vae.patch_size={settings.vae.patch_size}: has to be a multiple of that of warm_start")
 
     def basis(autoencoder: PatchAutoencoder) -> Tensor:
         """What each of its latents adds to a patch (c, 3, p, p)."""
-        count = autoencoder.config.latent_channels
-        return (
-            autoencoder.decode(torch.eye(count)[..., None, None]).sample
-            - autoencoder.decode(torch.zeros(1, count, 1, 1)).sample
-        )
+        each = torch.eye(autoencoder.config.latent_channels)[..., None, None]
+        return autoencoder.decode(each).sample - autoencoder.decode(0 * each[:1]).sample
 
     def matrix(autoencoder: PatchAutoencoder, patches: Tensor) -> Tensor:
         """Its latents of patches, without the offset, (c, n)."""
@@ -307,13 +294,9 @@ def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
     unet.conv_in.bias.copy_(first.bias)
     unet.conv_out.weight.copy_(torch.einsum("dc,cihw->dihw", from_old, last.weight))
     unet.conv_out.bias.copy_(from_old @ last.bias)
-    unet.register_to_config(
-        in_channels=LATENTS_IN * channels, out_channels=channels, num_frames=settings.train.data.num_frames
-    )
+    unet.register_to_config(in_channels=LATENTS_IN * channels, out_channels=channels, num_frames=data.num_frames)
     components.vae = vae
-    components.settings = replace(
-        components.settings, size=settings.train.data.size, clip_length=settings.train.data.num_frames
-    )
+    components.settings = replace(components.settings, size=data.size, clip_length=data.num_frames)
     return components
 
 
@@ -369,9 +352,9 @@ def train_all(settings: DemoConfig, until: str | None) -> int:
         weights = once(folder / "init", lambda path: warm_start(settings, autoencoder).save(path))
     for name in settings.stages:
         finished = train(replace(settings.stage(name), init_from=str(weights)))
-        if (trained := find_newest(folder / name / "weights", print)) is None:
+        if (step := find_newest(folder / name / "weights", print)) is None:
             return 1
-        step, weights = trained
+        weights = folder / name / "weights" / step_name(step)
         with replacing(folder / "model") as partial:
             write_model(partial, weights, f"step {step} of {name}", settings)
         print(f"{name}: weights of step {step}; use them with --weights {folder / 'model'}")

@@ -5,8 +5,11 @@
 '0'
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from svfr.inference.pipeline import SVFRPipeline
@@ -23,3 +26,23 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+# What a call shows while it works, on stderr: bars with the time that is left, and lines above them.
+quiet = False  # whether this process shows errors alone
+
+
+def bar(total: int | None, unit: str, title: str, shown: bool = True, **more: Any) -> tqdm:
+    """A bar, if it is to be shown, with a title and a total in a unit, for a `with` block; tqdm takes more."""
+    return tqdm(total=total, unit=unit, desc=title, disable=quiet or not shown, **more)
+
+
+def note(line: str) -> None:
+    """Show a line above the bars, unless this process is quiet."""
+    if not quiet:
+        error(line)
+
+
+def error(line: str) -> None:
+    """Show a line above the bars in any case."""
+    tqdm.write(line, sys.stderr)

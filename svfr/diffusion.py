@@ -35,22 +35,15 @@ def get_scalings(sigma: Tensor) -> Scalings:
         Scalings of that shape; `noise` = ln(sigma) / 4 is what the UNet calls its timestep.
     """
     variance = sigma**2 + 1
-    return Scalings(
-        skip=1 / variance,
-        out=-sigma / variance.sqrt(),
-        inp=1 / variance.sqrt(),
-        noise=sigma.log() / 4,
-    )
+    return Scalings(skip=1 / variance, out=-sigma / variance.sqrt(), inp=1 / variance.sqrt(), noise=sigma.log() / 4)
 
 
 def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
-    """Noise levels of a sampling run (Karras et al. 2022, Eq. 5), then 0.
+    """Noise levels of a sampling run of at least one step (Karras et al. 2022, Eq. 5), then 0.
 
     Returns:
         (num_steps + 1,) float32, falling from sigma_max to sigma_min and, last, 0; one step runs at sigma_max.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_inference_steps is {num_steps}: it has to be at least 1")
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigmas = (high + ramp * (low - high)) ** rho
@@ -63,8 +56,6 @@ def ays_sigmas(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
     Other numbers of steps interpolate the logarithm between its levels, as its authors say; other ranges of noise
     stretch the logarithm (Assumption: where noise ends at 20, the steps are as far apart, relative to the range).
     """
-    if num_steps < 1:
-        raise ValueError(f"num_inference_steps is {num_steps}: it has to be at least 1")
     levels = torch.tensor(AYS_SIGMAS, dtype=torch.float64).log()
     low, high = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log()
     levels = torch.lerp(low, high, (levels - levels[-1]) / (levels[0] - levels[-1]))

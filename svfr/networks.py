@@ -6,7 +6,6 @@ None of their files comes with the project. Each network keeps its own licence.
 import fcntl
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from svfr import bar, note
 from svfr.files import CHUNK, sha256_of
-from svfr.progress import bar, note
 
 FOLDER_VARIABLE = "SVFR_NETWORKS"  # environment variable naming the folder of networks
 PACK_PREFIX = "insightface/"  # names of packs: folders of ONNX files
@@ -28,29 +27,27 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Network:
-    """A third-party network, or a pack of them.
-
-    Attributes:
-        file: name of the file that is downloaded; of a pack, the zip.
-        size: [bytes] of `file`; None if it isn't known.
-        sha256: of `file`.
-        licence: of the weights, in words.
-        url: None if `file` has no permanent address.
-    """
+    """A third-party network, or a pack of them."""
 
     name: str
-    file: str
+    file: str  # that is downloaded; of a pack, the zip
     purpose: str
-    size: int | None
-    sha256: str
-    licence: str
-    url: str | None
+    size: int | None  # [bytes] of `file`; None if it isn't known
+    sha256: str  # of `file`
+    licence: str  # of the weights, in words
+    url: str | None  # None if `file` has no permanent address
     note: str = ""
 
     @property
     def pack(self) -> str | None:
         """Name of the pack's folder; None if this is a single file."""
         return self.name.removeprefix(PACK_PREFIX) if self.name.startswith(PACK_PREFIX) else None
+
+    @property
+    def terms(self) -> str:
+        """Size and licence, in words."""
+        size = "size unknown" if self.size is None else f"{self.size / MEGABYTE:.1f} MB"
+        return f"{size}, licence: {self.licence}"
 
 
 NETWORKS = {
@@ -101,15 +98,14 @@ def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
         try:
             return _download(network)
         except (OSError, zipfile.BadZipFile, ValueError) as error:
-            reason = f"download failed: {_short(error)}"
+            reason = f"download failed: {first_line(error)}"
     if network.pack is not None and (empty := [place for place in places if place.is_dir()]):
         reason = f"{empty[0]} holds no ONNX file; {reason}"
     target = network.file if network.pack is None else f"models/{network.pack}/*.onnx"
-    size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
     get = f"get {network.url} and put" if network.url else "put"
     raise NetworkMissing(
-        f"network '{name}' ({network.purpose}, {size}, licence: {network.licence}) is missing ({reason}): {get} "
-        f"{target} into the networks folder (option networks, or environment variable {FOLDER_VARIABLE})"
+        f"network '{name}' ({network.purpose}, {network.terms}) is missing ({reason}): {get} {target} into the "
+        f"networks folder (option networks, or environment variable {FOLDER_VARIABLE})"
     )
 
 
@@ -132,7 +128,7 @@ def load_by_name(
 
     Args:
         kind: what they are, for errors.
-        name: key of `loaders`, or "auto": the first of `installed` that loads, else the last of `loaders`.
+        name: of one of `loaders`, or "auto": the first of `installed` that loads, else the last of `loaders`.
         loaders: by name.
         installed: loaders of what may already be there; one that fails is passed over, since nobody named it.
         more: further choices, for errors.
@@ -188,7 +184,6 @@ def _download(network: Network) -> Path:
     final = cache / network.file if network.pack is None else cache / "models" / network.pack
     cache.mkdir(parents=True, exist_ok=True)
     received = cache / f".partial-{network.file}"
-    size = "size unknown" if network.size is None else f"{network.size / MEGABYTE:.1f} MB"
     with received.open("ab") as file, tempfile.TemporaryDirectory(dir=cache, prefix=".unpacked-") as work:
         with suppress(OSError):  # network disks may have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -197,12 +192,13 @@ def _download(network: Network) -> Path:
                 received.unlink()
                 return final
             start = file.tell()
-            note(f"downloading {network.file} ({size}, {start} bytes are here, licence: {network.licence}) to {final}")
+            note(f"downloading {network.file} ({network.terms}; {start} bytes are here) to {final}")
             how = {"stream": True, "timeout": TIMEOUT, "headers": {"Range": f"bytes={start}-"} if start else {}}
             shown = bar(network.size, "B", network.file, initial=start, unit_scale=True, leave=False)
             with shown, requests.get(network.url, **how) as answer:
                 if not (start and answer.status_code == 416):  # nothing is left
-                    answer.raise_for_status()
+                    if not answer.ok:
+                        raise ValueError(f"the server answered {answer.status_code}")
                     file.seek(file.truncate(start if answer.status_code == 206 else 0))  # else all is sent
                     for data in answer.iter_content(CHUNK):
                         shown.update(file.write(data))
@@ -214,8 +210,10 @@ def _download(network: Network) -> Path:
             made = received if network.pack is None else _unpack(received, Path(work) / network.pack)
             final.parent.mkdir(exist_ok=True)
             os.replace(made, final)  # fails unless the place of a pack is free or an empty folder
-        except (ConnectionError, Timeout, ChunkedEncodingError):
-            raise  # the next call goes on with it
+        except (ConnectionError, Timeout, ChunkedEncodingError) as error:  # the next call goes on with it
+            silent = isinstance(error, Timeout)
+            reason = f"no answer for {TIMEOUT} s" if silent else "offline, or the server cannot be reached"
+            raise OSError(reason) from error
         except Exception:
             received.unlink()
             raise
@@ -225,23 +223,9 @@ def _download(network: Network) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> Path:
     """A new folder of the ONNX files of a zip; only the last part of their names counts, so none lands outside."""
-    folder.mkdir()
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if member.filename.endswith(".onnx"):
-                with zipped.open(member) as source, (folder / Path(member.filename).name).open("wb") as target:
-                    shutil.copyfileobj(source, target)
+                member.filename = Path(member.filename).name
+                zipped.extract(member, folder)
     return folder
-
-
-def _short(error: Exception) -> str:
-    """Why a download failed, in a few words."""
-    from requests import ConnectionError, HTTPError, Timeout
-
-    if isinstance(error, HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code}"
-    if isinstance(error, Timeout):
-        return f"no answer for {TIMEOUT} s"
-    if isinstance(error, ConnectionError):
-        return "offline, or the server cannot be reached"
-    return first_line(error)

@@ -51,11 +51,6 @@ def test_sigmas_are_those_of_diffusers(num_steps: int) -> None:
     torch.testing.assert_close(get_scalings(sigmas[:-1]).noise, scheduler.timesteps, rtol=1e-5, atol=1e-6)
 
 
-def test_no_steps() -> None:
-    with pytest.raises(ValueError, match="num_inference_steps is 0"):
-        karras_sigmas(0, 0.002, 700.0)
-
-
 def test_sampling_equals_diffusers_scheduler() -> None:
     generator = torch.Generator().manual_seed(0)
     start = 700 * torch.randn(1, 3, 4, 8, 8, generator=generator)

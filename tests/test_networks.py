@@ -1,10 +1,9 @@
 import hashlib
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from svfr import networks
 from svfr.networks import NETWORKS, NetworkMissing, describe, find, installed_packs, load_by_name
 from tests import assets
+from tests.servers import serving
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -34,13 +34,8 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     """Address at which the files of `tmp_path` are served."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(partial(Quiet, directory=str(tmp_path))) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

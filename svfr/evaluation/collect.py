@@ -12,12 +12,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from svfr import note
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe, read_frames, write_lossless
 from svfr.evaluation.pairs import task_folders
 from svfr.evaluation.testset import DEGRADED, MANIFEST, read_manifest
 from svfr.files import replacing
 from svfr.inference.batch import find_items
-from svfr.progress import note
 
 COLLECTED, VIDEOS = "collected", "videos"  # folders of the output and of a test set
 RESTORED = "restored_faces"  # folder in the clip's that holds the results; where it isn't, they lie in the clip's own

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from svfr import progress
+import svfr
 from svfr.config import ConfigError
 from svfr.data.video import VideoError
 from svfr.evaluation.pairs import Problem, canonical_task, item_name, task_folders
@@ -105,7 +105,7 @@ def restore_set(
             )
         except VideoError as error:  # no inputs
             if share.is_main_process:
-                progress.error(str(error))
+                svfr.error(str(error))
             problems.append(Problem(method, name, "", str(error)))
             continue
         items = {str(item.source): item_name(item) for item in find_items(folders[name], place, "png")}

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from svfr import __version__, progress
+import svfr
+from svfr import __version__
 from svfr.data.alignment import FFHQ_TEMPLATE, similarity_transform
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.detectors import FaceDetector, load_detector
@@ -94,8 +95,8 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
     if maker.detector is not None:
         about["detector"] = {"name": maker.detector.name, **describe(Path(maker.detector.source))}
     try:
-        with progress.bar(len(items), "clip", "clips") as bar:
-            run_items(items, output, maker.cache_key, maker.make, progress.note, lambda _: bar.update(), progress.error)
+        with svfr.bar(len(items), "clip", "clips") as bar:
+            run_items(items, output, maker.cache_key, maker.make, svfr.note, lambda _: bar.update(), svfr.error)
     finally:
         report = {**about, **collect(items, output, maker.cache_key)}
         write_json(output / REPORT, report)

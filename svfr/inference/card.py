@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from svfr.files import read_json
-from svfr.models.components import DEMO_FOLDER, INDEX_NAME
-from svfr.models.sources import RELEASED_FOLDER, RELEASED_HUB_ID, SVD_HUB_ID
+from svfr.models.components import INDEX_NAME
+from svfr.models.sources import DEMO_FOLDER, RELEASED_FOLDER, RELEASED_HUB_ID, SVD_HUB_ID
 
 CARD = "README.md"
 OURS, UNKNOWN = "Apache-2.0", "not known here: its makers have to state it"

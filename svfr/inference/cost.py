@@ -1,16 +1,17 @@
-"""What a restoration took: passes through the UNet, and memory."""
+"""What a restoration takes: passes through the UNet, and memory; and a bar of how much of it is done."""
 
 import platform
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 
 @contextmanager
@@ -53,3 +54,21 @@ def device_name(device: torch.device) -> str:
         return name(device)
     info = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
     return [*re.findall(r"model name\s*: (.*)", info), platform.machine()][0]
+
+
+def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Callable[..., None]:
+    """A function of (work, stage) that moves a bar by fractions of its unit, once for each stage, and calls `then`."""
+    title, now, done = getattr(bar, "desc", "").removesuffix(": "), "", 0.0  # a disabled bar has no `desc`
+
+    def advance(work: float, stage: str = "") -> None:
+        nonlocal now, done
+        if stage != now and not bar.disable:
+            now, done = stage, 0.0
+            bar.reset(bar.total)
+            bar.set_description(f"{title} {stage}".strip())
+        done += work
+        bar.update(min(round(done), bar.total or round(done)) - bar.n)
+        if then is not None:
+            then(work, stage)
+
+    return advance

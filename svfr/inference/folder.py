@@ -9,7 +9,8 @@ from os.path import realpath  # unlike Path.resolve, of links in a circle too
 from pathlib import Path
 from typing import Any
 
-from svfr import __version__, progress
+import svfr
+from svfr import __version__
 from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
 from svfr.data.video import read_frames
@@ -154,12 +155,12 @@ def restore_folder(
     if share.is_main_process:
         about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
-    bar = progress.bar(len(items), "file", title, share.is_main_process, position=0)
+    bar = svfr.bar(len(items), "file", title, share.is_main_process, position=0)
     if about["untrained"] and share.is_main_process:
-        progress.note("These weights are UNTRAINED: results are noise and only show that the path works.")
+        svfr.note("These weights are UNTRAINED: results are noise and only show that the path works.")
     if skipped := about.get("skipped"):
         shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
-        progress.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
+        svfr.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
     video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
@@ -186,7 +187,7 @@ def restore_folder(
 
     mine = items[share.process_index :: share.num_processes]
     try:
-        run_items(mine, output, cache_key, restore, progress.note, lambda _: bar.update(), progress.error)
+        run_items(mine, output, cache_key, restore, svfr.note, lambda _: bar.update(), svfr.error)
         bar.close()
         share.wait_for_everyone()
     finally:

@@ -22,6 +22,7 @@ from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
 from svfr.inference.card import CARD, model_card
+from svfr.inference.cost import filling
 from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
@@ -29,15 +30,14 @@ from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.inference.video import OnProgress, VideoReport, plan_file, restore_file
-from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released, load_tiny
+from svfr.models.components import VAE, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import IResNet
 from svfr.models.lora import LORA_WEIGHTS, has_lora, merge_lora
-from svfr.models.sources import find_model, find_released, find_tiny
+from svfr.models.sources import find_model, find_released, load_folder, load_released, load_tiny
 from svfr.models.svfr import SVFR
 from svfr.models.unet import convolve_over_time
-from svfr.progress import filling
 from svfr.tasks import check_mask_needed, parse_tasks
 
 
@@ -116,7 +116,7 @@ class SVFRPipeline(DiffusionPipeline):
             ValueError: what cannot be had here, in one line.
         """
         if vae != "full":
-            self.tiny = load_tiny(find_tiny(vae), self.parts)
+            self.tiny = load_tiny(vae, self.parts)
         parts, device = self.parts, self.parts.device
         free = free_memory(parts.networks.values(), device)
         free *= 2 / self.unet.dtype.itemsize  # plans are of 16-bit numbers

@@ -25,11 +25,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        patch_size: int = 4,
-        latent_channels: int = 16,
-        scaling_factor: float = 1.0,
-        force_upcast: bool = False,
+        self, patch_size: int = 4, latent_channels: int = 16, scaling_factor: float = 1.0, force_upcast: bool = False
     ) -> None:
         super().__init__()
         if not 1 <= latent_channels <= 3 * patch_size**2:

@@ -1,4 +1,4 @@
-"""The networks of a restoration model, their settings, and how they are loaded and saved together."""
+"""The networks of a restoration model and their settings: moved, run and saved together."""
 
 import errno
 import json
@@ -10,41 +10,21 @@ from typing import Any, TypeAlias
 import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKLTemporalDecoder,
-    AutoencoderTiny,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
+from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny, EulerDiscreteScheduler
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from svfr.diffusion import SAMPLERS
 from svfr.models.autoencoders import PatchAutoencoder
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, check_compiler, wait_on_cpu
-from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.identity import ID_CROP_STYLES, IResNet, id_crop
 from svfr.models.lora import LORA_INDEX, LoRA, apply_lora, save_lora
 from svfr.models.svfr import SVFR
-from svfr.models.unet import LATENTS_IN, FixedContext, compile_blocks
-from svfr.models.weights import (
-    WeightsError,
-    build_part,
-    has_weights,
-    load_file,
-    load_id_projector,
-    load_iresnet,
-    load_part,
-    one_line_errors,
-    read_config,
-    read_json,
-)
-from svfr.tasks import TASKS
+from svfr.models.unet import FixedContext, compile_blocks
+from svfr.models.weights import WeightsError, one_line_errors
 
 INDEX_NAME = "model_index.json"
-DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
 VAE: TypeAlias = AutoencoderKLTemporalDecoder | PatchAutoencoder
-VAE_CLASSES = {cls.__name__: cls for cls in (AutoencoderKLTemporalDecoder, PatchAutoencoder)}
 ENCODE_CHUNK = 8  # frames that the VAE encodes together: each on its own, so this only bounds memory
 
 
@@ -84,6 +64,19 @@ class ModelSettings:
         if (sigma := self.one_step_sigma) is not None and not (type(sigma) in (int, float) and 0 < sigma < 1e9):
             raise ValueError(f"one_step_sigma {sigma}: has to be a noise level above 0")
 
+    @classmethod
+    def read(cls, index: Mapping[str, Any], file: Path) -> "ModelSettings":
+        """Those in the index of a model or of a LoRA, `file`; a WeightsError where there are none, or others."""
+        settings = index.get("settings")
+        if settings is None:
+            raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
+        if unknown := set(settings) - {field.name for field in fields(cls)}:
+            raise WeightsError(f"{file}: unknown setting '{min(unknown)}'")
+        try:
+            return cls(**settings)
+        except ValueError as error:
+            raise WeightsError(f"{file}: {error}") from error
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -108,27 +101,17 @@ class Condition:
 
 
 class Components:
-    """The networks that restore, on one device.
-
-    Args:
-        model: UNet and ID projector.
-        vae: between pixels and latents: SVD's, or the linear one of patches.
-        id_encoder: ArcFace.
-        scheduler: the configuration of the noise levels, in SVD's terms.
-        settings: what the weights want.
-        plan: what they may take of the device's memory; None: whatever they want.
-        tiny: decodes in the place of the VAE.
-    """
+    """The networks that restore, on one device."""
 
     def __init__(
         self,
         model: SVFR,
         vae: VAE,
         id_encoder: IResNet,
-        scheduler: EulerDiscreteScheduler,
+        scheduler: EulerDiscreteScheduler,  # the configuration of the noise levels, in SVD's terms
         settings: ModelSettings,
-        plan: MemoryPlan | None = None,
-        tiny: AutoencoderTiny | None = None,
+        plan: MemoryPlan | None = None,  # what they may take of the device's memory; None: whatever they want
+        tiny: AutoencoderTiny | None = None,  # decodes in the place of the VAE
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
@@ -144,17 +127,15 @@ class Components:
     @property
     def networks(self) -> dict[str, Any]:
         """All networks, by the name of their folder."""
-        heads = {
-            "latent_transformer": self.model.latent_transformer,
-            "landmark_predictor": self.model.landmark_predictor,
-        }
-        return {
+        parts = {
             "unet": self.model.unet,
             "vae": self.vae,
             "id_projector": self.model.id_projector,
             "id_encoder": self.id_encoder,
-            **{name: head for name, head in heads.items() if head is not None},
+            "latent_transformer": self.model.latent_transformer,
+            "landmark_predictor": self.model.landmark_predictor,
         }
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def device(self) -> torch.device:
@@ -176,11 +157,7 @@ class Components:
         return self.vae.config.latent_channels
 
     def check_size(self, size: int) -> int:
-        """The side of a square [px] that the networks are to restore, if they can.
-
-        Raises:
-            ValueError: they cannot halve it as often as they need to.
-        """
+        """This side of a square [px]; a ValueError where the networks cannot halve it as often as they need to."""
         multiple = self.downscale * 2 ** (len(self.model.unet.config.block_out_channels) - 1)
         if size < multiple or size % multiple:
             raise ValueError(f"size is {size}: it has to be a multiple of {multiple} for these weights")
@@ -196,10 +173,7 @@ class Components:
     ) -> "Components":
         """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there.
 
-        Args:
-            device: of all networks.
-            dtype: of them.
-            model_dtype: of UNet and ID projector instead; training keeps them in float32.
+        `model_dtype` is of UNet and ID projector alone, which training keeps in float32.
         """
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
         # diffusers' own `to` warns of exceptions that none of these parts has.
@@ -214,16 +188,12 @@ class Components:
             parts = (self.model.unet, self.vae.encoder, self.vae.decoder, self.id_encoder, self.model.id_projector)
             wait_on_cpu([*parts, *([self.tiny.decoder] if self.tiny else ())], self.device)
 
-    def compile(self, **how: Any) -> None:
-        """Compile UNet and decoder block by block, in place, for any number of frames; `how` goes to torch.compile.
-
-        Raises:
-            ValueError: PyTorch cannot compile here.
-        """
+    def compile(self) -> None:
+        """Compile UNet and decoder block by block, in place, for any number of frames; errors as `check_compiler`."""
         check_compiler(self.device)
         torch.backends.cudnn.benchmark = True
-        compile_blocks(self.model.unet, **how)
-        compile_blocks(self.vae.decoder, **how)
+        compile_blocks(self.model.unet)
+        compile_blocks(self.vae.decoder)
 
     def step_down(self) -> bool:
         """Go on with the next smaller memory plan, where memory ran out; once. False where that cannot be."""
@@ -263,10 +233,8 @@ class Components:
             ValueError: not finite, as where a number type overflows.
         """
         context = min(context, chunk_size - 1)
-        if self.tiny is None:
-            latents, decoder = latents / self.vae.config.scaling_factor, self.vae
-        else:
-            decoder = self.tiny  # which takes them scaled, and frame by frame
+        decoder = self.vae if self.tiny is None else self.tiny  # which takes them scaled, and frame by frame
+        latents = latents / self.vae.config.scaling_factor if self.tiny is None else latents
         latents = latents.to(self.device, decoder.dtype)
         frames: list[Tensor] = []
         start = 0
@@ -278,9 +246,8 @@ class Components:
             start += chunk_size - context
         decoded = torch.cat(frames)
         if not decoded.isfinite().all():
-            raise ValueError(
-                "the result is not finite: choose another dtype (bfloat16, float32) or a lower guidance_scale"
-            )
+            advice = "choose another dtype (bfloat16, float32) or a lower guidance_scale"
+            raise ValueError(f"the result is not finite: {advice}")
         return decoded
 
     @torch.no_grad()
@@ -314,7 +281,7 @@ class Components:
         """As `apply_lora`, and take the settings that it was trained for."""
         with one_line_errors(folder):
             index = apply_lora(self.model, folder, weight)
-            self.settings = _read_settings(index, folder / LORA_INDEX) if weight else self.settings
+            self.settings = ModelSettings.read(index, folder / LORA_INDEX) if weight else self.settings
 
     def save(self, folder: Path) -> None:
         """Write all parts in diffusers layout (safetensors), with an index that holds the settings; or a LoRA alone.
@@ -337,152 +304,3 @@ class Components:
         index["scheduler"] = ["diffusers", type(self.scheduler).__name__]
         index["settings"] = asdict(self.settings)
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
-    """Load what `Components.save` wrote.
-
-    Args:
-        folder: of the model.
-        dtype: of the networks.
-        seed: initializes parts that have a configuration but no weights, for training. None: that is an error,
-            unless the settings say `untrained`.
-
-    Raises:
-        WeightsError: a part is missing, unreadable or of another architecture.
-    """
-    hint = "weights are a folder that save_pretrained or convert_released.py wrote"
-    with one_line_errors(folder), torch.random.fork_rng(devices=[]):
-        index = read_json(folder / INDEX_NAME, hint)
-        settings = _read_settings(index, folder / INDEX_NAME)
-        if settings.untrained and seed is None:
-            seed = 0
-        torch.manual_seed(seed or 0)
-
-        def load(part_class: type[Any], name: str) -> Any:
-            if seed is not None and not has_weights(folder / name):
-                return nn.Module.to(build_part(part_class, read_config(folder / name), folder / name, "cpu"), dtype)
-            return load_part(part_class, folder / name, dtype)
-
-        return assemble(
-            folder,
-            settings,
-            unet=load(UNetSpatioTemporalConditionModel, "unet"),
-            vae=load(find_vae_class(index, folder), "vae"),
-            id_projector=load(IDProjector, "id_projector"),
-            id_encoder=load(IResNet, "id_encoder"),
-            latent_transformer=load(LatentTransformer, "latent_transformer") if "latent_transformer" in index else None,
-            landmark_predictor=load(LandmarkPredictor, "landmark_predictor") if "landmark_predictor" in index else None,
-        )
-
-
-def load_tiny(source: Path, components: Components) -> AutoencoderTiny:
-    """Load a folder of diffusers' AutoencoderTiny, which is to decode in the place of the VAE.
-
-    Raises:
-        WeightsError: it is missing, unreadable, or of other latents than the VAE's.
-    """
-    tiny = load_part(AutoencoderTiny, source, components.model.unet.dtype).to(components.device)
-    given = (tiny.config.latent_channels, 2 ** (len(tiny.config.decoder_block_out_channels) - 1))
-    wanted = (components.latent_channels, components.downscale)
-    if given != wanted or isinstance(components.vae, PatchAutoencoder):
-        kind = type(components.vae).__name__
-        raise WeightsError(f"vae={source}: channels and scale of its latents are {given}, the {kind}'s {wanted}")
-    return tiny
-
-
-def find_vae_class(index: Mapping[str, Any], folder: Path) -> type[VAE]:
-    """The class that a folder's index names for its VAE; SVD's if it names none.
-
-    Raises:
-        WeightsError: another than these.
-    """
-    entry = index.get("vae", ["diffusers", AutoencoderKLTemporalDecoder.__name__])
-    name = entry[-1] if isinstance(entry, list) and entry else entry
-    if not isinstance(name, str) or name not in VAE_CLASSES:
-        raise WeightsError(f"{folder / INDEX_NAME}: vae '{name}': choose from {', '.join(VAE_CLASSES)}")
-    return VAE_CLASSES[name]
-
-
-def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: torch.dtype) -> Components:
-    """Load the files of the released SVFR; of SVD's folder only unet/config.json, vae/ and scheduler/ are read.
-
-    Raises:
-        WeightsError: a file is missing, unreadable or of another architecture.
-    """
-    with one_line_errors(svd):
-        config = read_config(svd / "unet")
-        config["in_channels"] = LATENTS_IN * config.get("out_channels", 4)
-        return assemble(
-            svd,
-            ModelSettings(),
-            unet=load_file(UNetSpatioTemporalConditionModel, config, unet, dtype),
-            vae=load_part(AutoencoderKLTemporalDecoder, svd / "vae", dtype),
-            id_projector=load_id_projector(id_linear, dtype),
-            id_encoder=load_iresnet(arcface, dtype),
-        )
-
-
-def assemble(
-    folder: Path,
-    settings: ModelSettings,
-    unet: UNetSpatioTemporalConditionModel,
-    vae: VAE,
-    id_projector: IDProjector,
-    id_encoder: IResNet,
-    latent_transformer: LatentTransformer | None = None,
-    landmark_predictor: LandmarkPredictor | None = None,
-) -> Components:
-    """Components of parts, once they are known to fit together; `folder` holds scheduler/ and is named in errors."""
-    _check_fit(folder, unet, vae, id_projector, id_encoder)
-    model = SVFR(unet, id_projector, latent_transformer, landmark_predictor)
-    return Components(model, vae, id_encoder, _load_scheduler(folder / "scheduler"), settings)
-
-
-def _check_fit(
-    folder: Path,
-    unet: UNetSpatioTemporalConditionModel,
-    vae: VAE,
-    id_projector: IDProjector,
-    id_encoder: IResNet,
-) -> None:
-    ours, latents = unet.config, unet.config.out_channels
-    pairs = {
-        "latent channels of the UNet and the VAE": (latents, vae.config.latent_channels),
-        "input channels of the UNet and 3 x its latents": (ours.in_channels, LATENTS_IN * latents),
-        "token width of UNet and ID projector": (ours.cross_attention_dim, id_projector.config.out_channels),
-        "feature channels of ID projector and ID network": (
-            id_projector.config.in_channels,
-            id_encoder.config.block_out_channels[-1],
-        ),
-        "width of the UNet's added embedding and of the task prompt": (
-            ours.projection_class_embeddings_input_dim,
-            len(TASKS) * ours.addition_time_embed_dim,
-        ),
-    }
-    for what, (one, other) in pairs.items():
-        if one != other:
-            raise WeightsError(f"{folder}: parts that do not fit together: {what} are {one} and {other}")
-
-
-def _load_scheduler(folder: Path) -> EulerDiscreteScheduler:
-    path = folder / "scheduler_config.json"
-    config = read_json(path, "'scheduler/' of a model folder in diffusers layout")
-    wanted = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True}
-    for key, value in wanted.items():
-        if config.get(key) != value:
-            raise WeightsError(f"{path}: {key} is {config.get(key)!r}, SVD's is {value!r}")
-    return EulerDiscreteScheduler.from_config(config)
-
-
-def _read_settings(index: Mapping[str, Any], file: Path) -> ModelSettings:
-    settings = index.get("settings")
-    if settings is None:
-        raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
-    unknown = set(settings) - {field.name for field in fields(ModelSettings)}
-    if unknown:
-        raise WeightsError(f"{file}: unknown setting '{sorted(unknown)[0]}'")
-    try:
-        return ModelSettings(**settings)
-    except ValueError as error:
-        raise WeightsError(f"{file}: {error}") from error

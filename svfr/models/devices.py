@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from svfr.models.weights import first_line
+
 PLANNED_FRAME = 512  # [px] side of the frames that plans count
 
 
@@ -79,40 +81,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile something small.
-
-    Raises:
-        ValueError: PyTorch cannot compile for this device here.
-    """
+    """Compile something small; a ValueError where PyTorch cannot do that for this device here."""
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:  # each backend raises its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"compile=true: PyTorch cannot compile here ({reason})") from error
+        raise ValueError(f"compile=true: PyTorch cannot compile here ({first_line(error)})") from error
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """A torch device; "auto" is the accelerator if there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device here.
-    """
+    """A torch device, "auto": the accelerator if there is one, else the CPU; a ValueError where there is none such."""
     if device != "auto":
         try:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device '{device}' cannot be used here ({reason})") from error
+            raise ValueError(f"device '{device}' cannot be used here ({first_line(error)})") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """A torch dtype by name; "auto" is bfloat16 on an accelerator (MPS: float16), float32 on the CPU.
-
-    Raises:
-        ValueError: another name.
-    """
+    """A torch dtype by name, or a ValueError; "auto" is bfloat16 on an accelerator (MPS: float16), else float32."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

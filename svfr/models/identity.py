@@ -44,14 +44,10 @@ class IResBlock(nn.Module):
         self.prelu = nn.PReLU(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels, eps=NORM_EPS)
-        self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels, eps=NORM_EPS),
-            )
-            if stride != 1 or in_channels != out_channels
-            else None
-        )
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels, eps=NORM_EPS))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c', h / stride, w / stride)."""
@@ -71,10 +67,7 @@ class IResNet(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        depth: int = 100,
-        block_out_channels: tuple[int, ...] = (64, 128, 256, 512),
-        embedding_dim: int = 512,
+        self, depth: int = 100, block_out_channels: tuple[int, ...] = (64, 128, 256, 512), embedding_dim: int = 512
     ) -> None:
         super().__init__()
         if depth not in IRESNET_LAYERS:
@@ -83,9 +76,8 @@ class IResNet(ModelMixin, ConfigMixin):
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, eps=NORM_EPS)
         self.prelu = nn.PReLU(width)
-        for stage, (num_blocks, out_channels) in enumerate(
-            zip(IRESNET_LAYERS[depth], block_out_channels, strict=True), start=1
-        ):
+        stages = zip(IRESNET_LAYERS[depth], block_out_channels, strict=True)
+        for stage, (num_blocks, out_channels) in enumerate(stages, start=1):
             blocks = [IResBlock(width, out_channels, stride=2)]
             blocks += [IResBlock(out_channels, out_channels, stride=1) for _ in range(num_blocks - 1)]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
@@ -96,11 +88,7 @@ class IResNet(ModelMixin, ConfigMixin):
         self.features = nn.BatchNorm1d(embedding_dim, eps=NORM_EPS)
 
     def forward(self, face: Tensor) -> IDFeatures:
-        """Embed aligned faces.
-
-        Args:
-            face: (b, 3, 112, 112) RGB in [-1, 1], aligned to the five-point template.
-        """
+        """Embed (b, 3, 112, 112) RGB in [-1, 1], faces that are aligned to the five-point template."""
         x = self.prelu(self.bn1(self.conv1(face)))  # (b, 64, 112, 112)
         x = self.layer2(self.layer1(x))  # (b, 128, 28, 28)
         feature_map = self.layer4(self.layer3(x))  # (b, 512, 7, 7)
@@ -121,17 +109,14 @@ def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """A face as ArcFace networks see it: warped so that its (5, 2) landmarks [px] lie on `ARCFACE_TEMPLATE`.
+    """A face as ArcFace networks see it: warped so that its landmarks lie on `ARCFACE_TEMPLATE`.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        landmarks: eyes, nose tip, mouth corners [px].
+        landmarks: (5, 2) eyes, nose tip, mouth corners [px]; errors as `face_transform`.
 
     Returns:
         (112, 112, 3) uint8; black where the image ends.
-
-    Raises:
-        ValueError: landmarks that coincide or aren't finite.
     """
     matrix = face_transform(landmarks, ARCFACE_TEMPLATE)
     return cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR)
@@ -143,9 +128,9 @@ def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
     Args:
         image: (s, s, 3) uint8 RGB face image.
         landmarks: (5, 2) points of it [px].
-        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at
-            fixed pixels, which is right for s = 256 only: at 512 one landmark of five is left in the crop.
-            But it is what the released weights are run with.
+        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at fixed
+            pixels, which is right for s = 256 only (at 512 one landmark of five is left in the crop), but it is what
+            the released weights are run with.
 
     Returns:
         (3, 112, 112) float32 in [-1, 1].
@@ -156,7 +141,9 @@ def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
     if style == "arcface":
         return _to_tensor(align_face(image, landmarks))
     if style == "official":
-        return official_crop(official_warp(image, official_matrix(landmarks, image.shape[0])))
+        size = image.shape[0]
+        warped = cv2.warpAffine(image, official_matrix(landmarks, size), (size, size), flags=cv2.INTER_CUBIC)
+        return official_crop(warped)
     raise ValueError(f"unknown ID crop '{style}': choose from {', '.join(ID_CROP_STYLES)}")
 
 
@@ -165,18 +152,8 @@ def official_matrix(landmarks: np.ndarray, size: int) -> np.ndarray:
     return face_transform(landmarks, OFFICIAL_TEMPLATE * size / OFFICIAL_CANVAS)
 
 
-def official_warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Step 2: the (s, s, 3) uint8 image warped to a canvas of the same size, cubic."""
-    size = image.shape[0]
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC)
-
-
 def official_crop(warped: np.ndarray) -> Tensor:
-    """Step 3: rows 0:224 and columns 16:240 of (s, s, 3) uint8, resized to (3, 112, 112) in [-1, 1].
-
-    Raises:
-        ValueError: nothing is left, since s <= 16.
-    """
+    """Its last step: rows 0:224 and columns 16:240 of (s, s, 3) uint8, s > 16, resized to (3, 112, 112) in [-1, 1]."""
     cut = warped[OFFICIAL_ROWS, OFFICIAL_COLUMNS]
     if cut.size == 0:
         raise ValueError(f"an image of {warped.shape[1]} px is too small for the official ID crop")

@@ -84,14 +84,9 @@ class SVFR(nn.Module):
         skip, out, inp = (factor.view(-1, 1, 1, 1, 1) for factor in scalings[:3])
         noisy_latents = noisy_latents.float()
 
-        sample = torch.cat(
-            [
-                (inp * noisy_latents).to(dtype),
-                lq_latents.to(dtype),
-                ref_latents.to(dtype).expand(-1, num_frames, -1, -1, -1),
-            ],
-            dim=2,
-        )  # (b, f, 3 c, h, w)
+        ref_latents = ref_latents.to(dtype).expand(-1, num_frames, -1, -1, -1)
+        parts = (inp * noisy_latents, lq_latents, ref_latents)
+        sample = torch.cat([part.to(dtype) for part in parts], dim=2)  # (b, f, 3 c, h, w)
         if isinstance(id_tokens, FixedContext):
             with id_tokens.installed():
                 prediction = self._run_unet(sample, scalings.noise, id_tokens.placeholder(), task_prompt)

@@ -1,8 +1,8 @@
-"""Weights on disk: SVD's folders, the released SVFR files and our own folders, checked key by key."""
+"""Weights on disk, of one part: a folder in diffusers layout or a file, checked key by key."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,17 +17,8 @@ from svfr.models.identity import IRESNET_LAYERS, IResNet
 
 Part = TypeVar("Part", bound=nn.Module)
 
-WEIGHTS_NAME = "diffusion_pytorch_model"
-# Full precision first; the fp16 variants are what the hub serves beside it.
-WEIGHTS_FILES = tuple(
-    WEIGHTS_NAME + suffix
-    for suffix in (
-        ".safetensors",
-        ".safetensors.index.json",
-        ".fp16.safetensors",
-        ".safetensors.index.fp16.json",
-    )
-)
+# Full precision first; the fp16 variant is what the Hub serves beside it.
+WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only training reads them, and not every checkpoint has them
 SHOWN_KEYS = 3
 COUNTED = re.compile("layers|blocks|depth")  # in the names of settings that count what has weights of its own
@@ -39,7 +30,7 @@ class WeightsError(ValueError):
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from .safetensors, a sharded index (.json) or a plain .pth, without unpickling objects.
+    """Read a state dict from .safetensors or a plain .pth, without unpickling objects.
 
     Raises:
         WeightsError: no such file, or it holds anything but tensors by name.
@@ -47,21 +38,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        if path.suffix == ".json":
-            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-            state: dict[str, Tensor] = {}
-            for shard in shards:
-                state |= read_state(path.parent / shard)
-        elif path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: not a readable weights file ({_first_line(error)})") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a readable weights file ({first_line(error)})") from error
     except Exception as error:  # torch.load raises a dozen types on files that are not its own
-        raise WeightsError(f"{path}: not a state dict of plain tensors ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a state dict of plain tensors ({first_line(error)})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: not a state dict: it holds more than tensors by name")
     return {key.removeprefix("module."): value for key, value in state.items()}  # the prefix is DDP's
@@ -73,16 +57,15 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     Raises:
         WeightsError: naming the first keys that are missing, unexpected or of another shape; `name` says of what.
     """
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
+    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
+    wrong = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [f"{key} {one} instead of {other}" for key, (one, other) in shapes.items() if one != other],
+    }
     faults = [
         f"{len(keys)} {what} ({', '.join(keys[:SHOWN_KEYS])}{', ...' if len(keys) > SHOWN_KEYS else ''})"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for what, keys in wrong.items()
         if keys
     ]
     if faults:
@@ -90,11 +73,7 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Put a state dict into a module (which may be on the meta device); every key and shape has to fit.
-
-    Raises:
-        WeightsError: naming the first keys that are missing, unexpected or of another shape.
-    """
+    """Put a state dict into a module, which may be on the meta device; `check_keys` says what does not fit."""
     expected = module.state_dict()
     state = dict(state)
     for key, value in expected.items():
@@ -120,17 +99,12 @@ def build_part(
         with torch.device(device):
             return part_class.from_config(dict(config))  # type: ignore[attr-defined]
     except Exception as error:  # diffusers' classes raise whatever their layers do
-        raise WeightsError(
-            f"{source}: no {part_class.__name__} can be built from its configuration ({_first_line(error)})"
-        ) from error
+        reason = f"no {part_class.__name__} can be built from its configuration ({first_line(error)})"
+        raise WeightsError(f"{source}: {reason}") from error
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
-    """A JSON file of a model folder; `hint` says what it belongs to.
-
-    Raises:
-        WeightsError: it is missing or no JSON.
-    """
+    """A JSON file that belongs to what `hint` says; a WeightsError where it is missing or no JSON object."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -147,87 +121,61 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json", f"'{folder.name}/' of a model folder in diffusers layout")
 
 
-def find_weights(folder: Path) -> Path:
-    """The weights file of a part's folder, full precision before fp16.
+def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_random: bool = False) -> Part:
+    """Load one part (UNet, VAE, ...) from its folder in diffusers layout, in full precision before fp16.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: as `read_config`, `read_state` and `load_state`; there are no weights, unless they may be random.
     """
+    config = read_config(folder)
     for name in WEIGHTS_FILES:
         if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"{folder}: no weights there; expected {WEIGHTS_FILES[0]} (or its .fp16 variant)")
+            return load_state(part_class, config, read_state(folder / name), folder / name, dtype)
+    if not or_random:
+        raise WeightsError(f"{folder}: no weights there; expected {WEIGHTS_FILES[0]} (or its .fp16 variant)")
+    return nn.Module.to(build_part(part_class, config, folder, "cpu"), dtype)
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a part's folder holds weights."""
-    return any((folder / name).is_file() for name in WEIGHTS_FILES)
-
-
-def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype) -> Part:
-    """Load one part (UNet, VAE, ...) from its folder in diffusers layout.
-
-    Raises:
-        WeightsError: as `read_config`, `find_weights`, `read_state` and `load_strict`.
-    """
-    return load_file(part_class, read_config(folder), find_weights(folder), dtype)
-
-
-def load_file(
-    part_class: type[Part],
-    config: Mapping[str, Any] | Callable[[Mapping[str, Tensor], Path], Mapping[str, Any]],
-    path: Path,
-    dtype: torch.dtype,
+def load_state(
+    part_class: type[Part], config: Mapping[str, Any], state: dict[str, Tensor], source: Path, dtype: torch.dtype
 ) -> Part:
-    """Load one part from a file of weights; `config` is its configuration, or reads it off the weights.
+    """One part of a state dict and its configuration.
 
     Raises:
-        WeightsError: as `read_state`, `build_part` and `load_strict`; a configuration of more layers than the weights
-            can have.
+        WeightsError: as `build_part` and `load_strict`; a configuration of more layers than the weights can have.
     """
-    state = read_state(path)
-    values = config(state, path) if callable(config) else config
-    for key, value in values.items():
+    for key, value in config.items():
         layers = len(value) if isinstance(value, list | tuple | str) else value if COUNTED.search(key) else 0
         if isinstance(layers, int | float) and layers > max(len(state), LONGEST_TEXT):
-            raise WeightsError(f"{path}: {len(state)} tensors cannot have the {layers} of {key} in the configuration")
-    part = build_part(part_class, values, path)
-    load_strict(part, state, path)
+            raise WeightsError(f"{source}: {len(state)} tensors cannot have the {layers} of {key} in the configuration")
+    part = build_part(part_class, config, source)
+    load_strict(part, state, source)
     return nn.Module.to(part, dtype).eval()  # diffusers' own `to` warns of parts that none of these has
 
 
-def id_projector_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
-    """The `IDProjector` arguments that fit a released `id_linear.pth`."""
+def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
+    """Load the released `id_linear.pth`, whose widths are read off its weights; errors as `load_state`."""
+    state = read_state(path)
     weight = state.get("project1024.weight")
     if weight is None or weight.ndim != 4:
-        raise WeightsError(f"{source}: no ID projector: the key project1024.weight is missing")
-    return {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}
-
-
-def iresnet_config(state: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
-    """The `IResNet` arguments that fit an ArcFace checkpoint, read off its keys and shapes."""
-    blocks = tuple(
-        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in range(1, 5)
-    )
-    depths = {layers: depth for depth, layers in IRESNET_LAYERS.items()}
-    if blocks not in depths or "fc.weight" not in state:
-        raise WeightsError(f"{source}: no ArcFace IResNet-18/34/50/100 (blocks per stage: {blocks})")
-    channels = tuple(state[f"layer{stage}.0.conv2.weight"].shape[0] for stage in range(1, 5))
-    return {
-        "depth": depths[blocks],
-        "block_out_channels": channels,
-        "embedding_dim": state["fc.weight"].shape[0],
-    }
-
-
-def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
-    """Load the released `id_linear.pth`; errors as `load_file`."""
-    return load_file(IDProjector, id_projector_config, path, dtype)
+        raise WeightsError(f"{path}: no ID projector: the key project1024.weight is missing")
+    config = {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}
+    return load_state(IDProjector, config, state, path, dtype)
 
 
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
-    """Load an ArcFace checkpoint (`insightface_glint360k.pth`); errors as `load_file`."""
-    return load_file(IResNet, iresnet_config, path, dtype)
+    """Load an ArcFace checkpoint (`insightface_glint360k.pth`) of any depth and width; errors as `load_state`."""
+    state, stages = read_state(path), range(1, 5)
+    blocks = tuple(len({key.split(".")[1] for key in state if key.startswith(f"layer{i}.")}) for i in stages)
+    depths = {layers: depth for depth, layers in IRESNET_LAYERS.items()}
+    if blocks not in depths or "fc.weight" not in state:
+        raise WeightsError(f"{path}: no ArcFace IResNet-18/34/50/100 (blocks per stage: {blocks})")
+    config = {
+        "depth": depths[blocks],
+        "block_out_channels": tuple(state[f"layer{i}.0.conv2.weight"].shape[0] for i in stages),
+        "embedding_dim": state["fc.weight"].shape[0],
+    }
+    return load_state(IResNet, config, state, path, dtype)
 
 
 @contextmanager
@@ -236,11 +184,12 @@ def one_line_errors(source: Path) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        raise WeightsError(_first_line(error, 500)) from error
+        raise WeightsError(first_line(error, 500)) from error
     except Exception as error:  # the libraries' classes raise whatever comes
-        raise WeightsError(f"{source}: cannot be used ({type(error).__name__}: {_first_line(error)})") from error
+        raise WeightsError(f"{source}: cannot be used ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _first_line(error: Exception, length: int = 200) -> str:
+def first_line(error: Exception, length: int = 200) -> str:
+    """The first line of an error's message, cut to a length; its type if it has none."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= length else f"{line[:length]}..."

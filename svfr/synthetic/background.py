@@ -10,20 +10,14 @@ MARGIN = 1.5  # the picture is this many times larger than the frame
 
 
 class Background:
-    """The background of a clip.
-
-    Args:
-        rng: draws it.
-        size: side of the frames [px].
-    """
+    """Of a clip with frames of `size` x `size` px: two pictures of a kind that move against each other."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.size = size
-        self.kind = str(rng.choice(KINDS))
-        side = round(size * MARGIN)
-        self._layers = [_paint(rng, self.kind, side)]
+        kind, side = str(rng.choice(KINDS)), round(size * MARGIN)
+        self._first = _paint(rng, kind, side)
         self._drift = rng.normal(0, 0.0035, size=2)
-        self._second = _paint(rng, self.kind, side)
+        self._second = _paint(rng, kind, side)
         self._pace = float(rng.uniform(0.02, 0.06))
 
     def frame(self, index: int, camera: np.ndarray, unit: float) -> np.ndarray:
@@ -39,12 +33,12 @@ class Background:
         shift = np.clip(room - camera * unit, 0, 2 * room - 1)
         second = np.clip(room - 0.4 * camera * unit + self._drift * size * index, 0, 2 * room - 1)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        pictures = [
+        back, front = (
             cv2.warpAffine(picture, np.array([[1, 0, at[0]], [0, 1, at[1]]]), (size, size), flags=flags)
-            for picture, at in ((self._layers[0], shift), (self._second, second))
-        ]
+            for picture, at in ((self._first, shift), (self._second, second))
+        )
         share = 0.3 + 0.2 * float(np.sin(index * self._pace))
-        return cv2.addWeighted(pictures[0], 1 - share, pictures[1], share, 0)
+        return cv2.addWeighted(back, 1 - share, front, share, 0)
 
 
 def _paint(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:

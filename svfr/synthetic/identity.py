@@ -76,9 +76,8 @@ class Identity:
         self.fringe = float(rng.uniform() < (0.15 if masculine else 0.35)) * float(rng.uniform(0.4, 0.9))
         self.parting = float(rng.choice([-1, 0, 1])) * float(rng.uniform(0.3, 0.9))
         self.curls = float(rng.uniform() < 0.3) * float(rng.uniform(0.4, 1))
-        self.glasses = float(rng.uniform(0.58, 0.72)) * float(
-            rng.uniform() < 0.22
-        )  # 0: none, else the size of the lenses
+        # 0: none, else the size of the lenses.
+        self.glasses = float(rng.uniform(0.58, 0.72)) * float(rng.uniform() < 0.22)
         self.glasses_colour = np.array([0.08, 0.07, 0.07]) + rng.uniform() ** 3 * np.array([0.5, 0.42, 0.3])
         self.glasses_round = float(rng.uniform(2, 5))
         self.freckles = float(rng.uniform() < 0.2) * float(rng.uniform()) * tone

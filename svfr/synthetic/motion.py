@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 FPS = 25
+Draw = Callable[[np.random.Generator], float]
 
 
 class Motion:
@@ -26,9 +27,7 @@ class Motion:
     def __init__(self, seed: int, num_frames: int) -> None:
         streams = iter(np.random.default_rng([seed, 1]).spawn(24))
 
-        def curve(
-            low: float, high: float, value: Callable[[np.random.Generator], float], sharp: bool = False
-        ) -> np.ndarray:
+        def curve(low: float, high: float, value: Draw, sharp: bool = False) -> np.ndarray:
             return _keyframes(next(streams), num_frames, low, high, value, sharp)
 
         def wander(scale: float, low: float = 12, high: float = 40) -> np.ndarray:
@@ -66,12 +65,7 @@ class Motion:
 
 
 def _keyframes(
-    rng: np.random.Generator,
-    num_frames: int,
-    low: float,
-    high: float,
-    value: Callable[[np.random.Generator], float],
-    sharp: bool,
+    rng: np.random.Generator, num_frames: int, low: float, high: float, value: Draw, sharp: bool
 ) -> np.ndarray:
     """(f,) values drawn every `low` to `high` frames; smooth between them, or held and changed within 2 frames."""
     times, values = [-float(rng.uniform(0, high))], [value(rng)]
@@ -83,11 +77,12 @@ def _keyframes(
     left, right = np.array(times)[after - 1], np.array(times)[after]
     # Assumption: a saccade takes about 2 frames (80 ms)
     part = np.clip((frames - left) / (2.0 if sharp else right - left), 0, 1)
+    drawn = np.array(values)
     if sharp:
-        past = np.maximum(after - 2, 0)
-        return np.array(values)[past] + (np.array(values)[after - 1] - np.array(values)[past]) * part
+        past = drawn[np.maximum(after - 2, 0)]
+        return past + (drawn[after - 1] - past) * part
     ease = part * part * (3 - 2 * part)
-    return np.array(values)[after - 1] * (1 - ease) + np.array(values)[after] * ease
+    return drawn[after - 1] * (1 - ease) + drawn[after] * ease
 
 
 def _blinks(rng: np.random.Generator, num_frames: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Renders a clip frame by frame: poses the person's mesh, shades it, and rasterizes it before the background."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -79,35 +79,27 @@ class _Scene:
         rotation = _rotation(motion.pose[index])
         names = ("jaw", "lips", "pucker", "smile", "brows")
         head, uv = self.shape.head({name: float(getattr(motion, name)[index]) for name in names})
-        grids = [head, *(grid.rest for grid in self.shape.grids[1:])]
         moved = FACE_CENTRE - PIVOT
         offset = FACE_CENTRE - STEADINESS * (rotation @ moved + PIVOT) - (1 - STEADINESS) * FACE_CENTRE
         offset[:2] += motion.shift[index]
-        posed = [
-            _pose(position, grid.follow, rotation, offset)
-            for position, grid in zip(grids, self.shape.grids, strict=True)
-        ]
         scale = float(motion.scale[index])
-        values = np.concatenate(
-            [
-                np.stack([*(place.reshape(2, -1) * self.paint.density - 0.5), *self._shade(position, motion, index)])
-                for position, place in zip(posed, [uv, *(grid.uv for grid in self.shape.grids[1:])], strict=True)
-            ],
-            axis=1,
-        ).astype(np.float32)
-        vertices = np.concatenate([position.reshape(3, -1) for position in posed], axis=1)
+        vertices, values = [], []  # of each part: positions; place in the atlas [texels], light and highlight
+        for part in (replace(self.shape.grids[0], rest=head, uv=uv), *self.shape.grids[1:]):
+            position = _pose(part.rest, part.follow, rotation, offset)
+            texels = part.uv.reshape(2, -1) * self.paint.density - 0.5
+            vertices.append(position.reshape(3, -1))
+            values.append(np.stack([*texels, *self._shade(position, motion, index)]))
+        position, value = np.concatenate(vertices, axis=1), np.concatenate(values, axis=1).astype(np.float32)
         gaze = motion.gaze[index] - 0.6 * motion.pose[index, :2]
         self.paint.open_eyes(float(motion.blink[index]), np.clip(gaze, -0.5, 0.5), rotation.T @ motion.light[index])
         behind = self.background.frame(index, motion.camera[index], self.unit / SUPERSAMPLING)
-        picture = self._draw(self._project(vertices, scale), vertices[2], values, behind)
+        picture = self._draw(self._project(position, scale), position[2], value, behind)
         if self.person.glasses:
             lines = [_pose(line, np.ones(line.shape[1]), rotation, offset) for line in glasses(self.person)]
             # The temple on the far side of a turned head is hidden.
             hidden = 4 if motion.pose[index, 0] > 0.12 else 3 if motion.pose[index, 0] < -0.12 else -1
-            light = float(np.median(values[2]))
-            self._draw_glasses(
-                picture, [self._project(line, scale) for n, line in enumerate(lines) if n != hidden], light
-            )
+            seen = [self._project(line, scale) for number, line in enumerate(lines) if number != hidden]
+            self._draw_glasses(picture, seen, float(np.median(value[2])))
         picture = cv2.resize(picture, (self.size, self.size), interpolation=cv2.INTER_AREA)
         points = _pose(self.shape.landmark_positions(head), np.ones(68), rotation, offset)
         return picture, (self._project(points, scale).T + 0.5) / SUPERSAMPLING - 0.5

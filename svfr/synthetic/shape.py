@@ -160,23 +160,16 @@ class Shape:
         zero = np.zeros_like(y)
         turn = JAW_ANGLE * jaw
         near_mouth = bump(x, y, 0, MOUTH_Y, 1.1, 0.5)
-        sign = np.sign(x)
         corner = bump(np.abs(x), y, mouth, MOUTH_Y, 0.45, 0.45)
         cheek = bump(np.abs(x), y, 1.3, 1.15, 0.5, 0.45)
         lid = bump(np.abs(x), y, 1.0, 0.3, 0.5, 0.2)
+        apart = np.where(below, 0.09 * smoothstep(2.9, 2.2, y), -0.05 * smoothstep(1.4, 2.0, y))
+        lift = -0.13 * corner - 0.05 * cheek - 0.03 * lid
         shifts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
             "jaw": (zero, turn * (rest[2] - JAW_JOINT_Z), -turn * (y - JAW_JOINT_Y)),
-            "lips": (
-                zero,
-                lens * np.where(below, 0.09 * smoothstep(2.9, 2.2, y), -0.05 * smoothstep(1.4, 2.0, y)),
-                zero,
-            ),
+            "lips": (zero, lens * apart, zero),
             "pucker": (-0.33 * x * near_mouth, zero, 0.16 * bump(x, y, 0, MOUTH_Y, 0.6, 0.4)),
-            "smile": (
-                sign * 0.16 * corner,
-                -0.13 * corner - 0.05 * cheek - 0.03 * lid,
-                -0.1 * corner + 0.1 * cheek,
-            ),
+            "smile": (np.sign(x) * 0.16 * corner, lift, -0.1 * corner + 0.1 * cheek),
             "brows": (zero, -0.15 * bump(np.abs(x), y, 0.95, -0.75, 0.75, 0.38), zero),
         }
         return {name: np.stack(shift).astype(np.float32) for name, shift in shifts.items()}

@@ -90,20 +90,15 @@ def landmark_template(identity: Identity) -> np.ndarray:
     nose = [(0.0, 0.02), (0.0, 0.44), (0.0, 0.86), (0.0, 1.22)]
     nose += [(wide * f, y) for f, y in ((-1, 1.5), (-0.5, 1.58), (0, 1.63), (0.5, 1.58), (1, 1.5))]
     eyes = []
-    for side, at in ((-1, (-1, -0.4, 0.4, 1, 0.4, -0.4)), (1, (-1, -0.4, 0.4, 1, 0.4, -0.4))):
-        for number, t in enumerate(at):
+    for side in (-1, 1):
+        for number, t in enumerate((-1, -0.4, 0.4, 1, 0.4, -0.4)):
             outward = side * t
             upper, lower = lids(i, np.array(outward))
-            y = upper if number in (1, 2) else lower
-            y = 0.5 * (upper + lower) if number in (0, 3) else y
+            y = (upper + lower) / 2 if number in (0, 3) else upper if number in (1, 2) else lower
             eyes.append((side * (1.0 + i.eye_spacing + i.eye_width * outward), float(y)))
     w = i.mouth_width
-    top, bottom = (
-        (lambda t: MOUTH_Y - float(upper_lip(i, np.array(t * w)))),
-        (lambda t: MOUTH_Y + float(lower_lip(i, np.array(t * w)))),
-    )
-    mouth = [(t * w, top(t) if abs(t) < 1 else MOUTH_Y) for t in (-1, -0.6, -0.22, 0, 0.22, 0.6, 1)]
-    mouth += [(t * w, bottom(t)) for t in (0.6, 0.25, 0, -0.25, -0.6)]
+    mouth = [(t * w, MOUTH_Y - float(upper_lip(i, np.array(t * w)))) for t in (-1, -0.6, -0.22, 0, 0.22, 0.6, 1)]
+    mouth += [(t * w, MOUTH_Y + float(lower_lip(i, np.array(t * w)))) for t in (0.6, 0.25, 0, -0.25, -0.6)]
     mouth += [(t * w, MOUTH_Y) for t in (-0.88, -0.3, 0, 0.3, 0.88, 0.3, 0, -0.3)]
     return np.array([*jaw, *brows, *nose, *eyes, *mouth], dtype=np.float64)
 
@@ -142,9 +137,8 @@ def lids(identity: Identity, outward: np.ndarray) -> tuple[np.ndarray, np.ndarra
     t = np.clip(outward, -1, 1)
     arch = np.clip(1 - t * t, 0, 1)
     middle = i.eye_tilt * t
-    return middle - i.eye_height * 1.15 * arch**0.75 * (1 - 0.12 * t), middle + i.eye_height * 0.72 * arch * (
-        1 + 0.15 * t
-    )
+    upper = middle - i.eye_height * 1.15 * arch**0.75 * (1 - 0.12 * t)
+    return upper, middle + i.eye_height * 0.72 * arch * (1 + 0.15 * t)
 
 
 def upper_lip(identity: Identity, x: np.ndarray) -> np.ndarray:

@@ -83,14 +83,11 @@ class Paint:
         colour = _mix(colour, _planes(i.skin * 0.22), np.clip(nostril * 1.5 - 0.25, 0, 0.9))
         colour = self._beard(colour, x, y, rng)
         colour = self._brows(colour, side, y, rng)
-        crease = np.exp(-(((y - self._crease(side, eye_x)) / 0.035) ** 2))
+        crease_y = lids(i, (side - eye_x) / i.eye_width)[0] - 0.07 - 0.05 * i.lid_crease
+        crease = np.exp(-(((y - crease_y) / 0.035) ** 2))
         crease = crease * smoothstep(i.eye_width * 1.05, i.eye_width * 0.7, np.abs(side - eye_x))
         colour = colour * (1 - (0.12 + 0.2 * i.lid_crease) * crease)
         return self._scalp(colour, angle, y, rng)
-
-    def _crease(self, side: np.ndarray, eye_x: float) -> np.ndarray:
-        upper, _ = lids(self.identity, (side - eye_x) / self.identity.eye_width)
-        return upper - 0.07 - 0.05 * self.identity.lid_crease
 
     def _lips(self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         i = self.identity

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
 from svfr.config import ConfigError
-from svfr.models.components import Components, ModelSettings, assemble, load_folder, load_released
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
 from svfr.models.lora import add_lora
-from svfr.models.sources import find_model, find_released, find_svd
+from svfr.models.sources import assemble, find_model, find_released, find_svd, load_folder, load_released
 from svfr.models.unet import LATENTS_IN, widen_conv_in
 from svfr.models.weights import WeightsError, load_iresnet, load_part, read_config
 from svfr.training.settings import TrainConfig
@@ -44,10 +44,9 @@ def initialize(config: TrainConfig) -> Components:
             components = load_folder(find_model(source), seed=config.seed)
         model = components.model
         width = model.unet.config.block_out_channels[-1]
-        model.latent_transformer = (model.latent_transformer or LatentTransformer(width)) if config.lambda_ulr else None
-        model.landmark_predictor = (
-            (model.landmark_predictor or LandmarkPredictor(width)) if config.lambda_prior else None
-        )
+        transformer, predictor = model.latent_transformer, model.landmark_predictor
+        model.latent_transformer = (transformer or LatentTransformer(width)) if config.lambda_ulr else None
+        model.landmark_predictor = (predictor or LandmarkPredictor(width)) if config.lambda_prior else None
         if config.lora.rank:
             components.lora = add_lora(model, source, config.lora.rank)
     size, clip_length = components.check_size(config.data.size), config.data.num_frames

@@ -17,8 +17,10 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from svfr import bar as make_bar
+from svfr import note
 from svfr.config import ConfigError
-from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
+from svfr.data.clip_sources import TEST_SEEDS, ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
 from svfr.data.loader import ClipLoader, load_batches
 from svfr.data.sampler import ClipBatchSampler
@@ -28,8 +30,6 @@ from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
 from svfr.models.lora import freeze_base
 from svfr.models.unet import checkpoint_blocks, compile_blocks
-from svfr.progress import bar as make_bar
-from svfr.progress import note
 from svfr.training.initialize import initialize
 from svfr.training.objective import Objective
 from svfr.training.one_step import OneStep
@@ -51,7 +51,6 @@ from svfr.training.validation import show, validate
 SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
 SAME_CTRL_C = 3.0  # [s] a launcher hands on the Ctrl-C that its processes have had from the terminal already
 METHODS: dict[str, type[Objective]] = {"svfr": Objective, "one_step": OneStep}
-VAL_SEEDS = 1_000_000  # rendered clips from here up are never trained on
 
 
 def train(config: TrainConfig) -> bool:
@@ -222,7 +221,7 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
     if data.images is not None:
         return ImageFolder(Path(data.images), split, data.val_clips)
     if data.rendered_clips:
-        return RenderedClips(*((data.rendered_clips, 0) if split == "train" else (data.val_clips, VAL_SEEDS)))
+        return RenderedClips(*((data.rendered_clips, 0) if split == "train" else (data.val_clips, TEST_SEEDS)))
     raise TrainingError("no data: give data.manifests, data.images or data.rendered_clips")
 
 

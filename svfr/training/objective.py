@@ -113,10 +113,10 @@ class Objective:
 
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """AdamW's parameter groups: each part, at `scale` times the learning rate; gradients are clipped for each."""
-        parts = module.children()
-        trained = ([p for p in part.parameters() if p.requires_grad] for part in parts)
-        scales = (getattr(part, "rate", 1.0) for part in module.children())
-        return [{"params": each, "scale": scale} for each, scale in zip(trained, scales, strict=True)]
+        return [
+            {"params": [p for p in part.parameters() if p.requires_grad], "scale": getattr(part, "rate", 1.0)}
+            for part in module.children()
+        ]
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 4 of a batch, by the method's `module`, wrapped or not.

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, distributed
 
-from svfr.progress import note
+from svfr import note
 from svfr.training.objective import Gather
 from svfr.training.settings import TrainConfig
 

@@ -21,17 +21,10 @@ LOCK, CHECKSUMS = ".lock", "checksums.json"
 LENGTH = ("max_steps", "max_skipped", "data.max_broken_share")
 PACE = ("device", "gradient_checkpointing", "compile", "data.num_workers")
 SPLIT = ("batch_size", "accumulate")  # their product with the number of processes may not, see `claim`
-RECORDS = (
-    "output_dir",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_weights",
-    "tracker",
-)
-CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS}
-ANNOUNCED = {"learning_rate"}  # may differ, and change the numbers
+RECORDS = ("output_dir", "tracker", "log_every", "validate_every")
+STEPS = ("checkpoint_every", "keep_checkpoints", "keep_weights")
+CHANGEABLE = {*LENGTH, *PACE, *SPLIT, *RECORDS, *STEPS}
+ANNOUNCED = "learning_rate"  # may differ, and changes the numbers
 
 
 class RunFolder:
@@ -44,7 +37,7 @@ class RunFolder:
         self.samples = path / "samples"
         self._lock: IO[str] | None = None
 
-    def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None] = print) -> None:
+    def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None]) -> None:
         """Note the settings; a run that is there already has to be this one, and nobody else may be at it.
 
         A folder without a checkpoint holds no run yet.
@@ -55,8 +48,7 @@ class RunFolder:
             show: takes a line on what is different from here on.
 
         Raises:
-            ConfigError: the folder holds a run with other settings, the first one that differs is named; or another
-                process is training there.
+            ConfigError: the folder holds a run with other settings, of which one is named; or somebody trains there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path, show)
@@ -66,7 +58,7 @@ class RunFolder:
         if find_steps(self.checkpoints) or find_steps(self.weights):
             before = _by_key(load(TrainConfig, self.path / CONFIG)) | json.loads((self.path / PROVENANCE).read_text())
             for key in [key for key, value in now.items() if before.get(key) != value and key not in changeable]:
-                if key not in ANNOUNCED:
+                if key != ANNOUNCED:
                     raise ConfigError(
                         f"{key}={now[key]}: {self.path} holds a run with {key}={before.get(key)}; "
                         "set it to that to go on, or take another output_dir"
@@ -117,10 +109,7 @@ def find_steps(folder: Path) -> list[int]:
 def writing_step(folder: Path, step: int) -> Iterator[Path]:
     """An empty folder to write a step into; it gets its name, with a checksum of each file, when the block ends well.
 
-    What interrupted writing left in `folder` is removed. Of several processes, one calls this.
-
-    Raises:
-        OSError: the disk is full, or the folder may not be written.
+    What interrupted writing left in `folder` is removed. Of several processes, one calls this. Errors as `replacing`.
     """
     for rest in folder.glob(".step_*"):
         remove(rest)
@@ -134,14 +123,14 @@ def writing_step(folder: Path, step: int) -> Iterator[Path]:
                 os.fsync(opened.fileno())  # a name must not outlive its content in a power cut
 
 
-def find_newest(folder: Path, show: Callable[[str], None]) -> tuple[int, Path] | None:
-    """The newest step whose files are all as they were written, with its folder; `show` names those passed over."""
+def find_newest(folder: Path, show: Callable[[str], None]) -> int | None:
+    """The newest step whose files are all as they were written; `show` names those passed over."""
     for step in reversed(find_steps(folder)):
         newest = folder / step_name(step)
         try:
             sums = json.loads((newest / CHECKSUMS).read_text())
             if all(sha256_of(newest / name) == digest for name, digest in sums.items()):
-                return step, newest
+                return step
         except (OSError, ValueError):
             pass
         show(f"{newest}: damaged, passed over")
@@ -156,18 +145,10 @@ def keep_newest(folder: Path, count: int) -> None:
 
 def git_revision() -> str | None:
     """The revision of the code, with a + where it has been changed; None outside of a git checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty=+",
-    ]
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    here = Path(__file__).parent
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=30).strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

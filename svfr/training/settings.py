@@ -10,11 +10,10 @@ from svfr.training.losses import Denominator, Weighting
 SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_temporal", "lambda_adversarial")
 
 
-def check_share(name: str, value: float) -> None:
-    """Raises ConfigError unless `value` is between 0 and 1."""
-    check_at_least(name, value, 0)
-    if value > 1:
-        raise ConfigError(f"{name}={value}: has to be at most 1")
+def check(settings: object, least: float, *names: str, most: float | None = None, prefix: str = "") -> None:
+    """Raises ConfigError, which names the key with its `prefix`, unless these settings are in a range."""
+    for name in names:
+        check_at_least(prefix + name, getattr(settings, name), least, most)
 
 
 @dataclass
@@ -37,13 +36,10 @@ class DataConfig(SampleConfig):
     """Clips that validation restores, each of another video; of two training clips' length, chained."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "num_frames", "num_views", "best"):
-            check_at_least(f"data.{name}", getattr(self, name), 1)
-        for name in ("rendered_clips", "num_workers", "val_clips"):
-            check_at_least(f"data.{name}", getattr(self, name), 0)
-        shares = ("reference_dropout", "reference_degraded", "reference_other_clip", "old_media", "max_broken_share")
-        for name in shares:
-            check_share(f"data.{name}", getattr(self, name))
+        check(self, 1, "size", "num_frames", "num_views", "best", prefix="data.")
+        check(self, 0, "rendered_clips", "num_workers", "val_clips", prefix="data.")
+        check(self, 0, "reference_dropout", "reference_degraded", "reference_other_clip", most=1, prefix="data.")
+        check(self, 0, "old_media", "max_broken_share", most=1, prefix="data.")
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
         if self.images is not None and self.num_frames != 1:
@@ -174,25 +170,18 @@ class TrainConfig:
         return any(getattr(self, name) for name in SHARPENING)
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames"):
-            check_at_least(name, getattr(self, name), 1)
-        for name in ("checkpoint_every", "keep_checkpoints", "keep_weights"):
-            check_at_least(name, getattr(self, name), 1)
-        for name in ("seed", "warmup_steps", "weight_decay", "lambda_ulr", "lambda_prior", "validate_every"):
-            check_at_least(name, getattr(self, name), 0)
-        for name in ("context_frames", *SHARPENING):
-            check_at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma"):
-            check_at_least(name, getattr(self, name), 1e-12)
-        check_at_least("ema_decay", self.ema_decay, 0)
+        check(self, 1, "max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames")
+        check(self, 1, "checkpoint_every", "keep_checkpoints", "keep_weights")
+        check(self, 0, "seed", "warmup_steps", "weight_decay", "validate_every", "context_frames", "ema_decay")
+        check(self, 0, "lambda_ulr", "lambda_prior", *SHARPENING)
+        check(self, 0, "context_share", "reference_own", most=1)
+        check(self, 1e-12, "learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma")
+        check(self, max(1, self.context_frames), "max_context")
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
         for name in SHARPENING:
             if getattr(self, name) and self.method != "one_step":
                 raise ConfigError(f"{name}={getattr(self, name)}: goes with method=one_step alone")
-        for name in ("context_share", "reference_own"):
-            check_share(name, getattr(self, name))
-        check_at_least("max_context", self.max_context, max(1, self.context_frames))
         if self.context_frames >= self.data.num_frames:
             raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
         if self.lambda_ulr and self.data.num_views < 2:

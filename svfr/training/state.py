@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW, Optimizer
 
-from svfr import progress as display
+import svfr
 from svfr.config import ConfigError
 from svfr.models.components import Components
 from svfr.training.processes import Processes
@@ -163,11 +163,7 @@ class MovingAverage:
         return self._averages
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take a `state_dict`.
-
-        Raises:
-            KeyError, RuntimeError: of another model.
-        """
+        """Take a `state_dict`; a KeyError or RuntimeError where it is of another model."""
         if self._averages.keys() != state.keys():
             raise KeyError(*sorted(self._averages.keys() ^ state.keys())[:1])
         for name, average in self._averages.items():
@@ -189,11 +185,7 @@ class State:
         return {"trained": self.trained.state_dict(), "ema": self.ema.state_dict(), "numbers": numbers}
 
     def load_numbers(self, numbers: dict[str, Any]) -> None:
-        """Take the numbers of a `state_dict`.
-
-        Raises:
-            TypeError: of another revision of the code.
-        """
+        """Take the numbers of a `state_dict`; a TypeError where they are of another revision of the code."""
         self.scaler.load_state_dict(numbers["scaler"])
         self.progress.__init__(**numbers["progress"])  # type: ignore[misc]
 
@@ -224,24 +216,19 @@ def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tu
 
 
 def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
-    """Go on from the newest whole checkpoint of the run, if there is one. Every process has to call this.
+    """Go on from the newest whole checkpoint of the run, if there is one: its step. Every process has to call this.
 
     The main process chooses and reads it; the others get from it what they need, tensor by tensor.
-
-    Returns:
-        The step of the checkpoint.
 
     Raises:
         ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
     """
     with processes.agreeing():
-        found = find_newest(run.checkpoints, display.error) if processes.is_main else None
-    step = processes.share(found and found[0])
+        step = find_newest(run.checkpoints, svfr.error) if processes.is_main else None
+        wanted = run.look_at(step) if processes.is_main else None
+    step, wanted = processes.share((step, wanted))
     with processes.agreeing():
-        seen = run.look_at(step)
-    wanted = processes.share(seen)
-    with processes.agreeing():
-        if seen != wanted:
+        if run.look_at(step) != wanted:
             raise ConfigError(
                 f"{run.checkpoints.resolve()}: process {processes.index} does not see there what the main process does "
                 f"({'no checkpoint' if step is None else step_name(step)}); give output_dir on a disk that all see"

@@ -1,6 +1,6 @@
 """Validation while training: restore held-out clips by the pipeline that inference uses, measure, draw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def validate(
             for kind, frames in (("", restored), ("_degraded", clips[name][0])):
                 for metric, value in _measure(metrics, frames, truth).items():
                     values.setdefault(f"val_{metric}{kind}/{name}", []).append(value)
-        Image.fromarray(np.concatenate([_row(*row) for row in clips.items()])).save(pictures / f"{number}.png")
+        Image.fromarray(np.concatenate([_picture(*view) for view in clips.items()])).save(pictures / f"{number}.png")
         if number == 0:
             _write_film(pictures / FILM, list(clips.values()))
     model.cpu()
@@ -135,25 +135,23 @@ def _measure(metrics: Sequence[VideoMetric], frames: np.ndarray, truth: np.ndarr
     return {name: value for name in METRICS if (value := numbers.get(name)) is not None}
 
 
-def _row(name: str, clips: tuple[np.ndarray, ...]) -> np.ndarray:
-    num_frames = len(clips[0])
-    shown = [round(i * (num_frames - 1) / (SHOWN_FRAMES - 1)) for i in range(SHOWN_FRAMES)]
-    picture = np.concatenate([np.concatenate([_shrink(clip[i], SHOWN_SIZE) for i in shown], axis=1) for clip in clips])
-    banner = Image.new("RGB", (picture.shape[1], TITLE_HEIGHT), "white")
-    ImageDraw.Draw(banner).text((3, 2), f"{name}: degraded, restored, true", fill="black")
-    return np.concatenate([np.asarray(banner), picture])
+def _picture(name: str, clips: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Some frames of a view's clips (f, s, s, 3), one above the other, under a title."""
+    shown = np.linspace(0, len(clips[0]) - 1, SHOWN_FRAMES).round().astype(int)
+    picture = _tile([clip[shown] for clip in clips], SHOWN_SIZE)
+    title = Image.new("RGB", (picture.shape[1], TITLE_HEIGHT), "white")
+    ImageDraw.Draw(title).text((3, 2), f"{name}: degraded, restored, true", fill="black")
+    return np.concatenate([np.asarray(title), picture])
 
 
 def _write_film(file: Path, views: Sequence[tuple[np.ndarray, ...]]) -> None:
     """A GIF: a row for each view, its clips (f, s, s, 3) side by side."""
-    frames = [
-        Image.fromarray(
-            np.concatenate([np.concatenate([_shrink(clip[i], FILM_SIZE) for clip in row], axis=1) for row in views])
-        )
-        for i in range(len(views[0][0]))
-    ]
+    moments = range(len(views[0][0]))
+    frames = [Image.fromarray(_tile([[clip[i] for clip in row] for row in views], FILM_SIZE)) for i in moments]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_TIME, loop=0)
 
 
-def _shrink(frame: np.ndarray, size: int) -> np.ndarray:
-    return resize(frame, min(size, frame.shape[1]), min(size, frame.shape[0]))
+def _tile(rows: Iterable[Iterable[np.ndarray]], size: int) -> np.ndarray:
+    """Rows of frames as one picture, each frame at most of a size."""
+    shrunk = [[resize(f, min(size, f.shape[1]), min(size, f.shape[0])) for f in row] for row in rows]
+    return np.concatenate([np.concatenate(row, axis=1) for row in shrunk])

@@ -13,8 +13,9 @@ from PIL import Image
 
 from svfr.inference import pipeline as module
 from svfr.inference.pipeline import SVFRPipeline
-from svfr.models.components import DEMO_FOLDER, ModelSettings
+from svfr.models.components import ModelSettings
 from svfr.models.lora import add_lora
+from svfr.models.sources import DEMO_FOLDER
 from tests import tiny
 
 FRAMES = tiny.clip(10, tiny.SIZE, tiny.SIZE)  # three clips of 4 frames, each sharing one with the next

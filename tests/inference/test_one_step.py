@@ -14,7 +14,8 @@ from torch import Tensor
 from svfr.inference.chain import Chain
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import Sampling
-from svfr.models.components import Components, ModelSettings, load_folder
+from svfr.models.components import Components, ModelSettings
+from svfr.models.sources import load_folder
 from svfr.models.weights import WeightsError
 from tests import tiny
 from tests.inference.test_chain import GAMMA, Spy, chained, reference, video

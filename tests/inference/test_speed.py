@@ -19,8 +19,9 @@ from svfr.inference.overlap import ahead
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.inference.strategies import _restore_within_memory
-from svfr.models.components import DEMO_FOLDER, Components, Reference, load_folder
+from svfr.models.components import Components, Reference
 from svfr.models.devices import MEMORY_PLANS, choose_plan, resolve_device, wait_on_cpu
+from svfr.models.sources import DEMO_FOLDER, load_folder
 from svfr.models.weights import WeightsError
 from tests import tiny
 from tests.inference.test_chain import GAMMA, Spy, chained, reference, video

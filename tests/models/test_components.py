@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder
 
 from svfr.inference.pipeline import SVFRPipeline
-from svfr.models.components import Components, ModelSettings, load_folder
+from svfr.models.components import Components, ModelSettings
 from svfr.models.identity import id_crop
-from svfr.models.sources import find_released
+from svfr.models.sources import find_released, load_folder
 from svfr.models.weights import WeightsError
 from tests import tiny
 

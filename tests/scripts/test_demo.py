@@ -11,7 +11,7 @@ from PIL import Image
 
 from svfr.config import load
 from svfr.data.video import probe
-from svfr.models.components import DEMO_FOLDER, load_folder
+from svfr.models.sources import DEMO_FOLDER, load_folder
 from tests import tiny
 
 LARGEST = 30 * 2**20  # [bytes], all weights together

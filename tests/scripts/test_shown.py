@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import train as train_script
 
-from svfr import progress
+import svfr
 from tests import runs
 from tests.scripts.test_eval import Eval, evaluate  # noqa: F401, a fixture
 from tests.scripts.test_infer import Infer, add, infer, weights  # noqa: F401, fixtures
@@ -14,7 +14,7 @@ from tests.scripts.test_infer import Infer, add, infer, weights  # noqa: F401, f
 
 @pytest.fixture(autouse=True)
 def loud(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "quiet", False)
+    monkeypatch.setattr(svfr, "quiet", False)
 
 
 def test_infer_ends_with_a_table(infer: Infer) -> None:  # noqa: F811, asked for as a fixture

@@ -11,7 +11,7 @@ from PIL import Image
 
 from svfr.config import ConfigError, load
 from svfr.inference.pipeline import SVFRPipeline
-from svfr.models.components import load_folder
+from svfr.models.sources import load_folder
 from svfr.synthetic import render_clip
 from svfr.training.settings import TrainConfig
 from tests import tiny

@@ -13,7 +13,8 @@ from svfr.data.alignment import five_points
 from svfr.data.dataset import Sample
 from svfr.data.frames import to_tensor, to_uint8, to_unit
 from svfr.inference.pipeline import SVFRPipeline
-from svfr.models.components import Components, load_folder
+from svfr.models.components import Components
+from svfr.models.sources import load_folder
 from svfr.training.context import draw_context
 from svfr.training.loop import train
 from svfr.training.objective import Objective, Targets, TrainedModel

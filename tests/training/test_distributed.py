@@ -55,9 +55,7 @@ def gradients(accelerator: Accelerator, batch: Sample) -> dict[str, Tensor]:
 
 
 def worker(rank: int, port: int, file: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    join(rank, port)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     found = gradients(accelerator, made_batch(slice(rank, rank + 1)))
@@ -65,6 +63,13 @@ def worker(rank: int, port: int, file: str) -> None:
         torch.save(found, file)
     accelerator.wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def join(rank: int, port: int) -> None:
+    """Let this process be one of two, on the CPU."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
 
 
 def free_port() -> int:

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from svfr.inference.folder import load_pipeline
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import InferConfig
-from svfr.models.components import DEMO_FOLDER, load_folder
 from svfr.models.lora import add_lora, freeze_base, parse_lora, save_lora
+from svfr.models.sources import DEMO_FOLDER, load_folder
 from svfr.models.weights import WeightsError
 from svfr.training.loop import train
 from tests import tiny

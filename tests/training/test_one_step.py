@@ -16,7 +16,8 @@ from svfr.files import sha256_of
 from svfr.inference.chain import Chain
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import Sampling
-from svfr.models.components import Components, load_folder
+from svfr.models.components import Components
+from svfr.models.sources import load_folder
 from svfr.networks import NETWORKS
 from svfr.training.initialize import initialize
 from svfr.training.loop import train

@@ -17,8 +17,9 @@ from svfr.inference.chain import Chain
 from svfr.inference.settings import Sampling
 from svfr.metrics.image import psnr
 from svfr.models.autoencoders import fit_patch_autoencoder
-from svfr.models.components import Components, ModelSettings, load_folder
+from svfr.models.components import Components, ModelSettings
 from svfr.models.heads import IDProjector
+from svfr.models.sources import load_folder
 from svfr.models.svfr import SVFR
 from svfr.synthetic import render_clip
 from svfr.tasks import task_prompt

@@ -26,15 +26,15 @@ def test_the_newest_whole_one_is_found(tmp_path: Path, shown: list[str]) -> None
     for step in (5, 1_000_000, 20):
         write(tmp_path, step)
     assert find_steps(tmp_path) == [5, 20, 1_000_000]
-    assert find_newest(tmp_path, shown.append) == (1_000_000, tmp_path / "step_1000000")
+    assert find_newest(tmp_path, shown.append) == 1_000_000
     assert not shown
 
 
 def test_what_is_being_written_is_never_found(tmp_path: Path, shown: list[str]) -> None:
-    first = write(tmp_path, 1)
+    write(tmp_path, 1)
     with writing_step(tmp_path, 2) as partial:
         (partial / "file").write_text("half")
-        assert find_newest(tmp_path, shown.append) == (1, first)
+        assert find_newest(tmp_path, shown.append) == 1
         assert find_steps(tmp_path) == [1]
 
 
@@ -49,14 +49,14 @@ def test_what_interrupted_writing_left_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["change", "remove", "checksums"])
 def test_a_damaged_one_is_named_and_passed_over(tmp_path: Path, shown: list[str], damage: str) -> None:
-    first, last = write(tmp_path, 1), write(tmp_path, 2)
+    _, last = write(tmp_path, 1), write(tmp_path, 2)
     if damage == "change":
         (last / "part" / "file").write_text("weightz")
     elif damage == "remove":
         (last / "part" / "file").unlink()
     else:
         (last / CHECKSUMS).write_text("{")
-    assert find_newest(tmp_path, shown.append) == (1, first)
+    assert find_newest(tmp_path, shown.append) == 1
     assert shown == [f"{last}: damaged, passed over"]
 
 

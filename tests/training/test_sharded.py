@@ -1,6 +1,5 @@
 """A run whose parameters are split over two processes (FSDP 2, on the CPU) saves and loads whole states."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from svfr.training.processes import Processes
 from svfr.training.run_folder import RunFolder, writing_step
 from svfr.training.state import STATE, ModelAndOptimizer, MovingAverage, Progress, State, resume
 from tests import tiny
-from tests.training.test_distributed import CONFIG, free_port, made_batch
+from tests.training.test_distributed import CONFIG, free_port, join, made_batch
 
 STEPS = 3
 SHARDED_BLOCKS = ("TransformerSpatioTemporalModel", "SpatioTemporalResBlock")  # as configs/accelerate/fsdp.yaml
@@ -89,9 +88,7 @@ class Run:
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    join(rank, port)
     accelerator = Accelerator(cpu=True)
     trained = Run(accelerator, sharded=True)
     for _ in range(STEPS):

@@ -1,6 +1,5 @@
 """What two processes (gloo, on the CPU) hold in memory, and how long they wait for each other."""
 
-import os
 import time
 from copy import deepcopy
 from datetime import timedelta
@@ -16,7 +15,7 @@ from torch import distributed, multiprocessing, nn
 from svfr.training.processes import Processes, Stopped
 from svfr.training.run_folder import RunFolder, writing_step
 from svfr.training.state import STATE, ModelAndOptimizer, MovingAverage, Progress, State, resume
-from tests.training.test_distributed import free_port
+from tests.training.test_distributed import free_port, join
 
 LAYERS, WIDTH = 32, 1000  # 128 MB of float32
 MEGABYTES = LAYERS * WIDTH * WIDTH * 4 / 1e6
@@ -40,9 +39,7 @@ def memory(kind: str) -> float:
 
 
 def worker(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    join(rank, port)
     distributed.init_process_group("gloo", timeout=timedelta(seconds=3))
     processes, run = Processes(Accelerator(cpu=True)), RunFolder(folder)
     facts: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from torch import multiprocessing
 
 from svfr.training.run_folder import find_steps
 from tests.runs import metrics, overrides, weights
-from tests.training.test_distributed import free_port
+from tests.training.test_distributed import free_port, join
 
 FSDP_CONFIG = Path(__file__).resolve().parents[2] / "configs/accelerate/fsdp.yaml"
 
@@ -56,10 +56,8 @@ def allow_fsdp_on_cpus() -> None:
 
 def worker(rank: int, port: int, runs: list[list[list[str]]], environment: dict[str, str], outcomes: Path) -> None:
     """Call the script with each of `runs` (one call a process) and note the exit codes and lines of errors."""
-    torch.set_num_threads(1)
     os.environ |= environment
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    join(rank, port)
     if "ACCELERATE_USE_FSDP" in environment:
         allow_fsdp_on_cpus()
     results = []
