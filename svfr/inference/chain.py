@@ -15,16 +15,10 @@ from svfr.models.devices import MemoryPlan
 
 @dataclass
 class Tail:
-    """The last `overlap` frames of a clip, which the next one begins with.
+    """The last `overlap` frames of a clip, which the next one begins with; (n, c, h, w) latents."""
 
-    Attributes:
-        lq: (n, c, h, w) latents of the degraded frames, not scaled; with weights that know context frames, those of
-            the result, which take their place.
-        restored: (n, c, h, w) latents of the result, scaled.
-    """
-
-    lq: Tensor
-    restored: Tensor
+    lq: Tensor  # of the input, not scaled; with weights that know context frames, of the result, which takes its place
+    restored: Tensor  # of the result, scaled
 
 
 class Chain:
@@ -46,8 +40,8 @@ class Chain:
         sampling: resolved.
         gamma: (3,) task prompt.
         choose_reference: picks a reference from the first clip's frames; None for none.
-        reference: a photo's, for the first clip on.
-        first_frame: index of the first frame in its video, for its noise.
+        reference: a photo's, instead.
+        first_frame: index of the first frame in its video, on which its noise depends.
         initial_noise: (f, c, h, w) standard normal of all frames, instead of the seed's.
     """
 
@@ -80,24 +74,18 @@ class Chain:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next clip depends on beside the arguments: tensors, numbers, and None."""
-        tail, reference = self.tail, self.reference
         return {
             "position": self.position,
             "chosen": self.choose_reference is None,
-            "tail": None if tail is None else {"lq": tail.lq, "restored": tail.restored},
-            "reference": reference and {"latents": reference.latents, "id_tokens": reference.id_tokens},
+            "tail": self.tail and vars(self.tail),
+            "reference": self.reference and vars(self.reference),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of a chain that was made with the same arguments."""
-        device = self.components.device
-
-        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device) for name, tensor in tensors.items()}
-
+        """Go on from a `state_dict` of a chain that was made with the same arguments; its tensors are on the device."""
         self.position = state["position"]
-        self.tail = state["tail"] and Tail(**moved(state["tail"]))
-        self.reference = state["reference"] and Reference(**moved(state["reference"]))
+        self.tail = state["tail"] and Tail(**state["tail"])
+        self.reference = state["reference"] and Reference(**state["reference"])
         self.choose_reference = None if state["chosen"] else self.choose_reference
         self._conditions = []
 
@@ -108,15 +96,7 @@ class Chain:
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, on_step: OnStep | None = None) -> Tensor:
-        """Restore the next frames.
-
-        Args:
-            lq: (f, 3, H, W) degraded frames in [-1, 1], at most `frames_wanted`.
-            on_step: progress.
-
-        Returns:
-            (f, 3, H, W) restored frames, about [-1, 1], not clamped.
-        """
+        """Restore the next frames (f, 3, H, W) in [-1, 1], at most `frames_wanted`; the result is not clamped."""
         new_latents, settings = self.components.encode(lq), self.components.settings  # (f, c, h, w)
         tail = self.tail
         lq_latents = new_latents if tail is None else torch.cat([tail.lq, new_latents])

@@ -54,11 +54,10 @@ def make_denoiser(
         components: the networks.
         lq_latents: (f, c, h, w), not scaled; of known frames the clean ones.
         gamma: (3,) task prompt.
-        conditions: one, or two to guide between; each is one run of the UNet.
+        conditions: one, or two to guide between.
         scale: guidance scale.
         known: first frames that are known, whose LQ latents are their reference, too.
-        interval: noise levels, both included, between which the result is guided; elsewhere the last condition's alone
-            is taken (Kynkaanniemi et al. 2024). None: everywhere.
+        interval: noise levels, both included, between which the result is guided (Kynkaanniemi et al. 2024).
         batched: run the UNet once for both conditions, in twice the memory.
     """
     together = [Condition.joined(conditions)] if batched and len(conditions) > 1 else conditions

@@ -36,16 +36,15 @@ class Film:
     Args:
         target: of the result.
         key: digest of all that the result depends on; None: nothing is kept.
-
-    Attributes:
-        start, state: what `begin` and the last `border` were given; None and nothing in a new film.
+        device: of the journal's tensors.
     """
 
-    def __init__(self, target: Path, key: str | None) -> None:
+    def __init__(self, target: Path, key: str | None, device: torch.device) -> None:
         self.folder = film_folder(target, key)
         self._keeps = key is not None
-        self.start = read(self._journal(START))
-        self.state = (self.start and read(self._journal(STATE))) or {}  # the segments are there before it
+        self.start = read(self._journal(START), device)  # what `begin` was given; None in a new film
+        # What the last `border` was given; its segments are there before it.
+        self.state = (self.start and read(self._journal(STATE), device)) or {}
         self._writer: VideoWriter | None = None
         self._segments: list[Path] = []
 
@@ -78,10 +77,9 @@ class Film:
             writer.join(segment)
 
     def _end_segment(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            with writer:
-                pass
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.__exit__(None, None, None)
 
     def __enter__(self) -> "Film":
         return self
@@ -121,14 +119,14 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
         save_file(tensors, partial, {"content": text})
 
 
-def read(file: Path) -> dict[str, Any] | None:
-    """What `write` wrote; None if there is nothing that can be read."""
+def read(file: Path, device: torch.device) -> dict[str, Any] | None:
+    """What `write` wrote, tensors on a device; None if there is nothing that can be read."""
     try:
         with safe_open(file, "pt") as opened:
 
             def get(value: dict[str, Any]) -> Any:
                 if "tensor" in value:
-                    return opened.get_tensor(value["tensor"])
+                    return opened.get_tensor(value["tensor"]).to(device)
                 return opened.get_tensor(value["array"]).numpy() if "array" in value else value
 
             return dict(json.loads(opened.metadata()["content"], object_hook=get))

@@ -15,7 +15,7 @@ from svfr.data.frames import resize_mask
 from svfr.data.mask_files import find_holes, read_masks
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.files import replacing
-from svfr.inference.pasting import HOLE_FADE
+from svfr.inference.keep import HOLE_FADE
 
 AUTO = Path("auto")  # in the place of a mask: find its holes
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off

@@ -28,7 +28,7 @@ from svfr.inference.plan import Plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import restore_clips
-from svfr.inference.video import OnProgress, VideoReport, plan_file, restore_file
+from svfr.inference.video import FileRestoration, OnProgress, VideoReport, plan_file
 from svfr.models.components import VAE, Components, ModelSettings, load_folder, load_released, load_tiny
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -353,10 +353,9 @@ class SVFRPipeline(DiffusionPipeline):
                 resolved,
                 tasks,
                 iter(crops),
-                self.references,
+                self.references.chooser(resolved, reference_landmarks),
                 photo,
                 initial_noise=initial_noise,
-                reference_landmarks=reference_landmarks,
                 on_step=filling(bar, after_step),
             ):
                 units.append(to_unit(restored).cpu())
@@ -412,7 +411,7 @@ class SVFRPipeline(DiffusionPipeline):
         with suppress(ValueError, OSError):  # said below, where it is one
             num_frames = probe(Path(source)).num_frames
         with self.progress_bar(total=num_frames) as bar:
-            report = restore_file(
+            report = FileRestoration(
                 self.parts,
                 self.references,
                 resolved,
@@ -423,7 +422,7 @@ class SVFRPipeline(DiffusionPipeline):
                 photos=photos,
                 on_progress=filling(bar, on_progress),
                 key=key,
-            )
+            ).run()
         self.maybe_free_model_hooks()
         return report
 

@@ -1,7 +1,6 @@
 """What will be restored of a file: its shots, the faces in them as tracks, and whose they are."""
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,44 +28,35 @@ Detect = Callable[[np.ndarray], list[Face]]
 
 @dataclass(frozen=True, eq=False)
 class PlannedTrack:
-    """A face that is restored as a chain of its own.
+    """A face that is restored as a chain of its own."""
 
-    Attributes:
-        face: where it is, [px] of the turned frames.
-        turns: quarter turns counter-clockwise that put it upright.
-        person: their number.
-        shot: index of it.
-    """
-
-    face: FaceTrack
-    turns: int
-    person: int
-    shot: int
+    face: FaceTrack  # where it is, [px] of the turned frames
+    turns: int  # quarter turns counter-clockwise that put it upright
+    person: int  # their number
+    shot: int  # index of it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is in a file, and what of it is restored.
-
-    Attributes:
-        num_frames: of the file.
-        shots: index of the first frame of each.
-        tracks: in the order of their first frames.
-        people: all that were found.
-        notes: to the user.
-    """
+    """What is in a file, and what of it is restored."""
 
     num_frames: int
-    shots: list[int]
-    tracks: list[PlannedTrack]
-    people: list[Person]
-    notes: list[str] = field(default_factory=list)
+    shots: list[int]  # index of the first frame of each
+    tracks: list[PlannedTrack]  # that are restored, in the order of their first frames
+    people: list[Person]  # all that were found
+    notes: list[str] = field(default_factory=list)  # to the user
 
     @property
     def restored(self) -> list[Person]:
         """The people whose faces are restored."""
         numbers = {track.person for track in self.tracks}
         return [person for person in self.people if person.number in numbers]
+
+    @property
+    def share(self) -> float:
+        """Frames that show a face which is restored, for each such face in them."""
+        seen = [at for track in self.tracks for at in track.face.start + np.flatnonzero(track.face.visible)]
+        return len(set(seen)) / len(seen) if seen else 1.0
 
     def crops(self, frame_size: tuple[int, int]) -> list[list[np.ndarray]]:
         """Of each frame (width, height), the squares (4,) [px] in it that are restored."""
@@ -78,6 +68,11 @@ class Plan:
                     x0, y0, x1, y1 = (width := frame_size[(turn - 1) % 2]) - y1, x0, width - y0, x1
                 crops[track.face.start + at].append(np.array([x0, y0, x1, y1]))
         return crops
+
+
+def turned(image: np.ndarray, turns: int) -> np.ndarray:
+    """A picture (h, w, ...) after quarter turns counter-clockwise."""
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
 def make_plan(
@@ -201,8 +196,8 @@ def _scan(
         notes.append(f"{num_glimpses} faces seen for less than {TAKEOVER:g} s are left as they are")
     if hidden := sum(int((~track.face.visible).sum()) for track in tracks):
         notes.append(f"{hidden} frames within tracks show no face (a flash, black, covered): they passed through")
-    if turned := Counter(track.turns > 0 for track in tracks)[True]:
-        notes.append(f"{turned} faces lie or stand on their heads: restored upright, put back turned")
+    if num_turned := sum(track.turns > 0 for track in tracks):
+        notes.append(f"{num_turned} faces lie or stand on their heads: restored upright, put back turned")
     return Plan(num_frames, starts, tracks, people, notes)
 
 
@@ -222,10 +217,10 @@ class _Shot:
         looks_around = self._seen or self.length % self._again == 0
         best = dict.fromkeys(self._linkers, 0.0)
         for turn, linker in self._linkers.items():
-            turned = np.ascontiguousarray(np.rot90(image, turn))
-            faces = self._detect(turned) if turn == 0 or looks_around else []
+            upright = turned(image, turn)
+            faces = self._detect(upright) if turn == 0 or looks_around else []
             best[turn] = max((face.score for face in faces), default=0.0)
-            linker.add(faces, turned)
+            linker.add(faces, upright)
         self.length += 1
         self._seen = any(best.values()) or self.length < VOTES
         if len(self._linkers) > 1 and any(best.values()):

@@ -1,5 +1,7 @@
 """Where a reference comes from: a photo of the person, or the first clip's own result (SVFR, Sec. 4.3)."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.tracks import track_largest_face
+from svfr.inference.denoising import ChooseReference
+from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
 from svfr.models.identity import id_crop
 
@@ -37,22 +41,13 @@ class ReferenceFinder:
 
     def from_aligned(self, image: np.ndarray, landmarks: np.ndarray | None = None) -> Reference:
         """Describe an aligned face image (s, s, 3) uint8 with (5, 2) landmarks [px], looked for if None."""
-        if landmarks is None:
-            landmarks = self._landmarks(image)
-        if landmarks is None:
-            landmarks = _template(image.shape[0])
-        return self.components.encode_reference(to_tensor(image), image, landmarks)
+        return self.components.encode_reference(to_tensor(image), image, self._points(image, landmarks))
 
     def face_of(self, photo: np.ndarray, size: int, or_whole: bool) -> AlignedFace:
-        """The largest face of any photo of the person, framed like the faces of a video.
-
-        Args:
-            photo: (h, w, 3) uint8.
-            size: side of the crop [px].
-            or_whole: take the whole photo where no face is found.
+        """The largest face of any photo (h, w, 3) uint8, framed like the faces of a video at `size` [px].
 
         Raises:
-            ValueError: no face found.
+            ValueError: no face found, unless the whole photo may be taken instead (`or_whole`).
         """
         tracks = track_largest_face([self.detector(photo)], fps=1) if self.detector else []
         if tracks:
@@ -64,39 +59,36 @@ class ReferenceFinder:
         return resize(photo, size, size), None
 
     def best_match(self, photos: list[AlignedFace], faces: list[AlignedFace]) -> tuple[int, float]:
-        """Which photo shows the person of some faces, by the ID network's embeddings.
+        """Index of the photo that shows the person of some faces best, and the cosine between it and their mean.
 
-        Returns:
-            Its index, and the cosine between it and the faces' mean; 1 without a choice.
+        By the ID network's embeddings.
         """
-        if len(photos) == 1:
-            return 0, 1.0
         cosines = self._embed(photos) @ self._embed(faces).mean(axis=0)
         return int(cosines.argmax()), float(cosines.max())
 
     @torch.no_grad()
     def _embed(self, faces: list[AlignedFace]) -> np.ndarray:
         """(n, d) of length 1."""
-        network, aligned = self.components.id_encoder, list[Tensor]()
-        for image, landmarks in faces:
-            points = landmarks if landmarks is not None else self._landmarks(image)
-            aligned.append(id_crop(image, _template(len(image)) if points is None else points, "arcface"))
+        network = self.components.id_encoder
+        aligned = [id_crop(image, self._points(image, landmarks), "arcface") for image, landmarks in faces]
         embeddings = network(torch.stack(aligned).to(self.components.device, network.dtype)).embedding.float()
         return functional.normalize(embeddings, dim=1).cpu().numpy()
 
-    def from_clip(self, frames: Tensor, how: str, landmarks: np.ndarray | None = None) -> Reference | None:
-        """Choose from a restored clip, (f, 3, s, s) in about [-1, 1].
+    def chooser(self, sampling: Sampling, landmarks: np.ndarray | None = None) -> ChooseReference | None:
+        """What chooses a reference from a restored clip, as the settings say; None where it is to have none.
 
-        Args:
-            frames: the clip.
-            how: "best" (the sharpest well-detected frontal face; without a detector the sharpest frame) or "last".
-            landmarks: (5, 2) [px] of whichever frame is chosen.
-
-        Returns:
-            None if the detector sees no face.
+        `landmarks` (5, 2) [px] are of whichever frame is chosen, instead of the detector's.
         """
+        if sampling.reference_frame == "none":
+            return None
+        if sampling.strategy == "released":
+            return partial(self._last_as_released, landmarks=landmarks)
+        return partial(self._best, only_last=sampling.reference_frame == "last", landmarks=landmarks)
+
+    def _best(self, frames: Tensor, only_last: bool, landmarks: np.ndarray | None) -> Reference | None:
+        """The sharpest well-detected frontal face, if there is any; without a detector the sharpest frame."""
         images = to_uint8(to_unit(frames))
-        if how == "last":
+        if only_last:
             images = images[-1:]
         if landmarks is not None or self.detector is None:
             return self.from_aligned(max(images, key=sharpness), landmarks)
@@ -108,20 +100,18 @@ class ReferenceFinder:
                     best, best_score = (image, face.landmarks), score
         return None if best is None else self.from_aligned(*best)
 
-    def from_released_clip(self, frames: Tensor, landmarks: np.ndarray | None = None) -> Reference | None:
-        """The released code's choice from (f, 3, s, s) frames: the last one.
-
-        The VAE sees it unclamped, the ID network truncated to uint8.
-        """
+    def _last_as_released(self, frames: Tensor, landmarks: np.ndarray | None) -> Reference | None:
+        """The released code's choice: the last frame, which the VAE sees unclamped, the ID network cut to uint8."""
         image = (to_unit(frames[-1]) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        if landmarks is None:
-            landmarks = self._landmarks(image) if self.detector else _template(image.shape[0])
-        return None if landmarks is None else self.components.encode_reference(frames[-1], image, landmarks)
+        if landmarks is None and self.detector is not None:
+            faces = self.detector(image)
+            if not faces:
+                return None
+            landmarks = faces[0].landmarks
+        return self.components.encode_reference(frames[-1], image, self._points(image, landmarks))
 
-    def _landmarks(self, image: np.ndarray) -> np.ndarray | None:
-        faces = self.detector(image) if self.detector else []
-        return faces[0].landmarks if faces else None
-
-
-def _template(size: int) -> np.ndarray:
-    return FFHQ_TEMPLATE * size / FFHQ_SIZE
+    def _points(self, image: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray:
+        """(5, 2) landmarks [px]: the given ones, else the detector's, else those of FFHQ's alignment."""
+        if landmarks is None and self.detector is not None:
+            landmarks = next((face.landmarks for face in self.detector(image)), None)
+        return FFHQ_TEMPLATE * len(image) / FFHQ_SIZE if landmarks is None else landmarks

@@ -2,17 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from svfr.inference.chain import Chain
 from svfr.inference.denoising import ChooseReference, OnStep
-from svfr.inference.reference import ReferenceFinder
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
@@ -39,14 +36,12 @@ def restore_clips(
     sampling: Sampling,
     tasks: tuple[str, ...],
     crops: Iterator[AnyCrop],
-    references: ReferenceFinder,
+    choose_reference: ChooseReference | None,
     reference: Reference | None = None,
     *,
     first_frame: int = 0,
     initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
-    reference_landmarks: np.ndarray | None = None,
     on_step: OnStep | None = None,
-    on_reference: Callable[[Reference], None] | None = None,
     on_chain: Callable[[Chain], None] | None = None,
 ) -> Iterator[tuple[list[AnyCrop], Tensor]]:
     """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
@@ -56,13 +51,11 @@ def restore_clips(
         sampling: resolved.
         tasks: asked for.
         crops: of one face, consecutive frames.
-        references: chooses a reference from the first clip.
-        reference: of a photo.
+        choose_reference: picks a reference from the first clip's frames; see `ReferenceFinder.chooser`.
+        reference: a photo's, instead.
         first_frame: index of the first crop in its video.
         initial_noise: (f, c, h, w) standard normal, instead of the seed's; for `released` one for each pass.
-        reference_landmarks: (5, 2) of the chosen reference [px], instead of the detector's.
-        on_step: progress.
-        on_reference: called with the reference that was chosen, if one was.
+        on_step: called after each denoising step with its share of the work, in frames.
         on_chain: called with the chain before its first clip; may load a state into it.
 
     Yields:
@@ -73,44 +66,23 @@ def restore_clips(
     """
     if sampling.strength < 1 and "inpainting" in tasks:
         raise ValueError(f"strength={sampling.strength}: holes are filled from noise alone; leave it out")
-    gamma = task_prompt(tasks).to(components.device)
-    is_released, how = sampling.strategy == "released", sampling.reference_frame
-    choose: ChooseReference | None = None
-    if how != "none" and is_released:
-        choose = partial(references.from_released_clip, landmarks=reference_landmarks)
-    elif how != "none":
-        choose = partial(references.from_clip, how=how, landmarks=reference_landmarks)
-    if choose is not None and on_reference is not None:
-        choose = _told(choose, on_reference)
-    if is_released:
+    how = components, sampling, task_prompt(tasks).to(components.device)
+    if sampling.strategy == "released":
         if isinstance(initial_noise, Tensor):
             raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
         if clip := list(crops):
             lq = torch.stack([crop.lq for crop in clip])
-            yield (
-                clip,
-                restore_released(components, sampling, gamma, lq, choose, reference, initial_noise, on_step),
-            )
+            yield clip, restore_released(*how, lq, choose_reference, reference, initial_noise, on_step)
         return
     if isinstance(initial_noise, tuple):
         raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
     if initial_noise is not None and components.settings.one_step_sigma is not None:
         raise ValueError("initial_noise: these weights restore without noise; leave it out")
-    chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
+    chain = Chain(*how, choose_reference, reference, first_frame, initial_noise)
     if on_chain is not None:
         on_chain(chain)
     while clip := list(islice(crops, chain.frames_wanted)):
         yield clip, _restore_within_memory(chain, torch.stack([crop.lq for crop in clip]), on_step)
-
-
-def _told(choose: ChooseReference, on_reference: Callable[[Reference], None]) -> ChooseReference:
-    def choose_and_tell(frames: Tensor) -> Reference | None:
-        reference = choose(frames)
-        if reference is not None:
-            on_reference(reference)
-        return reference
-
-    return choose_and_tell
 
 
 def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> Tensor:

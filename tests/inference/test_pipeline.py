@@ -223,7 +223,7 @@ def test_no_frame_is_read_before_it_is_needed(pipe: SVFRPipeline, clip: np.ndarr
             read.append(index)
             yield SimpleNamespace(lq=to_tensor(resize(clip[index % 12], SIZE, SIZE)))
 
-    clips = restore_clips(pipe.parts, Sampling().resolve(pipe.parts), ("bfr",), endless(), pipe.references)
+    clips = restore_clips(pipe.parts, Sampling().resolve(pipe.parts), ("bfr",), endless(), None)
     assert not read
     lengths = [(len(crops), len(restored)) for crops, restored in islice(clips, 2)]
     assert lengths == [(4, 4), (3, 3)]

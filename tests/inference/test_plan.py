@@ -16,10 +16,11 @@ from svfr.data.detectors import Face
 from svfr.data.tracks import square_around
 from svfr.data.video import ReadOptions, probe, read_frames
 from svfr.inference.people import Looks
-from svfr.inference.plan import Plan, choose, make_plan
+from svfr.inference.plan import Plan, choose, make_plan, turned
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import restore_file, turned
+from svfr.inference.video import FileRestoration
+from svfr.models.components import Reference
 from tests.assets import ASSETS, FIELD, needs_assets, needs_field
 from tests.clips import MarkDetector, pixels, video
 from tests.clips import scene as marks
@@ -59,7 +60,9 @@ def test_a_scene_turned_any_way(tmp_path: Path, turns: int) -> None:
     settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     with patch.object(svfr.inference.video, "restore_clips", invert):
         references = ReferenceFinder(networks, detector())
-        report = restore_file(networks, references, settings, source, tmp_path / "out", ("bfr",), looks=looks())
+        report = FileRestoration(
+            networks, references, settings, source, tmp_path / "out", ("bfr",), looks=looks()
+        ).run()
     assert (report.num_people, report.num_tracks, report.restored_frames) == (3, 3, 20)
     before, after = pixels(source).astype(int), pixels(report.output).astype(int)
     for index, (one, other) in enumerate(zip(before, after, strict=True)):
@@ -165,8 +168,9 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     started: list[Any] = []
 
     def restore(*arguments: Any, **about: Any) -> Any:
-        started.append(arguments[5])
-        about["on_reference"](f"reference {len(started)}")
+        choose, reference = arguments[4:]
+        started.append(reference and reference.latents)
+        choose(None)
         return invert(*arguments, **about)
 
     def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
@@ -178,8 +182,11 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     source = video(tmp_path / "in.mp4", images, fps=Fraction(10))
     with patch.object(svfr.inference.video, "restore_clips", restore):
-        references = ReferenceFinder(networks, MarkDetector())
-        report = restore_file(networks, references, settings, source, tmp_path / "out", ("bfr",), looks=Looks(embed))
-    assert started == [None, "reference 1", None]
+        references: Any = ReferenceFinder(networks, MarkDetector())
+        references.chooser = lambda settings: lambda frames: Reference(len(started), 0)
+        report = FileRestoration(
+            networks, references, settings, source, tmp_path / "out", ("bfr",), looks=Looks(embed)
+        ).run()
+    assert started == [None, 1, None]
     differs = (pixels(source) != pixels(report.output)).any(axis=(1, 2, 3))
     assert np.flatnonzero(~differs).tolist() == [6, 7, *range(10, 20)]

@@ -24,7 +24,7 @@ from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.plan import make_plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import VideoReport, restore_file
+from svfr.inference.video import FileRestoration, VideoReport
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, truncated, video
@@ -35,7 +35,7 @@ NOTHING_KEPT: dict[str, Any] = {"keep_known": False, "keep_luminance": False, "k
 
 
 def invert(
-    components: Any, sampling: Any, tasks: Any, crops: Iterator[Any], references: Any, photo: Any, **about: Any
+    components: Any, sampling: Any, tasks: Any, crops: Iterator[Any], choose: Any, photo: Any = None, **about: Any
 ) -> Iterator[tuple[list[Any], Tensor]]:
     """A stand-in for the networks that inverts all colours, three frames at a time."""
     while clip := list(islice(crops, 3)):
@@ -53,7 +53,7 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
     )
     references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
-        return restore_file(
+        return FileRestoration(
             networks,
             references,
             settings,
@@ -61,9 +61,9 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
             target,
             arguments.get("tasks", ("bfr",)),
             mask=arguments.get("mask"),
-            on_progress=arguments.get("on_progress"),
+            on_progress=arguments.get("on_progress", lambda work, stage: None),
             looks=Looks(None),
-        )
+        ).run()
 
 
 def changed(source: Path, result: Path) -> np.ndarray:
