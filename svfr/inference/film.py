@@ -21,8 +21,8 @@ from svfr.data.h264 import SEGMENT
 from svfr.data.tracks import FaceTrack
 from svfr.data.video import VideoWriter
 from svfr.files import is_machine_error, partial_path, remove, replacing
-from svfr.inference.people import Person
 from svfr.inference.plan import Plan, PlannedTrack
+from svfr.inference.reference import Person
 
 DIGITS = 16  # of the key, in the folder's name
 START, STATE = "start", "state"  # names in the journal: what is fixed before the first frame; what the rest depends on
@@ -31,12 +31,8 @@ START, STATE = "start", "state"  # names in the journal: what is fixed before th
 class Film:
     """Writes a video segment by segment; a context manager.
 
-    Left by an error that is not the input's, it keeps what a later one of the same key goes on with.
-
-    Args:
-        target: of the result.
-        key: digest of all that the result depends on; None: nothing is kept.
-        device: of the journal's tensors.
+    Left by an error that is not the input's, it keeps what a later one of the same key goes on with; without a key,
+    nothing. Tensors of the journal come to `device`.
     """
 
     def __init__(self, target: Path, key: str | None, device: torch.device) -> None:

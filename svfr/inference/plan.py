@@ -1,12 +1,13 @@
-"""What will be restored of a file: its shots, the faces in them as tracks, and whose they are."""
+"""What will be restored of a file: its shots, the faces in them as tracks, and whose they are; how that is shown."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import Face, FaceDetector
@@ -14,14 +15,15 @@ from svfr.data.linking import FaceLinker, LinkedTrack
 from svfr.data.shots import with_cuts
 from svfr.data.tracks import TAKEOVER, FaceTrack, square_around
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, read_frames
-from svfr.inference.people import Looks, Person, group
-from svfr.inference.settings import VideoSettings
+from svfr.inference.reference import Looks, Person, group
+from svfr.inference.settings import Sampling, VideoSettings
 
 # YuNet finds faces that lie or stand on their heads, too, but takes them for upright ones. Measured on 21 real and
 # rendered clips, a frame each way: upright 0.90 to 0.95, and always the best; turned at most 0.89.
 VOTES = 5  # Assumption: frames with faces that decide how a shot is turned
 TURNED_SCORE = 0.75  # least mean score of a shot that is turned
 LOOK_AGAIN = 0.5  # [s] Assumption: how often a shot without faces is looked at turned
+LABEL = 14  # [px] above a person's picture
 
 Detect = Callable[[np.ndarray], list[Face]]
 
@@ -33,7 +35,6 @@ class PlannedTrack:
     face: FaceTrack  # where it is, [px] of the turned frames
     turns: int  # quarter turns counter-clockwise that put it upright
     person: int  # their number
-    shot: int  # index of it
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,14 @@ def make_plan(
 
     Of the frames only boxes, landmarks, embeddings and a small picture of each track are held.
 
-    Args:
-        source: the file.
-        info: of it.
-        options: it is read with.
-        detector: finds faces.
-        looks: tells people apart.
-        face_box: x0, y0, x1, y1 [px] of a face that is in all frames, instead of the detector's.
-        on_frame: called after each frame of a pass with 1 in the first, 0 in the second.
+    `face_box` is x0, y0, x1, y1 [px] of a face that is in all frames, instead of the detector's. `on_frame` is called
+    after each frame of a pass with 1 in the first, 0 in the second.
 
     Raises:
         VideoError: the file cannot be read.
         ValueError: a box outside of the picture.
     """
-    options = replace(options, deep=False)
+    scan = partial(_scan, source, replace(options, deep=False), float(info.fps), looks)
     if face_box is not None:
         if face_box[0] >= info.width or face_box[1] >= info.height:
             raise ValueError(f"face_box={face_box}: outside of the picture, {info.width}x{info.height}")
@@ -109,12 +104,11 @@ def make_plan(
         square = square_around(box)
         points = square[:2] + FFHQ_TEMPLATE / 512 * (square[2:] - square[:2])
         given = Face(box, points.astype(np.float32), 1.0)
-        return _scan(source, options, float(info.fps), lambda image: [given], looks, (0,), partial(on_frame, 1))
-    plan = _scan(source, options, float(info.fps), detector, looks, (0, 1, 2, 3), partial(on_frame, 1))
+        return scan(lambda image: [given], (0,), partial(on_frame, 1))
+    plan = scan(detector, (0, 1, 2, 3), partial(on_frame, 1))
     if plan.tracks:
         return plan
-    closer = partial(detector, closer=True)
-    plan = _scan(source, options, float(info.fps), closer, looks, (0, 1, 2, 3), partial(on_frame, 0))
+    plan = scan(partial(detector, closer=True), (0, 1, 2, 3), partial(on_frame, 0))
     missing = "no face found, not even by a closer look: the input passed through unchanged (face_box= names one)"
     found = "faces were found by a closer look alone: it may be wrong"
     return replace(plan, notes=[found if plan.tracks else missing, *plan.notes])
@@ -150,47 +144,66 @@ def choose(plan: Plan, settings: VideoSettings, looks: Looks, detector: FaceDete
     return replace(plan, tracks=tracks, notes=notes)
 
 
+def plan_lines(plan: Plan, sampling: Sampling, plan_seconds: float, seconds_of_a_clip: float) -> Iterator[str]:
+    """A plan in lines: shots, people, clips, steps and the time to expect, of which `plan_seconds` are for planning."""
+    length, overlap = sampling.clip_length, sampling.overlap
+    assert length and overlap is not None  # resolved
+    frames = [int(track.face.visible.sum()) for track in plan.tracks]
+    clips = sum(1 + max(0, math.ceil((count - length) / (length - overlap))) for count in frames)
+    yield f"{plan.num_frames} frames, {len(plan.shots)} shots, starting at {', '.join(map(str, plan.shots))}"
+    chosen = {person.number for person in plan.restored}
+    for person in plan.people:
+        spans = [f"{t.face.start}-{t.face.stop - 1}" for t in plan.tracks if t.person == person.number]
+        yield f"person {person.number}: " + (f"frames {', '.join(spans)}" if person.number in chosen else "left as is")
+    steps = sampling.num_inference_steps
+    yield f"{clips} clips of {length} frames at {sampling.size} px, steps: {steps}"
+    yield f"about {plan_seconds + clips * seconds_of_a_clip:.0f} s"
+    yield from plan.notes
+
+
+def contact_sheet(plan: Plan, path: Path) -> None:
+    """Write a PNG with the people's numbers and pictures."""
+    pictures = [person.picture for person in plan.people]
+    side = max(len(picture) for picture in pictures)
+    columns = min(len(pictures), 8)
+    sheet = Image.new("RGB", (columns * side, math.ceil(len(pictures) / columns) * (side + LABEL)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, person in enumerate(plan.people):
+        x, y = index % columns * side, index // columns * (side + LABEL)
+        draw.text((x + 2, y + 1), str(person.number), fill="black")
+        sheet.paste(Image.fromarray(person.picture), (x, y + LABEL))
+    sheet.save(path)
+
+
 def _scan(
     source: Path,
     options: ReadOptions,
     fps: float,
-    detect: Detect,
     looks: Looks,
+    detect: Detect,
     turns: tuple[int, ...],
     on_frame: Callable[[], None],
 ) -> Plan:
-    starts: list[int] = []
-    found: list[tuple[int, int, LinkedTrack]] = []  # (shot, turns, track)
-    shot: _Shot | None = None
+    shots: list[_Shot] = []
     num_frames = num_glimpses = 0
-
-    def finish() -> None:
-        nonlocal num_glimpses
-        if shot is None:
-            return
-        turn, tracks = shot.finish()
-        least = min(math.ceil(TAKEOVER * fps), shot.length)  # one false detection is no face
-        lasting = [linked for linked in tracks if len(linked.faces) >= least]
-        num_glimpses += len(tracks) - len(lasting)
-        found.extend((len(starts) - 1, turn, linked) for linked in lasting)
-
     for image, is_cut in with_cuts(frame.image for frame in read_frames(source, options)):
-        if is_cut:
-            finish()
-            starts.append(num_frames)
-            shot = _Shot(fps, detect, looks, turns)
-        assert shot is not None  # the first frame starts one
-        shot.add(image)
+        if is_cut:  # the first frame is one
+            shots.append(_Shot(num_frames, fps, detect, looks, turns))
+        shots[-1].add(image)
         num_frames += 1
         on_frame()
-    if not num_frames:
+    if not shots:
         raise VideoError(f"{source}: no frames")
-    finish()
-    numbers, people = group([(starts[n] + each.track.start, each) for n, _, each in found], looks.likeness)
-    tracks = [
-        PlannedTrack(replace(each.track, start=starts[n] + each.track.start), turn, number, n)
-        for (n, turn, each), number in zip(found, numbers, strict=True)
-    ]
+    found: list[tuple[int, int, LinkedTrack]] = []  # (first frame, turns, track)
+    for shot in shots:
+        turn, linked = shot.finish()
+        least = min(math.ceil(TAKEOVER * fps), shot.length)  # one false detection is no face
+        lasting = [each for each in linked if len(each.faces) >= least]
+        num_glimpses += len(linked) - len(lasting)
+        found += [(shot.start + each.track.start, turn, each) for each in lasting]
+    numbers, people = group([(start, each) for start, _, each in found], looks.likeness)
+    pairs = zip(found, numbers, strict=True)
+    tracks = [PlannedTrack(replace(each.track, start=start), turn, who) for (start, turn, each), who in pairs]
     notes = []
     if num_glimpses:
         notes.append(f"{num_glimpses} faces seen for less than {TAKEOVER:g} s are left as they are")
@@ -198,14 +211,14 @@ def _scan(
         notes.append(f"{hidden} frames within tracks show no face (a flash, black, covered): they passed through")
     if num_turned := sum(track.turns > 0 for track in tracks):
         notes.append(f"{num_turned} faces lie or stand on their heads: restored upright, put back turned")
-    return Plan(num_frames, starts, tracks, people, notes)
+    return Plan(num_frames, [shot.start for shot in shots], tracks, people, notes)
 
 
 class _Shot:
     """The faces of a shot, while it is read: looked for in frames turned all ways until it is clear which is right."""
 
-    def __init__(self, fps: float, detect: Detect, looks: Looks, turns: tuple[int, ...]) -> None:
-        self.length = 0
+    def __init__(self, start: int, fps: float, detect: Detect, looks: Looks, turns: tuple[int, ...]) -> None:
+        self.start, self.length = start, 0
         self._detect = detect
         self._linkers = {turn: FaceLinker(fps, looks.embed, looks.likeness) for turn in turns}
         self._scores = dict.fromkeys(turns, 0.0)

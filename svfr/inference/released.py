@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from svfr.diffusion import euler_step
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
+from svfr.inference.chain import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 

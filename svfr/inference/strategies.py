@@ -1,20 +1,21 @@
 """The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
 
 import logging
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
+from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.inference.chain import Chain
-from svfr.inference.denoising import ChooseReference, OnStep
+from svfr.data.frames import resize, resize_mask, task_input, to_tensor
+from svfr.inference.chain import Chain, ChooseReference, OnStep
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
 from svfr.models.devices import is_out_of_memory
-from svfr.tasks import task_prompt
+from svfr.tasks import check_mask_needed, task_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,40 @@ class Crop(Protocol):
 
 
 AnyCrop = TypeVar("AnyCrop", bound=Crop)
+
+
+class AlignedFrame(NamedTuple):
+    """A frame that is a face crop."""
+
+    image: np.ndarray  # (s, s, 3) uint8
+    hole: np.ndarray | None  # (s, s) bool
+    lq: Tensor
+
+
+def aligned_frames(
+    frames: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int
+) -> list[AlignedFrame]:
+    """The frames of an aligned clip at the side that is restored [px]; frames and mask as `SVFRPipeline` takes them.
+
+    Raises:
+        ValueError: frames or mask of another kind, or a mask that the tasks need or don't.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1")
+    check_mask_needed(tasks, mask is not None)
+    holes: Iterable[np.ndarray | None] = repeat(None, len(frames))
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
+            raise ValueError(f"the mask is {mask.dtype} {mask.shape}: it has to be uint8 (h, w) or (f, h, w)")
+        if mask.ndim == 3 and len(mask) != len(frames):
+            raise ValueError(f"the mask has {len(mask)} frames, the video {len(frames)}")
+        masks = mask if mask.ndim == 3 else repeat(mask, len(frames))
+        holes = [resize_mask(each, size, size) for each in masks]
+    images = [resize(frame, size, size) for frame in frames]
+    inputs = ((image, hole, task_input(image, tasks, hole)) for image, hole in zip(images, holes, strict=True))
+    return [AlignedFrame(image, hole, to_tensor(lq)) for image, hole, lq in inputs]
 
 
 def restore_clips(
@@ -47,14 +82,11 @@ def restore_clips(
     """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
 
     Args:
-        components: the networks.
-        sampling: resolved.
+        components, sampling, reference, first_frame: as of `Chain`.
         tasks: asked for.
         crops: of one face, consecutive frames.
         choose_reference: picks a reference from the first clip's frames; see `ReferenceFinder.chooser`.
-        reference: a photo's, instead.
-        first_frame: index of the first crop in its video.
-        initial_noise: (f, c, h, w) standard normal, instead of the seed's; for `released` one for each pass.
+        initial_noise: as of `Chain`; for `released` one for each pass.
         on_step: called after each denoising step with its share of the work, in frames.
         on_chain: called with the chain before its first clip; may load a state into it.
 

@@ -1,9 +1,14 @@
-"""Frames on their way through a file: cut into crops of faces and holes, which chains restore, and pasted together."""
+"""Frames on their way through a file: cut into crops of faces and holes, which chains restore, and pasted together.
+
+What comes before and after, reading and writing, goes on in threads while the networks are at work.
+"""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +23,8 @@ from svfr.inference.plan import PlannedTrack, turned
 
 FILLING = ("inpainting",)  # the tasks of holes outside of faces
 TO_THE_END = 2**62  # a frame index that no video reaches
+Item = TypeVar("Item")
+Later = Callable[..., None]  # takes a function and its arguments
 Pairs = Iterator[tuple[Frame, np.ndarray | None]]  # frames with their masks
 Clips = Iterator[tuple[list["FaceCrop"], Tensor]]  # as of `restore_clips`
 State = list[tuple[int, dict[str, Any], list[np.ndarray]]]  # of chains at work: number, state, results not yet used
@@ -83,14 +90,8 @@ class HeldFrame(NamedTuple):
 class FaceStream:
     """Frames, read once, each given when its faces are restored; held until all their chains have taken their clips.
 
-    Args:
-        pairs: to read.
-        chains: all of the file.
-        tasks: asked for.
-        size: of the crops [px].
-        index: of the first frame.
-        state: of a stream that came to this frame.
-        restore: begins to restore the crops of a chain.
+    `restore` begins to restore the crops of a chain, `size` is their side [px]. A stream begins at frame `index`, with
+    the `state` of one that came so far.
     """
 
     def __init__(
@@ -127,9 +128,9 @@ class FaceStream:
 
     def state(self) -> State:
         """What the frames that are left depend on."""
-        made = [each for held in self._held for each in held.crops if each.restored is not None]
+        made = [(each.chain, each.restored) for held in self._held for each in held.crops if each.restored is not None]
         return [
-            (number, chain.network.state_dict(), [each.restored for each in made if each.chain is chain])
+            (number, chain.network.state_dict(), [restored for of, restored in made if of is chain])
             for number, chain in enumerate(self._chains)
             if chain.network
         ]
@@ -160,6 +161,7 @@ class FaceStream:
 
     def _cut(self, chain: FaceChain, frame: Frame, mask: np.ndarray | None, hole: np.ndarray | None) -> FaceCrop | None:
         size, track, tasks, box, landmarks = self._size, chain.track, self._tasks, None, None
+        cut_hole: np.ndarray | None
         if chain.hole is not None and hole is not None:
             box, tasks = chain.hole[2], FILLING
             image, cut_hole = crop(frame.image, box, size), crop_hole(hole, box, size)
@@ -179,3 +181,53 @@ class FaceStream:
         else:
             chain.waiting.append(made)
         return made
+
+
+def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
+    """The same items, which a thread takes up to `count` before they are asked for; their errors come in their place.
+
+    Closed early, at most the item in work is finished, and `items` is closed, too.
+    """
+    end: Any = object()
+    waiting: deque[Future[Item]] = deque()
+    thread = ThreadPoolExecutor(1)
+    try:
+        while True:
+            while len(waiting) <= count:
+                waiting.append(thread.submit(next, items, end))
+            if (item := waiting.popleft().result()) is end:
+                return
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+        if close := getattr(items, "close", None):
+            with suppress(ValueError):  # at work still: Ctrl-C came before the executor knew of the thread it started
+                close()
+
+
+@contextmanager
+def behind(count: int) -> Iterator[Later]:
+    """Call functions in a thread, in order, up to `count` of them late; at the block's end all are done.
+
+    An error is raised by a later call, or at the end; none is called after it.
+    """
+    waiting: deque[Future[None]] = deque()
+    thread, failed = ThreadPoolExecutor(1), list[bool]()
+
+    def run(function: Callable[..., None], *arguments: Any) -> None:
+        if not failed:
+            failed.append(True)
+            function(*arguments)
+            failed.clear()
+
+    def later(function: Callable[..., None], *arguments: Any) -> None:
+        waiting.append(thread.submit(run, function, *arguments))
+        while len(waiting) > count:
+            waiting.popleft().result()
+
+    try:
+        yield later
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -19,18 +19,16 @@ from svfr.data.deinterlacing import is_interlaced
 from svfr.data.frames import to_uint8, to_unit
 from svfr.data.h264 import SEGMENT
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, VideoWriter, probe
+from svfr.inference.chain import ChooseReference
 from svfr.inference.cost import measuring_cost
-from svfr.inference.denoising import ChooseReference
 from svfr.inference.film import Film, plan_of
 from svfr.inference.keep import KeepRules
 from svfr.inference.masks import AUTO, find_mask, frame_holes, masks_of, with_masks
-from svfr.inference.overlap import ahead, behind
-from svfr.inference.people import Looks
 from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
-from svfr.inference.reference import COMPARED, AlignedFace, ReferenceFinder
+from svfr.inference.reference import COMPARED, AlignedFace, Looks, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
-from svfr.inference.stream import FILLING, FaceChain, FaceCrop, FaceStream, HeldFrame
+from svfr.inference.stream import FILLING, FaceChain, FaceCrop, FaceStream, HeldFrame, ahead, behind
 from svfr.models.components import Components, Reference
 
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage

@@ -16,8 +16,8 @@ from PIL import Image
 from svfr.data.video import ReadOptions, VideoError, VideoWriter, probe, read_frames
 from svfr.files import partial_path, sweep
 from svfr.inference.film import film_folder, read, write
-from svfr.inference.overlap import behind
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.stream import behind
 from tests.clips import facts, scene, truncated, video
 
 # A call per line of the standard input: after how many frames it is killed, and where its result goes. Each is a
@@ -26,7 +26,7 @@ CALLS = """
 import mmap, os, signal, sys, time
 from pathlib import Path
 import torch
-from svfr.inference.people import Looks
+from svfr.inference.reference import Looks
 from svfr.inference.settings import VideoSettings
 from svfr.inference.video import FileRestoration
 from tests import tiny

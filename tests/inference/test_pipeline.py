@@ -13,7 +13,7 @@ from svfr.config import ConfigError
 from svfr.data.detectors import Face
 from svfr.data.frames import resize, resize_mask, to_gray, to_tensor
 from svfr.diffusion import SAMPLERS
-from svfr.inference.denoising import frame_noise
+from svfr.inference.chain import frame_noise
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import Sampling
 from svfr.inference.strategies import restore_clips

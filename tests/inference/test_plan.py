@@ -15,9 +15,8 @@ from svfr.config import ConfigError
 from svfr.data.detectors import Face
 from svfr.data.tracks import square_around
 from svfr.data.video import ReadOptions, probe, read_frames
-from svfr.inference.people import Looks
 from svfr.inference.plan import Plan, choose, make_plan, turned
-from svfr.inference.reference import ReferenceFinder
+from svfr.inference.reference import Looks, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.video import FileRestoration
 from svfr.models.components import Reference
@@ -183,7 +182,7 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     source = video(tmp_path / "in.mp4", images, fps=Fraction(10))
     with patch.object(svfr.inference.video, "restore_clips", restore):
         references: Any = ReferenceFinder(networks, MarkDetector())
-        references.chooser = lambda settings: lambda frames: Reference(len(started), 0)
+        references.chooser = lambda settings: lambda frames: Reference(torch.tensor(len(started)), torch.tensor(0))
         report = FileRestoration(
             networks, references, settings, source, tmp_path / "out", ("bfr",), looks=Looks(embed)
         ).run()

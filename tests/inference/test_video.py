@@ -19,10 +19,9 @@ import svfr.inference.video
 from svfr.data.detectors import load_detector
 from svfr.data.frames import to_gray
 from svfr.data.video import ReadOptions, VideoError, probe
-from svfr.inference.people import Looks
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.plan import make_plan
-from svfr.inference.reference import ReferenceFinder
+from svfr.inference.reference import Looks, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.video import FileRestoration, VideoReport
 from tests import tiny
