@@ -128,8 +128,8 @@ def keep_luma(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
     luma = to_gray(source).astype(np.float32)
     chroma = restored.astype(np.float32) - to_gray(restored)
     room = np.where(chroma > 0, 255 - luma, luma)
-    fit = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
-    return np.rint(luma + np.minimum(fit, 1) * chroma).astype(np.uint8)
+    scale = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
+    return np.rint(luma + np.minimum(scale, 1) * chroma).astype(np.uint8)
 
 
 def keep_tone(
@@ -137,7 +137,7 @@ def keep_tone(
 ) -> np.ndarray:
     """The blur of `source`, its light and colour, plus what `restored` has above its own blur, its detail.
 
-    What diffusion-based restorers know as a colour fix (StableSR's code does it by wavelets). The blur's `sigma` is in
+    What diffusion-based restorers know as a colour fix (StableSR's code does it by wavelets). `sigma` of the blur is in
     px; `luma_only` leaves colours as they are. The result is float32, not clipped.
     """
     pair = (to_gray(source), to_gray(restored)) if luma_only else (source, restored)

@@ -214,7 +214,7 @@ class SVFRPipeline(DiffusionPipeline):
             return str(self._upload_folder(folder, repo_id, **hub))
 
     def _card(self, folder: Path, name: str) -> ModelCard:
-        lora = self.lora and str(self.lora["folder"])
+        lora = str(self.lora["folder"]) if self.lora else None
         return model_card(folder, self.name_or_path or "weights made in memory", name, lora)
 
     def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
