@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -42,6 +42,11 @@ class ReferenceFinder:
         self.components = components
         self.detector = detector
         self.recognizer = recognizer
+
+    @cached_property
+    def looks(self) -> "Looks":
+        """What tells the people of a file apart."""
+        return Looks.of(self.components, self.recognizer)
 
     def from_aligned(self, image: np.ndarray, landmarks: np.ndarray | None = None) -> Reference:
         """Describe an aligned face image (s, s, 3) uint8 with (5, 2) landmarks [px], looked for if None."""

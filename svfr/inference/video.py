@@ -25,7 +25,7 @@ from svfr.inference.film import Film, plan_of
 from svfr.inference.keep import KeepRules
 from svfr.inference.masks import AUTO, find_mask, frame_holes, masks_of, with_masks
 from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
-from svfr.inference.reference import COMPARED, AlignedFace, Looks, ReferenceFinder
+from svfr.inference.reference import COMPARED, AlignedFace, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
 from svfr.inference.stream import FILLING, FaceChain, FaceCrop, FaceStream, HeldFrame, ahead, behind
@@ -73,7 +73,6 @@ class FileRestoration:
     mask: Path | None = None  # as `read_masks` takes it, or `AUTO`
     photos: Sequence[np.ndarray] = ()  # (h, w, 3) uint8; of several people, each is of the one who looks like it
     on_progress: OnProgress = lambda work, stage: None
-    looks: Looks | None = None  # tells people apart; None: the references' recognizer, or the weights' own network
     key: str | None = None  # digest of all that the result depends on; an interrupted film of the same key goes on
     _known: dict[int, tuple[float, Reference]] = field(default_factory=dict)  # by person, with the crop's side [px]
 
@@ -166,16 +165,16 @@ class FileRestoration:
         holes: list[tuple[int, int, np.ndarray]] = []
         whose: list[int | None] | None = None  # the people of the photos, where there are several
         if settings.face == "auto":
-            looks = self.looks or Looks.of(self.components, self.references.recognizer)
-            plan = plan_file(self.references, settings, self.source, looks, self.on_progress)
+            plan = plan_file(self.references, settings, self.source, self.on_progress)
             notes += plan.notes
             if plan.tracks and "colorization" in self.tasks:
                 notes.append("only the ovals around faces are coloured")
             if (detector := self.references.detector) and len(plan.restored) > 1:
-                whose = [looks.who(photo, detector, plan.restored) for photo in self.photos]
+                who = self.references.looks.who
+                whose = [who(photo, detector, plan.restored) for photo in self.photos]
             for number, person in enumerate(whose or [], start=1):
-                who = f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
-                notes.append(f"reference photo {number} {who}")
+                whom = f"is taken for person {person}" if person else "looks like nobody here; faces=NUMBER names them"
+                notes.append(f"reference photo {number} {whom}")
         if mask == AUTO:
             mask = find_mask(self.source, self.target, options, notes.append)
         if plan is not None and mask is not None:
@@ -250,7 +249,6 @@ def plan_file(
     references: ReferenceFinder,
     settings: VideoSettings,
     source: Path,
-    looks: Looks | None = None,
     on_progress: OnProgress = lambda work, stage: None,
 ) -> Plan:
     """What `FileRestoration` restores with `face="auto"`; arguments as there.
@@ -262,13 +260,12 @@ def plan_file(
     if (detector := references.detector) is None:
         raise ValueError('face="auto" needs a detector')
     info, options, _ = _how_to_read(source, settings)
-    looks = looks or Looks.of(references.components, references.recognizer)
 
     def on_frame(frames: int) -> None:
         on_progress(frames, "faces")
 
-    plan = make_plan(source, info, options, detector, looks, settings.face_box, on_frame)
-    return choose(plan, settings, looks, detector)
+    plan = make_plan(source, info, options, detector, references.looks, settings.face_box, on_frame)
+    return choose(plan, settings, references.looks, detector)
 
 
 def _how_to_read(source: Path, settings: VideoSettings) -> tuple[VideoInfo, ReadOptions, list[str]]:

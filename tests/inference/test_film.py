@@ -48,9 +48,11 @@ for line in sys.stdin:
             done[:] = int(total * 100).to_bytes(8, "little")
 
         settings = VideoSettings(segment=0.4, num_inference_steps=1).resolve(pipe.parts)
+        references = pipe.references
+        references.looks = Looks(None)
         report = FileRestoration(
-            pipe.parts, pipe.references, settings, folder / "in.mp4", folder / name, ("bfr", "inpainting"),
-            mask=folder / "mask.png", on_progress=count, looks=Looks(None), key="a key",
+            pipe.parts, references, settings, folder / "in.mp4", folder / name, ("bfr", "inpainting"),
+            mask=folder / "mask.png", on_progress=count, key="a key",
         ).run()
         print("finished", report.num_frames, report.restored_frames, *report.notes, sep="; ", flush=True)
         os._exit(0)

@@ -59,9 +59,8 @@ def test_a_scene_turned_any_way(tmp_path: Path, turns: int) -> None:
     settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     with patch.object(svfr.inference.video, "restore_clips", invert):
         references = ReferenceFinder(networks, detector())
-        report = FileRestoration(
-            networks, references, settings, source, tmp_path / "out", ("bfr",), looks=looks()
-        ).run()
+        references.looks = looks()
+        report = FileRestoration(networks, references, settings, source, tmp_path / "out", ("bfr",)).run()
     assert (report.num_people, report.num_tracks, report.restored_frames) == (3, 3, 20)
     before, after = pixels(source).astype(int), pixels(report.output).astype(int)
     for index, (one, other) in enumerate(zip(before, after, strict=True)):
@@ -182,10 +181,9 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     source = video(tmp_path / "in.mp4", images, fps=Fraction(10))
     with patch.object(svfr.inference.video, "restore_clips", restore):
         references: Any = ReferenceFinder(networks, MarkDetector())
+        references.looks = Looks(embed)
         references.chooser = lambda settings: lambda frames: Reference(torch.tensor(len(started)), torch.tensor(0))
-        report = FileRestoration(
-            networks, references, settings, source, tmp_path / "out", ("bfr",), looks=Looks(embed)
-        ).run()
+        report = FileRestoration(networks, references, settings, source, tmp_path / "out", ("bfr",)).run()
     assert started == [None, 1, None]
     differs = (pixels(source) != pixels(report.output)).any(axis=(1, 2, 3))
     assert np.flatnonzero(~differs).tolist() == [6, 7, *range(10, 20)]

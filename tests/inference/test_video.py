@@ -51,6 +51,7 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
         model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
     )
     references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
+    references.looks = Looks(None)
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
         return FileRestoration(
             networks,
@@ -61,7 +62,6 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
             arguments.get("tasks", ("bfr",)),
             mask=arguments.get("mask"),
             on_progress=arguments.get("on_progress", lambda work, stage: None),
-            looks=Looks(None),
         ).run()
 
 
