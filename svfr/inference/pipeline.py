@@ -17,7 +17,7 @@ from torch import Tensor
 
 from svfr import config
 from svfr.data.detectors import FaceDetector
-from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
+from svfr.data.frames import resize, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
@@ -297,19 +297,18 @@ class SVFRPipeline(DiffusionPipeline):
             raise ValueError(f"output_type '{output_type}': choose from np, pt, pil")
         resolved = config.make(Sampling, sampling).resolve(self.parts)
         size, keep = resolved.size or 0, KeepRules.resolve(tasks, resolved)
-        crops = aligned_frames(frames, mask, tasks, size)
+        images, holes = aligned_frames(frames, mask, tasks, size)
         if initial_noise is not None:
             shape = (self.parts.latent_channels, *[size // self.parts.downscale] * 2)
             *_, last = noises = initial_noise if isinstance(initial_noise, tuple) else (initial_noise,)
             if any(noise.shape[1:] != shape for noise in noises):
                 raise ValueError(f"initial_noise: each frame's has to be {shape}")
-            if len(last) != len(crops):  # pass 1 of `released` has the first clip alone
-                raise ValueError(f"initial_noise has {len(last)} frames, the video {len(crops)}")
+            if len(last) != len(images):  # pass 1 of `released` has the first clip alone
+                raise ValueError(f"initial_noise has {len(last)} frames, the video {len(images)}")
         photo = None
         if reference is not None:
             photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
-        self._interrupt, steps = False, count()
-        units = [torch.empty(0, 3, size, size)]
+        self._interrupt, steps, units = False, count(), [torch.empty(0, 3, size, size)]
         timesteps: deque[Tensor] = deque(maxlen=1)  # of the UNet's latest run
 
         def after_step(work: float, stage: str) -> None:
@@ -321,22 +320,23 @@ class SVFRPipeline(DiffusionPipeline):
                 raise _Interrupted
 
         hook = self.unet.register_forward_pre_hook(lambda _, inputs: timesteps.append(inputs[1].flatten()[0]))
-        with self.progress_bar(total=len(crops)) as bar, hook, suppress(_Interrupted):
-            choose, told = self.references.chooser(resolved, reference_landmarks), filling(bar, after_step)
-            work = self.parts, resolved, tasks, iter(crops), choose, photo
-            for _, restored in restore_clips(*work, initial_noise=initial_noise, on_step=told):
+        with self.progress_bar(total=len(images)) as bar, hook, suppress(_Interrupted):
+            choose = self.references.chooser(resolved, reference_landmarks)
+            inputs = (to_tensor(task_input(image, tasks, hole)) for image, hole in zip(images, holes, strict=True))
+            how: dict[str, Any] = {"initial_noise": initial_noise, "on_step": filling(bar, after_step)}
+            for restored in restore_clips(self.parts, resolved, tasks, inputs, choose, photo, **how):
                 units.append(to_unit(restored).cpu())
         self.maybe_free_model_hooks()
         unit = torch.cat(units)  # (f, 3, size, size)
         if output_type == "pt" and not (keep.anything and len(unit)):
             return unit
-        pairs = zip(to_uint8(unit), crops, strict=False)
-        images = [keep.apply(image, crop.image, crop.hole, size) for image, crop in pairs]
+        made = zip(to_uint8(unit), images, holes, strict=False)
+        results = [keep.apply(restored, image, hole, size) for restored, image, hole in made]
         if output_type == "pt":
-            return torch.stack([to_unit(to_tensor(image)) for image in images])
+            return torch.stack([to_unit(to_tensor(image)) for image in results])
         if output_type == "np":
-            return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
-        return [Image.fromarray(image) for image in images]
+            return np.stack(results) if results else np.empty((0, size, size, 3), np.uint8)
+        return [Image.fromarray(image) for image in results]
 
     def restore_video(
         self,

@@ -1,15 +1,14 @@
 """The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, repeat
-from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.data.frames import resize, resize_mask, task_input, to_tensor
+from svfr.data.frames import resize, resize_mask
 from svfr.inference.chain import Chain, ChooseReference, OnStep
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
@@ -20,30 +19,10 @@ from svfr.tasks import check_mask_needed, task_prompt
 logger = logging.getLogger(__name__)
 
 
-class Crop(Protocol):
-    """A frame to be restored, and whatever its caller wants back with the result."""
-
-    @property
-    def lq(self) -> Tensor:
-        """(3, s, s) in [-1, 1], degraded."""
-        ...
-
-
-AnyCrop = TypeVar("AnyCrop", bound=Crop)
-
-
-class AlignedFrame(NamedTuple):
-    """A frame that is a face crop."""
-
-    image: np.ndarray  # (s, s, 3) uint8
-    hole: np.ndarray | None  # (s, s) bool
-    lq: Tensor
-
-
 def aligned_frames(
     frames: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int
-) -> list[AlignedFrame]:
-    """The frames of an aligned clip at the side that is restored [px]; frames and mask as `SVFRPipeline` takes them.
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """The frames (s, s, 3) and holes (s, s) of an aligned clip at a side [px], of what `SVFRPipeline` takes.
 
     Raises:
         ValueError: frames or mask of another kind, or a mask that the tasks need or don't.
@@ -52,7 +31,7 @@ def aligned_frames(
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise ValueError(f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1")
     check_mask_needed(tasks, mask is not None)
-    holes: Iterable[np.ndarray | None] = repeat(None, len(frames))
+    images, holes = [resize(frame, size, size) for frame in frames], list[np.ndarray | None]([None] * len(frames))
     if mask is not None:
         mask = np.asarray(mask)
         if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
@@ -61,16 +40,14 @@ def aligned_frames(
             raise ValueError(f"the mask has {len(mask)} frames, the video {len(frames)}")
         masks = mask if mask.ndim == 3 else repeat(mask, len(frames))
         holes = [resize_mask(each, size, size) for each in masks]
-    images = [resize(frame, size, size) for frame in frames]
-    inputs = ((image, hole, task_input(image, tasks, hole)) for image, hole in zip(images, holes, strict=True))
-    return [AlignedFrame(image, hole, to_tensor(lq)) for image, hole, lq in inputs]
+    return images, holes
 
 
 def restore_clips(
     components: Components,
     sampling: Sampling,
     tasks: tuple[str, ...],
-    crops: Iterator[AnyCrop],
+    frames: Iterator[Tensor],
     choose_reference: ChooseReference | None,
     reference: Reference | None = None,
     *,
@@ -78,20 +55,20 @@ def restore_clips(
     initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
     on_chain: Callable[[Chain], None] | None = None,
-) -> Iterator[tuple[list[AnyCrop], Tensor]]:
-    """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
+) -> Iterator[Tensor]:
+    """Restore frames that arrive one by one; `chained` reads a clip at a time, `released` everything first.
 
     Args:
         components, sampling, reference, first_frame: as of `Chain`.
         tasks: asked for.
-        crops: of one face, consecutive frames.
+        frames: (3, s, s) in [-1, 1], degraded; of one face, consecutive.
         choose_reference: picks a reference from the first clip's frames; see `ReferenceFinder.chooser`.
         initial_noise: as of `Chain`; for `released` one for each pass.
         on_step: called after each denoising step with its share of the work, in frames.
         on_chain: called with the chain before its first clip; may load a state into it.
 
     Yields:
-        Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
+        (n, 3, s, s) results of the next frames, about [-1, 1], not clamped.
 
     Raises:
         ValueError: an initial noise that does not go with the strategy, or a strength with inpainting.
@@ -102,9 +79,8 @@ def restore_clips(
     if sampling.strategy == "released":
         if isinstance(initial_noise, Tensor):
             raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
-        if clip := list(crops):
-            lq = torch.stack([crop.lq for crop in clip])
-            yield clip, restore_released(*how, lq, choose_reference, reference, initial_noise, on_step)
+        if clip := list(frames):
+            yield restore_released(*how, torch.stack(clip), choose_reference, reference, initial_noise, on_step)
         return
     if isinstance(initial_noise, tuple):
         raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
@@ -113,8 +89,8 @@ def restore_clips(
     chain = Chain(*how, choose_reference, reference, first_frame, initial_noise)
     if on_chain is not None:
         on_chain(chain)
-    while clip := list(islice(crops, chain.frames_wanted)):
-        yield clip, _restore_within_memory(chain, torch.stack([crop.lq for crop in clip]), on_step)
+    while clip := list(islice(frames, chain.frames_wanted)):
+        yield _restore_within_memory(chain, torch.stack(clip), on_step)
 
 
 def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> Tensor:

@@ -26,7 +26,6 @@ TO_THE_END = 2**62  # a frame index that no video reaches
 Item = TypeVar("Item")
 Later = Callable[..., None]  # takes a function and its arguments
 Pairs = Iterator[tuple[Frame, np.ndarray | None]]  # frames with their masks
-Clips = Iterator[tuple[list["FaceCrop"], Tensor]]  # as of `restore_clips`
 State = list[tuple[int, dict[str, Any], list[np.ndarray]]]  # of chains at work: number, state, results not yet used
 
 
@@ -43,12 +42,13 @@ class FaceCrop:
 
 @dataclass(eq=False)
 class FaceChain:
-    """A track, or a hole, that is restored as a chain of clips, and its crops that no clip has taken yet."""
+    """A track, or a hole, that is restored as a chain of clips."""
 
     track: PlannedTrack | None  # None: no face
     hole: tuple[int, int, np.ndarray] | None = None  # start, stop, square [px] of a hole outside of faces
-    waiting: deque[FaceCrop] = field(default_factory=deque)
-    clips: Clips = field(default_factory=lambda: iter(()))
+    waiting: deque[FaceCrop] = field(default_factory=deque)  # crops that no clip has taken yet
+    taken: deque[FaceCrop] = field(default_factory=deque)  # those that one has, and not yet restored
+    clips: Iterator[Tensor] = field(default_factory=lambda: iter(()))  # as of `restore_clips`
     network: Chain | None = None  # once it is at work
     state: dict[str, Any] | None = None  # of a chain that goes on
     done: deque[np.ndarray] = field(default_factory=deque)  # results of the crops with which it goes on
@@ -102,7 +102,7 @@ class FaceStream:
         size: int,
         index: int,
         state: State,
-        restore: Callable[[FaceChain, Iterator[FaceCrop]], Clips],
+        restore: Callable[[FaceChain, Iterator[Tensor]], Iterator[Tensor]],
     ) -> None:
         self._pairs, self._chains, self._tasks, self._size = pairs, chains, tasks, size
         self._held: deque[HeldFrame] = deque()
@@ -112,16 +112,15 @@ class FaceStream:
         for number, network, done in state:
             chains[number].state, chains[number].done = network, deque(done)
         for chain in chains:
-            chain.clips = restore(chain, self._crops_of(chain))
+            chain.clips = restore(chain, self._inputs_of(chain))
 
     def __iter__(self) -> Iterator[HeldFrame]:
         while self._held or self._read():
             held = self._held[0]
             for each in held.crops:
                 while each.restored is None:
-                    clip, restored = next(each.chain.clips)
-                    for one, image in zip(clip, to_uint8(to_unit(restored)), strict=True):
-                        one.restored = image
+                    for image in to_uint8(to_unit(next(each.chain.clips))):
+                        each.chain.taken.popleft().restored = image
                 if held.frame.index + 1 == each.chain.span[1]:
                     each.chain.clips, each.chain.network = iter(()), None  # and with it all that the chain holds
             yield self._held.popleft()
@@ -153,11 +152,12 @@ class FaceStream:
         self._index += 1
         return True
 
-    def _crops_of(self, chain: FaceChain) -> Iterator[FaceCrop]:
-        """The crops of a chain's frames; reads on where the next is not there yet."""
+    def _inputs_of(self, chain: FaceChain) -> Iterator[Tensor]:
+        """What the networks see of a chain's frames; reads on where the next is not there yet."""
         while chain.waiting or (self._index < chain.span[1] and self._read()):
             if chain.waiting:
-                yield chain.waiting.popleft()
+                chain.taken.append(chain.waiting.popleft())
+                yield chain.taken[-1].lq
 
     def _cut(self, chain: FaceChain, frame: Frame, mask: np.ndarray | None, hole: np.ndarray | None) -> FaceCrop | None:
         size, track, tasks, box, landmarks = self._size, chain.track, self._tasks, None, None

@@ -28,7 +28,7 @@ from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
 from svfr.inference.reference import COMPARED, AlignedFace, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
-from svfr.inference.stream import FILLING, FaceChain, FaceCrop, FaceStream, HeldFrame, ahead, behind
+from svfr.inference.stream import FILLING, FaceChain, FaceStream, HeldFrame, ahead, behind
 from svfr.models.components import Components, Reference
 
 OnProgress = Callable[[float, str], None]  # called with the work just done, in frames, and its stage
@@ -193,12 +193,12 @@ class FileRestoration:
             "encoder": {"threads": str((os.cpu_count() or 1) * 3 // 2)},  # x264's own default here
         }
 
-    def _restore(self, each: FaceChain, crops: Iterator[FaceCrop]) -> Iterator[tuple[list[FaceCrop], Tensor]]:
+    def _restore(self, each: FaceChain, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
         """The results of a chain, clip by clip."""
         how: dict[str, Any] = {"first_frame": each.span[0], "on_chain": each.begin}
         if each.hole is not None:
             whole = replace(self.settings, strength=1.0)
-            yield from restore_clips(self.components, whole, FILLING, crops, None, on_step=None, **how)
+            yield from restore_clips(self.components, whole, FILLING, inputs, None, on_step=None, **how)
             return
 
         def after_step(frames: float) -> None:
@@ -207,8 +207,8 @@ class FileRestoration:
         choose = self.references.chooser(self.settings)
         if each.track and choose:
             choose = partial(self._choose_and_keep, each.track, choose)
-        crops, reference = (crops, None) if each.state else self._beginning(each.track, crops)
-        work = self.components, self.settings, self.tasks, crops, choose, reference
+        inputs, reference = (inputs, None) if each.state else self._beginning(each, inputs)
+        work = self.components, self.settings, self.tasks, inputs, choose, reference
         yield from restore_clips(*work, on_step=after_step, **how)
 
     def _choose_and_keep(self, track: PlannedTrack, choose: ChooseReference, frames: Tensor) -> Reference | None:
@@ -218,31 +218,29 @@ class FileRestoration:
             self._known[track.person] = track.face.largest, chosen
         return chosen
 
-    def _beginning(
-        self, track: PlannedTrack | None, crops: Iterator[FaceCrop]
-    ) -> tuple[Iterator[FaceCrop], Reference | None]:
-        """The same crops, and what their track begins with: the best photo, else a reference of an earlier shot."""
-        photos, index = self._faces, 0
+    def _beginning(self, each: FaceChain, inputs: Iterator[Tensor]) -> tuple[Iterator[Tensor], Reference | None]:
+        """The same inputs, and what their track begins with: the best photo, else a reference of an earlier shot."""
+        photos, index, track = self._faces, 0, each.track
         if self._whose is not None and track is not None:
             photos = [face for face, who in zip(photos, self._whose, strict=True) if who == track.person]
         if len(photos) > 1:
-            first, faces = list(islice(crops, COMPARED)), list[AlignedFace]()
-            crops = chain(first, crops)
-            for each in first:
-                points, image = each.landmarks, to_uint8(to_unit(each.lq))
-                if points is not None and each.box is not None:
-                    points = (points - each.box[:2]) * len(image) / (each.box[2] - each.box[0])
+            first, faces = list(islice(inputs, COMPARED)), list[AlignedFace]()
+            inputs = chain(first, inputs)
+            for crop in each.taken:
+                points, image = crop.landmarks, to_uint8(to_unit(crop.lq))
+                if points is not None and crop.box is not None:
+                    points = (points - crop.box[:2]) * len(image) / (crop.box[2] - crop.box[0])
                 faces.append((image, points))
             index, likeness = self.references.best_match(photos, faces)
             most_like = f"number {index + 1} is most like the face (likeness {likeness:.2f})"
             self._notes.append(f"of {len(photos)} photos of a person, {most_like}")
         if photos:
-            return crops, self.references.from_aligned(*photos[index])
+            return inputs, self.references.from_aligned(*photos[index])
         if track is not None and track.person in self._known:
             side, best = self._known[track.person]
             if side >= min(track.face.largest * MUCH_SMALLER, self.settings.size or 0):
-                return crops, best
-        return crops, None
+                return inputs, best
+        return inputs, None
 
 
 def plan_file(

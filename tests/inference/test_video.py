@@ -34,13 +34,13 @@ NOTHING_KEPT: dict[str, Any] = {"keep_known": False, "keep_luminance": False, "k
 
 
 def invert(
-    components: Any, sampling: Any, tasks: Any, crops: Iterator[Any], choose: Any, photo: Any = None, **about: Any
-) -> Iterator[tuple[list[Any], Tensor]]:
+    components: Any, sampling: Any, tasks: Any, frames: Iterator[Tensor], choose: Any, photo: Any = None, **about: Any
+) -> Iterator[Tensor]:
     """A stand-in for the networks that inverts all colours, three frames at a time."""
-    while clip := list(islice(crops, 3)):
+    while clip := list(islice(frames, 3)):
         if about["on_step"]:
             about["on_step"](len(clip))
-        yield clip, -torch.stack([crop.lq for crop in clip])
+        yield -torch.stack(clip)
 
 
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
@@ -342,10 +342,10 @@ def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
 def test_the_network_sees_the_hole_white_and_no_other_mask(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def look(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
-        for clip, restored in invert(*arguments, **about):
-            seen.extend(crop.lq for crop in clip)
-            yield clip, restored
+    def look(*arguments: Any, **about: Any) -> Iterator[Tensor]:
+        for restored in invert(*arguments, **about):
+            seen.extend(-restored)
+            yield restored
 
     source = video(tmp_path / "in.mp4", scene(3, [FACE]))
     mask = write_mask(tmp_path, "gray", 3)
@@ -408,7 +408,7 @@ def test_a_result_never_replaces_its_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["mp4", "png"])
 def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path: Path, format: str) -> None:
-    def fail(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
+    def fail(*arguments: Any, **about: Any) -> Iterator[Tensor]:
         yield next(invert(*arguments, **about))
         raise RuntimeError("broken")
 
