@@ -44,14 +44,16 @@ def invert(
 
 
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
-    own = ("networks", "detector", "tasks", "mask", "on_progress")
+    own = ("networks", "detector", "looks", "choose", "tasks", "mask", "on_progress")
     settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
     # `invert` stands for them
     networks: Any = SimpleNamespace(
         model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
     )
-    references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
-    references.looks = Looks(None)
+    references: Any = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
+    references.looks = arguments.get("looks", Looks(None))
+    if "choose" in arguments:
+        references.chooser = lambda settings: arguments["choose"]
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
         return FileRestoration(
             networks,
