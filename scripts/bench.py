@@ -247,7 +247,7 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
         stack.enter_context(patch.object(inference.video, "plan_file", planned))
         for owner, name, kind in (
             (type(pipe.detector), "__call__", "detect"),
-            (inference.video, "_paste", "paste"),
+            (inference.stream, "put_back", "paste"),
             (VideoWriter, "write", "encode"),
         ):
             stack.enter_context(patch.object(owner, name, measured(kind, getattr(owner, name))))

@@ -13,14 +13,14 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import svfr
 from svfr import config
 from svfr.inference.batch import REPORT, summary_table
 from svfr.inference.folder import check_inputs, load_pipeline, plan_folder, restore_folder
-from svfr.inference.processes import Processes
+from svfr.inference.processes import Processes, watched
 from svfr.inference.settings import InferConfig
-from svfr.inference.watch import watched
 from svfr.tasks import TASKS, parse_tasks
 
 INTERRUPTED = 130  # the shell's exit code of Ctrl-C
@@ -51,25 +51,15 @@ def run(options: argparse.Namespace) -> int:
     svfr.quiet = options.quiet
     settings = config.load(InferConfig, options.config, options.settings)
     tasks = parse_tasks(options.tasks)
-    check_inputs(options.input, options.output, tasks, settings, options.mask, options.reference)
+    what = options.input, options.output, tasks, settings
+    check_inputs(*what, options.mask, options.reference)
     share = Processes()
-    device = share.device(settings.device)
+    weights = options.weights, settings, options.networks, share.device(settings.device), options.lora
     if options.dry_run:
-        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
-        return 1 if plan_folder(pipe, options.input, options.output, tasks, settings) else 0
+        return 1 if plan_folder(load_pipeline(*weights), *what) else 0
     with share.alone_in(options.output):
-        pipe = load_pipeline(options.weights, settings, options.networks, device, options.lora)
-        report = restore_folder(
-            pipe,
-            options.input,
-            options.output,
-            tasks,
-            settings,
-            weights=options.weights,
-            mask=options.mask,
-            references=options.reference,
-            share=share,
-        )
+        given: dict[str, Any] = {"weights": options.weights, "mask": options.mask, "references": options.reference}
+        report = restore_folder(load_pipeline(*weights), *what, **given, share=share)
     if not share.is_main_process:
         return 0  # the main process speaks for all
     if options.json:

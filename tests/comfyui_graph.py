@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from svfr.comfyui.__main__ import link
+from svfr.comfyui.__main__ import main as link
 from svfr.evaluation.testset import write_clip
 from svfr.synthetic import render_clip
 
@@ -25,7 +25,7 @@ def ask(path: str, content: Any = None) -> Any:
 
 
 def main(comfyui: Path, result: Path) -> None:
-    print(link(comfyui))
+    link([str(comfyui)])
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder, "clip"), render_clip(2_000_000, 8, 256).frames)
         switches = {"bfr": True, "colorization": False, "inpainting": False}

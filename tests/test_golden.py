@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_unit
 from svfr.diffusion import get_scalings, karras_sigmas
-from svfr.inference.denoising import make_denoiser
+from svfr.inference.chain import make_denoiser
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.released import released_windows, sample_windows
 from svfr.models.components import Components, ModelSettings

@@ -107,23 +107,19 @@ class RestoreFrames:
     ) -> tuple[Tensor]:
         """(b, h, w, 3) -> (b, h, w, 3), of aligned crops (b, s, s, 3) at the model's size."""
         frames, chosen = _to_array(images), _chosen(tasks, mask is not None)
-        holes = None if mask is None or "inpainting" not in chosen else _to_array(mask)
-        photo, progress = None if reference is None else _to_array(reference)[0], Progress(len(frames))
-        if holes is not None and holes.ndim == 3 and len(holes) == 1:
-            holes = holes[0]  # one mask for all frames
-        pipeline = model.on_device(finds_faces=face == "auto")
+        photo, holes = None if reference is None else _to_array(reference)[0], None
+        if mask is not None and "inpainting" in chosen:
+            holes = _to_array(mask)
+            if holes.ndim == 2 or len(holes) == 1:  # one mask for all frames
+                holes = np.repeat(holes.reshape(1, *holes.shape[-2:]), len(frames), axis=0)
+        pipeline, progress = model.on_device(finds_faces=face == "auto"), Progress(len(frames))
         if face == "aligned":
-            restored = pipeline(frames, chosen, holes, photo, on_step=progress, seed=seed)
-            return (_to_image(restored),)
+            return (_to_image(pipeline(frames, chosen, holes, photo, on_step=progress, seed=seed)),)
         with TemporaryDirectory(prefix="svfr-") as folder:
-            source, target = Path(folder, "source"), Path(folder, "restored")
-            _write(source, frames[..., :3])
-            masks = None if holes is None else Path(folder, "masks")
-            if masks is not None and holes is not None:
-                _write(masks, holes if holes.ndim == 3 else np.repeat(holes[None], len(frames), axis=0))
-            report = pipeline.restore_video(
-                source, target, chosen, masks, photo, on_progress=progress, seed=seed, format="png"
-            )
+            source = _write(Path(folder, "source"), frames[..., :3])
+            masks = None if holes is None else _write(Path(folder, "masks"), holes)
+            how: dict[str, Any] = {"on_progress": progress, "seed": seed, "format": "png"}
+            report = pipeline.restore_video(source, Path(folder, "restored"), chosen, masks, photo, **how)
             for note in report.notes:
                 print(f"SVFR: {note}")
             return (_to_image(np.stack([frame.image for frame in read_frames(report.output)])),)
@@ -169,11 +165,12 @@ def _chosen(switches: dict[str, bool], has_mask: bool) -> tuple[str, ...]:
     return chosen
 
 
-def _write(folder: Path, frames: np.ndarray) -> None:
+def _write(folder: Path, frames: np.ndarray) -> Path:
     """Frames (f, h, w[, 3]) uint8 as PNG files."""
     folder.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{index:06d}.png")
+    return folder
 
 
 def _to_array(images: Tensor) -> np.ndarray:

@@ -96,7 +96,7 @@ def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: 
         about["detector"] = {"name": maker.detector.name, **describe(Path(maker.detector.source))}
     try:
         with svfr.bar(len(items), "clip", "clips") as bar:
-            run_items(items, output, maker.cache_key, maker.make, svfr.note, lambda _: bar.update(), svfr.error)
+            run_items(items, output, maker.cache_key, maker.make, bar.update)
     finally:
         report = {**about, **collect(items, output, maker.cache_key)}
         write_json(output / REPORT, report)

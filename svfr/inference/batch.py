@@ -10,13 +10,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import svfr
 from svfr.data.images import are_frames
 from svfr.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError, image_files, is_media, kind_of
 from svfr.files import is_machine_error, read_json, remove, short_name, walk, write_json
-from svfr.inference.watch import CALL, progress, rest
+from svfr.inference import processes
+from svfr.inference.processes import CALL, RECORDS
 from svfr.models.devices import is_out_of_memory
 
-RECORDS = ".svfr"  # folder of the output that holds a record for each input: what a later run skips by
 REPORT = "report.json"
 SHOWN = 40  # lines of a summary
 ENDED = "its process ended: a crash of its decoder, a hang, or not enough memory"
@@ -30,17 +31,12 @@ class Item(NamedTuple):
 
 
 class Report(Protocol):
-    """Facts of one result: a dataclass such as `svfr.inference.video.VideoReport`."""
+    """Facts of one result: a dataclass such as `svfr.inference.video.VideoReport`, with its path as `output`."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    @property
-    def output(self) -> Path:
-        """Where the result is."""
-        ...
 
-
-CacheKey = Callable[[Item], str]
+CacheKey = Callable[[Item], str]  # digest of all that the result of an input depends on (see `svfr.files.digest`)
 
 
 @dataclass(frozen=True)
@@ -54,38 +50,30 @@ class Record:
     trace: str | None = None  # of an error that is ours, not the input's
     output: str | None = None
     facts: dict[str, Any] | None = None
-    call: str | None = None  # in which a watched process ended while it worked on the input (see `watch`)
+    call: str | None = None  # in which a watched process ended while it worked on the input (see `watched`)
 
 
 def find_items(source: Path, output: Path, format: str) -> list[Item]:
     """The inputs at a path: a video, an image, a folder of frames, or a folder of such (recursively).
 
-    A folder of images is one video, unless as many folders of clips are beside them.
-
-    Args:
-        source: what the user gave.
-        output: folder of the results; what lies in it is no input.
-        format: "mp4" or "png", of the results.
+    A folder of images is one video, unless as many folders of clips are beside them. What lies in `output`, the folder
+    of the results of a `format` ("mp4" or "png"), is no input.
 
     Raises:
         VideoError: nothing there.
     """
     if not source.exists():
         raise VideoError(f"{source}: no such file or folder")
-    if not source.is_dir() or _is_frame_folder(source):
-        items = [Item(source, Path(_target_name(source, format)))]
-    else:
-        found, _ = _search(source, output.resolve())
-        if not found:
-            raise VideoError(f"{source}: no videos, images or frame folders in it")
-        items = [Item(path, path.relative_to(source).with_name(_target_name(path, format))) for path in found]
-    return _without_collisions(items)
+    found, _ = _search(source, output.resolve())
+    if not found:
+        raise VideoError(f"{source}: no videos, images or frame folders in it")
+    places = (path.relative_to(source).parent / _target_name(path, format) for path in found)
+    return _without_collisions([Item(*pair) for pair in zip(found, places, strict=True)])
 
 
 def find_skipped(source: Path, output: Path) -> list[Path]:
     """The files of a folder that are no inputs, by name and by content; arguments as `find_items`."""
-    is_one = not source.is_dir() or _is_frame_folder(source)
-    return [] if is_one else _search(source, output.resolve())[1]
+    return _search(source, output.resolve())[1]
 
 
 def run_items(
@@ -93,79 +81,64 @@ def run_items(
     output: Path,
     cache_key: CacheKey,
     process: Callable[[Item], Report],
-    show: Callable[[str], None],
-    on_done: Callable[[Item], None],
-    complain: Callable[[str], None] | None = None,
+    on_done: Callable[[], object],
 ) -> None:
-    """Process inputs one after the other and record each, good or bad.
+    """Process the inputs of this process one after the other and record each, good or bad, with its `cache_key`.
 
-    Args:
-        items: the inputs of this process.
-        output: folder of the results.
-        cache_key: digest of all that the result of an input depends on (see `svfr.files.digest`).
-        process: does one.
-        show: shows one line to the user.
-        on_done: called after each, skipped ones included.
-        complain: shows why an input failed; None: as `show`.
+    `on_done` is called after each, skipped ones included.
     """
-    complain = complain or show
     for item in items:
-        key = key_of(item, cache_key)
-        if _is_done(output, item, key):
-            show(printable(f"{item.source}: done before, skipped"))
-        elif _ended_this_call(output, item):
-            complain(printable(f"{item.source}: {ENDED}"))
+        key, before, call = key_of(item, cache_key), read_json(record_path(output, item)), os.environ.get(CALL)
+        is_done = before.get("status") == "done" and before.get("cache_key") == key
+        if is_done and (output / before["output"]).exists():
+            svfr.note(printable(f"{item.source}: done before, skipped"))
+        elif call is not None and before.get("call") == call:
+            svfr.error(printable(f"{item.source}: {ENDED}"))
         else:
             # If the process ends, this stands.
-            ended = Record(str(item.source), "failed", key, ENDED, call=os.environ.get(CALL))
+            ended = Record(str(item.source), "failed", key, ENDED, call=call)
             write_json(record_path(output, item), asdict(ended))
-            progress()
+            processes.progress()
             try:
                 record = _process_one(item, output, key, process)
             except BaseException:
                 record_path(output, item).unlink(missing_ok=True)
                 raise
             finally:
-                rest()
+                processes.rest()
             if (now := key_of(item, cache_key)) != key:
                 if record.output:
                     remove(output / record.output)
                 record = Record(record.input, "failed", now, "changed while it was restored: run the command again")
             write_json(record_path(output, item), asdict(record))
             if record.reason:
-                complain(printable(f"{item.source}: {record.reason}"))
+                svfr.error(printable(f"{item.source}: {record.reason}"))
             for line in (record.facts or {}).get("notes", []):
-                show(printable(f"{item.source}: {line}"))
-        on_done(item)
+                svfr.note(printable(f"{item.source}: {line}"))
+        on_done()
 
 
 def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], Report]) -> Record:
     try:
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
-        report = process(item)
+        facts = asdict(process(item))
     except Exception as error:  # a fault of ours must not stop the batch either
         if is_machine_error(error):
-            raise OSError(
-                f"{output}: {' '.join(str(error).split())}; make room, and run the same command again"
-            ) from error
-        cure = "lower memory, decode_chunk_size, clip_length or size, or use dtype=bfloat16"
-        reason, trace = describe_failure(error, cure)
+            line = " ".join(str(error).split())
+            raise OSError(f"{output}: {line}; make room, and run the same command again") from error
+        reason, trace = describe_failure(
+            error, "lower memory, decode_chunk_size, clip_length or size, or use dtype=bfloat16"
+        )
         # The file's name once: the caller puts it in front.
         return Record(str(item.source), "failed", key, reason.removeprefix(f"{item.source}: "), trace)
-    facts = {name: value for name, value in asdict(report).items() if name != "output"}
-    placed = str(report.output.relative_to(output))
+    placed = str(facts.pop("output").relative_to(output))
     return Record(str(item.source), "done", key, output=placed, facts=facts)
 
 
 def describe_failure(error: Exception, cure: str) -> tuple[str, str | None]:
-    """Why one input failed, for a record.
+    """Why one input failed, for a record: one line, and the trace if the fault is ours.
 
-    Args:
-        error: that stopped its work; of the type being handled.
-        cure: what to do where memory ran out.
-
-    Returns:
-        One line, and the trace if the fault is ours.
+    `error`, of the type being handled, stopped its work; `cure` is what to do where memory ran out.
     """
     line = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError):
@@ -181,12 +154,7 @@ def printable(text: str) -> str:
 
 
 def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[str, Any]:
-    """Put the records of all inputs together, whichever process made them.
-
-    Args:
-        items: all inputs of the call.
-        output: folder of the results.
-        cache_key: see `run_items`; a record with another key is "not finished".
+    """Put the records of all inputs together, whichever process made them; one of another key is "not finished".
 
     Returns:
         `done` and `failed`, how many there are, `summary` of the numbers, and `videos`, a list of the records.
@@ -197,12 +165,12 @@ def collect(items: Iterable[Item], output: Path, cache_key: CacheKey) -> dict[st
         if record.get("cache_key") != key_of(item, cache_key):
             record = asdict(Record(str(item.source), "failed", "", reason="not finished"))
         videos.append(record)
-    failed = sum(video["status"] != "done" for video in videos)
-    counts = {"done": len(videos) - failed, "failed": failed}
+    counts = {"done": sum(video["status"] == "done" for video in videos)}
+    counts["failed"] = len(videos) - counts["done"]
     facts = [video["facts"] for video in videos if video["facts"]]
-    sums = {f"{name}": sum(of.get(name, 0) for of in facts) for name in ("num_frames", "seconds")}
-    summary = {**counts, **sums, "notes": sum(len(of.get("notes", [])) for of in facts), "report": str(output / REPORT)}
-    return {**counts, "summary": summary, "videos": videos}
+    sums = {name: sum(of.get(name, 0) for of in facts) for name in ("num_frames", "seconds")}
+    sums["notes"] = sum(len(of.get("notes", [])) for of in facts)
+    return {**counts, "summary": counts | sums | {"report": str(output / REPORT)}, "videos": videos}
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
@@ -236,8 +204,7 @@ def mask_of(item: Item, source: Path, mask: Path | None) -> Path | None:
         place = item.source.relative_to(source) if source.is_dir() else Path(item.source.name)
         stem = place.name if item.source.is_dir() else place.stem
         for suffix in ("", *sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)):
-            candidate = mask / place.with_name(stem + suffix)
-            if candidate.exists():
+            if (candidate := mask / place.with_name(stem + suffix)).exists():
                 return candidate
     if _is_frame_folder(mask):
         return mask
@@ -252,17 +219,6 @@ def key_of(item: Item, cache_key: CacheKey) -> str:
         return ""
 
 
-def _is_done(output: Path, item: Item, key: str) -> bool:
-    record = read_json(record_path(output, item))
-    done = record.get("status") == "done" and record.get("cache_key") == key
-    return done and (output / record["output"]).exists()
-
-
-def _ended_this_call(output: Path, item: Item) -> bool:
-    call = os.environ.get(CALL)
-    return call is not None and read_json(record_path(output, item)).get("call") == call
-
-
 def _is_frame_folder(path: Path) -> bool:
     """Whether a folder is one video: images alone, or more of them than folders that hold clips, that look like frames.
 
@@ -275,16 +231,14 @@ def _is_frame_folder(path: Path) -> bool:
     images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if not images or not VIDEO_SUFFIXES.isdisjoint(suffixes):
         return False
-    folders_with_clips = sum(_holds_media(child) for child in children if child.is_dir())
-    return images > folders_with_clips and are_frames(image_files(path))
+    inside = (chain.from_iterable(files for _, files in walk(child)) for child in children if child.is_dir())
+    return images > sum(any(map(is_media, files)) for files in inside) and are_frames(image_files(path))
 
 
-def _holds_media(folder: Path) -> bool:
-    return any(is_media(child) for _, children in walk(folder) for child in children)
-
-
-def _search(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
-    """The inputs below a folder, and the files that are none."""
+def _search(source: Path, output: Path) -> tuple[list[Path], list[Path]]:
+    """The inputs at a path, and the files below it that are none."""
+    if not source.is_dir() or _is_frame_folder(source):
+        return [source], []
     found, there = list[Path](), output.exists()
 
     def enter(child: Path) -> bool:
@@ -296,32 +250,25 @@ def _search(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
         found.append(child)
         return False
 
-    files = [child for _, children in walk(folder, enter) for child in children if not child.is_dir()]
+    files = [child for _, children in walk(source, enter) for child in children if not child.is_dir()]
     media = [file for file in files if is_media(file)]
     return sorted(found + media), sorted(set(files) - set(media))
 
 
 def _target_name(path: Path, format: str) -> str:
-    if not path.is_dir() and _is_still(path):
-        return f"{path.stem}.png"
-    name = path.name if path.is_dir() else path.stem
-    return name if format == "png" else f"{name}.mp4"
-
-
-def _is_still(path: Path) -> bool:
     try:
-        return kind_of(path) == "image"
+        is_still = kind_of(path) == "image"
     except (VideoError, OSError):  # of a broken file: by its name
-        return path.suffix.lower() in IMAGE_SUFFIXES
+        is_still = path.suffix.lower() in IMAGE_SUFFIXES
+    name = path.name if path.is_dir() else path.stem
+    return f"{name}.png" if is_still else name if format == "png" else f"{name}.mp4"
 
 
 def _without_collisions(items: list[Item]) -> list[Item]:
     """Inputs whose results would have one name get a longer one: with their suffix, or else a number."""
     wanted = Counter(item.target for item in items)
-    taken = {Path(REPORT), *(target for target, count in wanted.items() if count == 1)}
-    unique = []
-    for item in items:
-        source, target = item
+    taken, unique = {Path(REPORT), *(target for target, count in wanted.items() if count == 1)}, []
+    for source, target in items:
         if wanted[target] > 1 or target == Path(REPORT):
             names = chain([source.name], (f"{source.name}-{number}" for number in count(2)))
             candidates = (target.with_name(name + target.suffix) for name in names)

@@ -38,12 +38,9 @@ What the weights want: {settings}.
 def model_card(folder: Path, source: str, name: str, lora: str | None = None) -> ModelCard:
     """The card of a model; one that was written before goes on with the weights.
 
-    Args:
-        folder: of the model, as `save_pretrained` writes it.
-        source: where its weights come from: a name or a folder, whose `config.yaml` (its training), `table.md`
-            (figures, as `scripts/eval.py` writes them), `metrics.jsonl` and README.md the card takes in.
-        name: of the model.
-        lora: folder of the LoRA that was merged in.
+    `folder` is the model's, as `save_pretrained` writes it, `lora` that of a LoRA that was merged in. `source` is where
+    the weights come from: a name or a folder, whose `config.yaml` (its training), `table.md` (figures, as
+    `scripts/eval.py` writes them), `metrics.jsonl` and README.md the card takes in.
     """
     start = Path(source)
     own = ModelCard.load(start / CARD) if (start / CARD).is_file() else None

@@ -1,30 +1,31 @@
-"""The default strategy: clip by clip, each joined to the one before it (SVFR, Sec. 4.3)."""
+"""The default strategy: clip by clip, each joined to the one before it (SVFR, Sec. 4.3); what all denoise with.
 
-from dataclasses import dataclass
+Latents (f, c, h, w) carry no batch axis here.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.diffusion import SAMPLERS, SCHEDULES
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
+from svfr.diffusion import SAMPLERS, SCHEDULES, Denoiser, guide, karras_sigmas
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 from svfr.models.devices import MemoryPlan
 
+OnStep = Callable[[float], None]  # called after each denoising step with its share of the work, in frames
+ChooseReference = Callable[[Tensor], Reference | None]  # from (f, 3, H, W), decoded and not clamped
+
 
 @dataclass
 class Tail:
-    """The last `overlap` frames of a clip, which the next one begins with.
+    """The last `overlap` frames of a clip, which the next one begins with; (n, c, h, w) latents."""
 
-    Attributes:
-        lq: (n, c, h, w) latents of the degraded frames, not scaled; with weights that know context frames, those of
-            the result, which take their place.
-        restored: (n, c, h, w) latents of the result, scaled.
-    """
-
-    lq: Tensor
-    restored: Tensor
+    lq: Tensor  # of the input, not scaled; with weights that know context frames, of the result, which takes its place
+    restored: Tensor  # of the result, scaled
 
 
 class Chain:
@@ -46,8 +47,8 @@ class Chain:
         sampling: resolved.
         gamma: (3,) task prompt.
         choose_reference: picks a reference from the first clip's frames; None for none.
-        reference: a photo's, for the first clip on.
-        first_frame: index of the first frame in its video, for its noise.
+        reference: a photo's, instead.
+        first_frame: index of the first frame in its video, on which its noise depends.
         initial_noise: (f, c, h, w) standard normal of all frames, instead of the seed's.
     """
 
@@ -61,65 +62,44 @@ class Chain:
         first_frame: int = 0,
         initial_noise: Tensor | None = None,
     ) -> None:
-        assert sampling.clip_length and sampling.overlap is not None and sampling.decode_chunk_size  # resolved
-        assert sampling.guidance_scale is not None and sampling.sampler is not None
-        self.components = components
-        self.gamma = gamma
+        self.components, self.gamma = components, gamma
+        self._how: Any = sampling  # in which nothing is None
         self.choose_reference = None if reference is not None else choose_reference
         self.reference = reference
         self.position = first_frame  # index of the next frame in its video
         self.tail: Tail | None = None
-        self._clip_length, self._overlap = sampling.clip_length, sampling.overlap
-        self._scale, self._chunk_size, self._seed = sampling.guidance_scale, sampling.decode_chunk_size, sampling.seed
-        self._sample, self._num_steps = SAMPLERS[sampling.sampler], sampling.num_inference_steps
-        self._schedule = SCHEDULES[sampling.schedule or "karras"]
-        self._strength = sampling.strength
-        self._guidance = {"interval": sampling.guidance_interval, "batched": bool(sampling.batch_guidance)}
         self._first_frame, self._initial_noise = first_frame, initial_noise
         self._conditions: list[Condition] = []
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next clip depends on beside the arguments: tensors, numbers, and None."""
-        tail, reference = self.tail, self.reference
         return {
             "position": self.position,
             "chosen": self.choose_reference is None,
-            "tail": None if tail is None else {"lq": tail.lq, "restored": tail.restored},
-            "reference": reference and {"latents": reference.latents, "id_tokens": reference.id_tokens},
+            "tail": self.tail and vars(self.tail),
+            "reference": self.reference and vars(self.reference),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of a chain that was made with the same arguments."""
-        device = self.components.device
-
-        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-        self.position = state["position"]
-        self.tail = state["tail"] and Tail(**moved(state["tail"]))
-        self.reference = state["reference"] and Reference(**moved(state["reference"]))
+        """Go on from a `state_dict` of a chain that was made with the same arguments; its tensors are on the device."""
+        self.position, self._conditions = state["position"], []
+        self.tail = state["tail"] and Tail(**state["tail"])
+        self.reference = state["reference"] and Reference(**state["reference"])
         self.choose_reference = None if state["chosen"] else self.choose_reference
-        self._conditions = []
 
     @property
     def frames_wanted(self) -> int:
         """How many new frames fill the next clip."""
-        return self._clip_length - (0 if self.tail is None else len(self.tail.lq))
+        return self._how.clip_length - (0 if self.tail is None else len(self.tail.lq))
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, on_step: OnStep | None = None) -> Tensor:
-        """Restore the next frames.
-
-        Args:
-            lq: (f, 3, H, W) degraded frames in [-1, 1], at most `frames_wanted`.
-            on_step: progress.
-
-        Returns:
-            (f, 3, H, W) restored frames, about [-1, 1], not clamped.
-        """
-        new_latents, settings = self.components.encode(lq), self.components.settings  # (f, c, h, w)
-        tail = self.tail
-        lq_latents = new_latents if tail is None else torch.cat([tail.lq, new_latents])
+        """Restore the next frames (f, 3, H, W) in [-1, 1], at most `frames_wanted`; the result is not clamped."""
+        components, how, tail = self.components, self._how, self.tail
+        settings, scaling = components.settings, components.vae.config.scaling_factor
+        lq_latents = components.encode(lq)  # (f, c, h, w)
+        if tail is not None:
+            lq_latents = torch.cat([tail.lq, lq_latents])
         num_shared = len(lq_latents) - len(lq)
         noise = self._noise(num_shared, lq_latents)
 
@@ -127,47 +107,127 @@ class Chain:
             return x if tail is None else torch.cat([tail.restored + sigma * noise[:num_shared], x[num_shared:]])
 
         conditions = self._find_conditions((lq_latents.shape[2], lq_latents.shape[3]))
-        num_known = num_shared if settings.context_frames else 0
-        how = (self.gamma, conditions, self._scale, num_known)
-        denoise = make_denoiser(self.components, lq_latents, *how, **self._guidance)
+        given = lq_latents, self.gamma, conditions, how.guidance_scale, num_shared if settings.context_frames else 0
+        guided = {"interval": how.guidance_interval, "batched": bool(how.batch_guidance)}
+        denoise = make_denoiser(components, *given, **guided)
         if settings.one_step_sigma is None:
-            levels = self._num_steps, self.components.sigma_range, self._strength, self._schedule
-            sigmas = noise_levels(*levels).to(self.components.device)
+            levels = how.num_inference_steps, components.sigma_range, how.strength, SCHEDULES[how.schedule or "karras"]
+            sigmas = noise_levels(*levels).to(components.device)
             start = sigmas[0] * noise
-            if self._strength < 1:
-                start = start + self.components.vae.config.scaling_factor * lq_latents
-            steps = self._sample(denoise, start, sigmas, set_shared)
+            if how.strength < 1:
+                start = start + scaling * lq_latents
+            steps = SAMPLERS[how.sampler](denoise, start, sigmas, set_shared)
         else:
-            sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=self.components.device)
+            sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=components.device)
             steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])
-        latents = set_shared(run_to_end(steps, on_step, len(lq) / self._num_steps), sigmas[-1])
-        restored = self.components.decode(latents, self._chunk_size, context=self._overlap)[num_shared:]
+        latents = set_shared(run_to_end(steps, on_step, len(lq) / how.num_inference_steps), sigmas[-1])
+        restored = components.decode(latents, how.decode_chunk_size, context=how.overlap)[num_shared:]
 
         if self.choose_reference is not None:
             self.reference, self.choose_reference = self.choose_reference(restored), None
             self._conditions = []
         self.position += len(lq)
-        if self._overlap:
-            seen = latents / self.components.vae.config.scaling_factor if settings.context_frames else lq_latents
-            self.tail = Tail(seen[-self._overlap :], latents[-self._overlap :])
+        if how.overlap:
+            seen = latents / scaling if settings.context_frames else lq_latents
+            self.tail = Tail(seen[-how.overlap :], latents[-how.overlap :])
         return restored
 
     def take_less(self, plan: MemoryPlan, size: int) -> None:
         """Run within a smaller memory plan from the next clip on, whose length stays; `size` of its frames [px]."""
-        self._chunk_size = min(self._chunk_size, plan.fit(size)[0])
-        self._guidance["batched"] &= plan.batch_guidance
+        how = self._how
+        chunk, batched = min(how.decode_chunk_size, plan.fit(size)[0]), how.batch_guidance and plan.batch_guidance
+        self._how = replace(how, decode_chunk_size=chunk, batch_guidance=batched)
 
     def _noise(self, num_shared: int, latents: Tensor) -> Tensor:
         """The noise of the shared and the new frames, like `latents`."""
-        start = self.position - num_shared
-        frames = range(start, start + len(latents))
+        frames = range(self.position - num_shared, self.position - num_shared + len(latents))
         if self._initial_noise is None:
-            return frame_noise(self._seed, 0, frames, tuple(latents.shape[1:])).to(latents)
+            return frame_noise(self._how.seed, 0, frames, tuple(latents.shape[1:])).to(latents)
         return self._initial_noise[frames.start - self._first_frame : frames.stop - self._first_frame].to(latents)
 
     def _find_conditions(self, latent_size: tuple[int, int]) -> list[Condition]:
         """The guidance branches that have an effect: without a reference one, with one at scale 1 one, else two."""
         if not self._conditions:
-            wanted = [self.reference] if self.reference is None or self._scale == 1 else [None, self.reference]
+            is_guided = self.reference is not None and self._how.guidance_scale != 1
+            wanted = [None, self.reference] if is_guided else [self.reference]
             self._conditions = [self.components.condition(reference, latent_size) for reference in wanted]
         return self._conditions
+
+
+def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise (len(frames), *shape), from the CPU; a frame's depends on (seed, stream, index) alone."""
+    noise = []
+    for frame in frames:
+        state = np.random.SeedSequence([seed, stream, frame]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        noise.append(torch.randn(shape, generator=generator))
+    return torch.stack(noise)
+
+
+def noise_levels(
+    num_steps: int,
+    sigma_range: tuple[float, float],
+    strength: float,
+    schedule: Callable[[int, float, float], Tensor] = karras_sigmas,
+) -> Tensor:
+    """A schedule's noise levels; with a strength below 1, from that share of the range on, in so many of the steps."""
+    low, high = sigma_range
+    if strength < 1:
+        num_steps = max(1, round(strength * num_steps))
+        high = (strength * high ** (1 / 7) + (1 - strength) * low ** (1 / 7)) ** 7
+    return schedule(num_steps, low, high)
+
+
+def make_denoiser(
+    components: Components,
+    lq_latents: Tensor,
+    gamma: Tensor,
+    conditions: list[Condition],
+    scale: float,
+    known: int = 0,
+    *,
+    interval: tuple[float, float] | None = None,
+    batched: bool = False,
+) -> Denoiser:
+    """The denoiser of one clip, guided from the first condition to the last.
+
+    Args:
+        components: the networks.
+        lq_latents: (f, c, h, w), not scaled; of known frames the clean ones.
+        gamma: (3,) task prompt.
+        conditions: one, or two to guide between.
+        scale: guidance scale.
+        known: first frames that are known, whose LQ latents are their reference, too.
+        interval: noise levels, both included, between which the result is guided (Kynkaanniemi et al. 2024).
+        batched: run the UNet once for both conditions, in twice the memory.
+    """
+    together = [Condition.joined(conditions)] if batched and len(conditions) > 1 else conditions
+
+    def estimate(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        rows = len(condition.ref_latents)
+        noisy, lq = (latents[None].expand(rows, *latents.shape) for latents in (x, lq_latents))  # (b, f, c, h, w)
+        reference = condition.ref_latents
+        if known:
+            others = reference[:, None].to(lq).expand_as(lq)[:, known:]
+            reference = torch.cat([lq[:, :known], others], dim=1)  # (b, f, c, h, w)
+        prompt = gamma[None].to(lq).expand(rows, -1)
+        return components.model(noisy, lq, reference, condition.context, sigma[None].expand(rows), prompt).denoised
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        is_guided = interval is None or interval[0] <= float(sigma) <= interval[1]
+        wanted = together if is_guided else conditions[-1:]
+        estimates = [row for condition in wanted for row in estimate(x, sigma, condition)]
+        return estimates[0] if len(estimates) == 1 else guide(estimates[0], estimates[1], scale)
+
+    return denoise
+
+
+def run_to_end(steps: Iterator[Tensor], on_step: OnStep | None, work: float) -> Tensor:
+    """The latents after a sampler's last step; each step is reported as `work` frames."""
+    latest: Tensor | None = None
+    for latents in steps:
+        latest = latents
+        if on_step:
+            on_step(work)
+    assert latest is not None  # there is at least one step
+    return latest

@@ -21,8 +21,8 @@ from svfr.data.h264 import SEGMENT
 from svfr.data.tracks import FaceTrack
 from svfr.data.video import VideoWriter
 from svfr.files import is_machine_error, partial_path, remove, replacing
-from svfr.inference.people import Person
 from svfr.inference.plan import Plan, PlannedTrack
+from svfr.inference.reference import Person
 
 DIGITS = 16  # of the key, in the folder's name
 START, STATE = "start", "state"  # names in the journal: what is fixed before the first frame; what the rest depends on
@@ -31,21 +31,16 @@ START, STATE = "start", "state"  # names in the journal: what is fixed before th
 class Film:
     """Writes a video segment by segment; a context manager.
 
-    Left by an error that is not the input's, it keeps what a later one of the same key goes on with.
-
-    Args:
-        target: of the result.
-        key: digest of all that the result depends on; None: nothing is kept.
-
-    Attributes:
-        start, state: what `begin` and the last `border` were given; None and nothing in a new film.
+    Left by an error that is not the input's, it keeps what a later one of the same key goes on with; without a key,
+    nothing. Tensors of the journal come to `device`.
     """
 
-    def __init__(self, target: Path, key: str | None) -> None:
+    def __init__(self, target: Path, key: str | None, device: torch.device) -> None:
         self.folder = film_folder(target, key)
         self._keeps = key is not None
-        self.start = read(self._journal(START))
-        self.state = (self.start and read(self._journal(STATE))) or {}  # the segments are there before it
+        self.start = read(self._journal(START), device)  # what `begin` was given; None in a new film
+        # What the last `border` was given; its segments are there before it.
+        self.state = (self.start and read(self._journal(STATE), device)) or {}
         self._writer: VideoWriter | None = None
         self._segments: list[Path] = []
 
@@ -78,10 +73,9 @@ class Film:
             writer.join(segment)
 
     def _end_segment(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            with writer:
-                pass
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.__exit__(None, None, None)
 
     def __enter__(self) -> "Film":
         return self
@@ -121,14 +115,14 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
         save_file(tensors, partial, {"content": text})
 
 
-def read(file: Path) -> dict[str, Any] | None:
-    """What `write` wrote; None if there is nothing that can be read."""
+def read(file: Path, device: torch.device) -> dict[str, Any] | None:
+    """What `write` wrote, tensors on a device; None if there is nothing that can be read."""
     try:
         with safe_open(file, "pt") as opened:
 
             def get(value: dict[str, Any]) -> Any:
                 if "tensor" in value:
-                    return opened.get_tensor(value["tensor"])
+                    return opened.get_tensor(value["tensor"]).to(device)
                 return opened.get_tensor(value["array"]).numpy() if "array" in value else value
 
             return dict(json.loads(opened.metadata()["content"], object_hook=get))

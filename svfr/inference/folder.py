@@ -15,12 +15,13 @@ from svfr.data.detectors import load_detector
 from svfr.data.recognition import load_recognizer
 from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
-from svfr.inference import watch
+from svfr.inference import processes
 from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, key_of, mask_of, printable, run_items
+from svfr.inference.cost import clip_seconds
 from svfr.inference.film import film_folder
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
-from svfr.inference.preview import clip_seconds, contact_sheet, plan_lines
+from svfr.inference.plan import contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.inference.video import VideoReport
@@ -38,18 +39,11 @@ def load_pipeline(
 ) -> SVFRPipeline:
     """A pipeline with its face detector, and a recognition network if one is there.
 
-    Frames that are aligned already do without a detector where `auto` finds none.
-
-    Args:
-        weights: as `SVFRPipeline.from_pretrained` takes them.
-        settings: of the restoration.
-        networks: folder of third-party networks.
-        device: auto, or a torch device.
-        lora: DIR or DIR:WEIGHT, to be merged into the weights.
+    Frames that are aligned already do without a detector where `auto` finds none. `networks` is a folder of third-party
+    ones, `lora` DIR or DIR:WEIGHT, to be merged into the weights.
 
     Raises:
-        WeightsError: the weights cannot be used.
-        NetworkMissing: no detector, although it is asked for by name or needed.
+        ValueError: weights that cannot be used, or no detector, although it is asked for by name or needed.
     """
     detector = None
     try:
@@ -123,8 +117,8 @@ def restore_folder(
         title: of the progress bar.
 
     Returns:
-        What `report.json` says (on the main process it is written, too): `done`, `failed`, the resolved `settings`,
-        `weights_sha256` (see `sha256_of_all`), `packages`, `skipped` files, `videos`, a record of each input.
+        What `report.json` says: `done`, `failed`, the resolved `settings`, `weights_sha256` (see `sha256_of_all`),
+        `packages`, `skipped` files, `videos`, a record of each input.
 
     Raises:
         ValueError: a call that cannot be; nothing was restored.
@@ -138,7 +132,7 @@ def restore_folder(
             pipe.references.face_of(photo, resolved.size or 0, or_whole=settings.face == "aligned")
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-    detector = pipe.detector
+    detector, recognizer = pipe.detector, pipe.recognizer
     files = tuple((name, file, str(fingerprint(file))) for name, file in sorted(weights_files(weights).items()))
     about: dict[str, Any] = {
         "svfr": __version__,
@@ -146,48 +140,42 @@ def restore_folder(
         "untrained": pipe.settings.untrained,
         "tasks": tasks,
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
-        "recognizer": pipe.recognizer and {"name": pipe.recognizer.name, "sha256": pipe.recognizer.sha256},
+        "recognizer": recognizer and {"name": recognizer.name, "sha256": recognizer.sha256},
         "settings": asdict(resolved),
     }
-    about |= {"lora": pipe.lora} if pipe.lora else {}
+    if pipe.lora:
+        about["lora"] = pipe.lora
     # Of the settings as they were asked for, since what memory=auto finds free is not always the same.
     depends_on = digest({**about, "settings": asdict(settings), "weights_files": files})
-    if share.is_main_process:
-        about["skipped"] = [str(path.relative_to(source)) for path in find_skipped(source, output)]
-        about |= {"weights_sha256": _sha256_once(files), "dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
-    bar = svfr.bar(len(items), "file", title, share.is_main_process, position=0)
-    if about["untrained"] and share.is_main_process:
-        svfr.note("These weights are UNTRAINED: results are noise and only show that the path works.")
-    if skipped := about.get("skipped"):
-        shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
-        svfr.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
-    video_settings = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
     def cache_key(item: Item) -> str:
         files = item.source, mask_of(item, source, mask), *references, settings.photo
         return digest([depends_on, *map(fingerprint, files)])
 
-    if share.is_main_process:  # nobody else writes here
+    bar = svfr.bar(len(items), "file", title, share.is_main_process, position=0)
+    if share.is_main_process:
+        skipped = [str(path.relative_to(source)) for path in find_skipped(source, output)]
+        about |= {"skipped": skipped, "weights_sha256": _sha256_once(files)}
+        about |= {"dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
+        if about["untrained"]:
+            svfr.note("These weights are UNTRAINED: results are noise and only show that the path works.")
+        if skipped:
+            shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
+            svfr.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))
+        # Nobody else writes here.
         sweep(output, {film_folder(output / item.target, key_of(item, cache_key)) for item in items})
     share.wait_for_everyone()
 
     def restore(item: Item) -> VideoReport:
         title = {"desc": item.source.name, "unit": "frame", "position": 1, "leave": False}
         pipe.set_progress_bar_config(**title, disable=bar.disable)
-        return pipe.restore_video(
-            item.source,
-            output / item.target,
-            tasks,
-            mask_of(item, source, mask),
-            photos,
-            lambda *_: watch.progress(),
-            key=cache_key(item),
-            **video_settings,
-        )
+        place = item.source, output / item.target, tasks, mask_of(item, source, mask), photos
+        how = {"key": cache_key(item), **_for_video(settings)}
+        return pipe.restore_video(*place, lambda *_: processes.progress(), **how)
 
     mine = items[share.process_index :: share.num_processes]
     try:
-        run_items(mine, output, cache_key, restore, svfr.note, lambda _: bar.update(), svfr.error)
+        run_items(mine, output, cache_key, restore, bar.update)
         bar.close()
         share.wait_for_everyone()
     finally:
@@ -198,13 +186,7 @@ def restore_folder(
     return report
 
 
-def plan_folder(
-    pipe: SVFRPipeline,
-    source: Path,
-    output: Path,
-    tasks: tuple[str, ...],
-    settings: InferConfig,
-) -> int:
+def plan_folder(pipe: SVFRPipeline, source: Path, output: Path, tasks: tuple[str, ...], settings: InferConfig) -> int:
     """Print what `restore_folder` would do, and write a picture of the people of each input beside its result's place.
 
     Returns:
@@ -212,13 +194,12 @@ def plan_folder(
     """
     if settings.face == "aligned":
         raise ValueError("--dry-run plans faces: face=aligned has nothing to plan")
-    values = {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
     resolved, failed = settings.resolve(pipe.parts), 0
     of_a_clip = clip_seconds(pipe.parts, resolved, tasks)
     for item in find_items(source, output, settings.format):
         started = time.perf_counter()
         try:
-            plan = pipe.plan_video(item.source, **values)
+            plan = pipe.plan_video(item.source, **_for_video(settings))
         except (ValueError, OSError) as error:
             failed += 1
             print(printable(f"{item.source}: {str(error).removeprefix(f'{item.source}: ')}"))
@@ -231,6 +212,10 @@ def plan_folder(
             contact_sheet(plan, sheet)
             print(printable(f"{item.source}: {sheet} shows the people; faces=1,2 chooses"))
     return failed
+
+
+def _for_video(settings: InferConfig) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in fields(VideoSettings)}
 
 
 @lru_cache(maxsize=1)

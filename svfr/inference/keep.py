@@ -1,6 +1,7 @@
-"""What a result keeps of its input: known pixels, known luminance, the light and colour that no degradation takes.
+"""What a result keeps of its input: known pixels and luminance, the light and colour that no degradation takes, and,
+of a crop that is put back at its place in a frame, all around the face.
 
-Images are (h, w, 3) uint8 RGB.
+Images are (h, w, 3) uint8 RGB; a hole is (h, w) bool, True where nothing is known.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from svfr.data.frames import to_gray
+from svfr.data.faces import feather, fit, oval, region
+from svfr.data.frames import resize, to_gray
+from svfr.data.video import DEEP
 from svfr.inference.settings import Sampling
 
 # The blur below which nothing is kept, of the crop's side. At 512 px (sigma 16) what the presets of
@@ -16,23 +19,20 @@ from svfr.inference.settings import Sampling
 TONE_SIGMA = 1 / 32
 FINEST_SIGMA = 6.0  # [px] a blur that is made at a smaller size is no finer than this
 RELAXATIONS = 8  # of each level of `fill_smoothly`; more change nothing that can be seen
+DETAIL_FADE, TONE_FADE = 0.3, 0.6  # Assumption: shares of the oval over which detail, and light and colour, fade in
+# Assumption: shares of the crop's side: sigma with which a filled hole fades out around it; width over which those that
+# reach beyond the crop fade into what fills them there.
+HOLE_EDGE, HOLE_FADE = 1 / 128, 1 / 32
 
 
 @dataclass(frozen=True)
 class KeepRules:
-    """Which part of its input a result keeps.
+    """Which part of its input a result keeps."""
 
-    Attributes:
-        known: the pixels outside of the holes.
-        luminance: their luma.
-        tone: their light and colour, as far as they change slowly over the image; light alone when colorizing.
-        colorizing: the input has no colours.
-    """
-
-    known: bool = False
-    luminance: bool = False
-    tone: bool = False
-    colorizing: bool = False
+    known: bool = False  # the pixels outside of the holes
+    luminance: bool = False  # their luma
+    tone: bool = False  # their light and colour, as far as they change slowly over the image; see `colorizing`
+    colorizing: bool = False  # the input has no colours: the tone is light alone
 
     @classmethod
     def resolve(cls, tasks: tuple[str, ...], sampling: Sampling) -> "KeepRules":
@@ -51,15 +51,10 @@ class KeepRules:
         return self.known or self.luminance or self.tone
 
     def apply(self, restored: np.ndarray, source: np.ndarray, hole: np.ndarray | None, side: float) -> np.ndarray:
-        """Put what is kept of `source` into `restored`.
+        """Put what is kept of `source`, the input before it was made gray or painted, into `restored`.
 
-        In holes nothing is known; they take the change of what surrounds them, so that no seam shows.
-
-        Args:
-            restored: (h, w, 3).
-            source: (h, w, 3), the input before it was made gray or painted.
-            hole: (h, w) bool, True where nothing is known.
-            side: [px] of the restored square, of which the images may be a part.
+        In holes nothing is known; they take the change of what surrounds them, so that no seam shows. `side` [px] is
+        that of the restored square, of which the images may be a part.
         """
         if self.known:
             kept = source
@@ -72,11 +67,60 @@ class KeepRules:
         change = kept.astype(np.float32) - restored
         if hole is not None:
             change = fill_smoothly(change, ~hole)
-        return _to_uint8(restored + change)
+        return np.rint(np.clip(restored + change, 0, 255)).astype(np.uint8)
+
+
+def put_back(
+    below: np.ndarray,
+    image: np.ndarray,
+    restored: np.ndarray,
+    box: np.ndarray | None,
+    hole: np.ndarray | None,
+    keep: KeepRules,
+    landmarks: np.ndarray | None = None,
+    blend: float = 1.0,
+) -> np.ndarray:
+    """A restored crop pasted on a frame.
+
+    It fades in over an oval around the face, light and colour more slowly than detail (the bands of Burt & Adelson
+    1983). Holes are pasted whole.
+
+    Args:
+        below: (h, w, 3) to paste on: the frame, or a result with another face in it; uint16 if the frame is deep.
+        image: of the input frame.
+        restored: (s, s, 3) uint8.
+        box: (4,) square of the crop [px]; None is the whole frame.
+        hole: of the frame.
+        keep: what is kept of the input.
+        landmarks: (5, 2) of the face in the frame [px], as which the oval leans.
+        blend: share of the result in the paste, 0 to 1.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = inside = (0, 0, width, height) if box is None else region(box, width, height)
+    if x0 == x1 or y0 == y1:
+        return below
+    side = min(width, height) if box is None else box[2] - box[0]
+    source, cut_hole = image[y0:y1, x0:x1], None if hole is None else hole[y0:y1, x0:x1]
+    patch = resize(restored, width, height) if box is None else fit(restored, box, inside)
+    patch = keep.apply(patch, source, cut_hole, side).astype(np.float32)
+    alpha = np.full((y1 - y0, x1 - x0, 1), blend, np.float32)
+    if box is not None:
+        toned = keep_tone(patch, source, cut_hole, TONE_SIGMA * side, luma_only=False)
+        patch += (1 - oval(box, inside, landmarks, TONE_FADE)) * (toned - patch)
+        alpha *= oval(box, inside, landmarks, DETAIL_FADE)
+    if cut_hole is not None and cut_hole.any():
+        spread = np.clip(2 * blur(cut_hole.astype(np.float32), HOLE_EDGE * side), cut_hole, 1)[..., None]
+        alpha = np.maximum(alpha, spread if box is None else spread * feather(box, inside, HOLE_FADE))
+    if below.dtype != np.uint8:
+        patch *= DEEP
+    result = below.copy()
+    under = result[y0:y1, x0:x1].astype(np.float32)
+    result[y0:y1, x0:x1] = np.rint(np.clip(under + alpha * (patch - under), 0, np.iinfo(result.dtype).max))
+    return result
 
 
 def keep_luma(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Colours of `restored` with the luma of `source`; both (h, w, 3) uint8.
+    """Colours of `restored` with the luma of `source`.
 
     A colour that the luma leaves no room for is moved towards gray until it fits, so that the luma is kept to the
     rounding and the hue stays.
@@ -84,8 +128,8 @@ def keep_luma(restored: np.ndarray, source: np.ndarray) -> np.ndarray:
     luma = to_gray(source).astype(np.float32)
     chroma = restored.astype(np.float32) - to_gray(restored)
     room = np.where(chroma > 0, 255 - luma, luma)
-    fit = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
-    return np.rint(luma + np.minimum(fit, 1) * chroma).astype(np.uint8)
+    scale = np.min(room / np.maximum(np.abs(chroma), 1e-6), axis=-1, keepdims=True)
+    return np.rint(luma + np.minimum(scale, 1) * chroma).astype(np.uint8)
 
 
 def keep_tone(
@@ -93,17 +137,8 @@ def keep_tone(
 ) -> np.ndarray:
     """The blur of `source`, its light and colour, plus what `restored` has above its own blur, its detail.
 
-    What diffusion-based restorers know as a colour fix (StableSR's code does it by wavelets).
-
-    Args:
-        restored: (h, w, 3) uint8.
-        source: (h, w, 3) uint8.
-        hole: (h, w) bool, pixels of `source` that don't count.
-        sigma: of the blur [px].
-        luma_only: leave colours as they are.
-
-    Returns:
-        (h, w, 3) float32, not clipped.
+    What diffusion-based restorers know as a colour fix (StableSR's code does it by wavelets). `sigma` of the blur is in
+    px; `luma_only` leaves colours as they are. The result is float32, not clipped.
     """
     pair = (to_gray(source), to_gray(restored)) if luma_only else (source, restored)
     error = pair[0].astype(np.float32) - pair[1]
@@ -116,13 +151,10 @@ def keep_tone(
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of a float32 image (h, w) or (h, w, 3); a wide one is made at a smaller size, many times faster.
+    """Gaussian blur by `sigma` [px] of a float32 image (h, w) or (h, w, 3), which is mirrored at its borders.
 
-    Shrinking and growing an image blur it too, here by less than a hundredth of the variance that is asked for.
-
-    Args:
-        image: to blur, mirrored at its borders.
-        sigma: [px].
+    A wide one is made at a smaller size, many times faster. Shrinking and growing an image blur it too, here by less
+    than a hundredth of the variance that is asked for.
     """
     shrinkage = int(sigma / FINEST_SIGMA)
     if shrinkage < 2:
@@ -135,18 +167,11 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def fill_smoothly(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Continue an image into its unknown pixels, about as a soap film does, from its border inwards.
+    """Continue an image (h, w, 3) float32 into its unknown pixels, about as a soap film does; 0 if nothing is known.
 
     Known pixels are averaged to half the size until nothing is unknown; on the way back, each size starts from the
     coarser one and is relaxed towards the mean of its neighbours. This is the membrane of Poisson image editing (Perez
     et al. 2003), solved to what the eye needs.
-
-    Args:
-        values: (h, w, 3) float32.
-        known: (h, w) bool.
-
-    Returns:
-        (h, w, 3) float32, equal to `values` where known; 0 if nothing is.
     """
     if known.all():
         return values
@@ -164,7 +189,3 @@ def fill_smoothly(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         mean = cv2.filter2D(filled, -1, neighbours, borderType=cv2.BORDER_REPLICATE)
         filled = np.where(known[..., None], values, mean)
     return filled
-
-
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)

@@ -15,7 +15,7 @@ from svfr.data.frames import resize_mask
 from svfr.data.mask_files import find_holes, read_masks
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.files import replacing
-from svfr.inference.pasting import HOLE_FADE
+from svfr.inference.keep import HOLE_FADE
 
 AUTO = Path("auto")  # in the place of a mask: find its holes
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
@@ -51,8 +51,7 @@ def with_masks(
         raise VideoError(f"{mask}: the mask has {mask_info.num_frames} frames, {source.name} {info.num_frames}")
     masks, num_frames, is_empty = masks_of(mask, replace(options, first=0)), 0, True
     for frame in chain(repeat(None, options.first), frames):
-        hole = next(masks, None)
-        if hole is None:
+        if (hole := next(masks, None)) is None:
             raise VideoError(f"{mask}: the mask ends after {num_frames} frames, {source.name} goes on")
         num_frames, is_empty = num_frames + 1, is_empty and not hole.any()
         if frame is not None:
@@ -98,7 +97,7 @@ def frame_holes(
     Returns:
         (start, stop, (4,) square [px]) of each shot in which holes are left; the last shot has no end.
     """
-    edges, extents = sorted({0, *starts}), dict[int, np.ndarray]()
+    edges, extents, room = sorted({0, *starts}), dict[int, np.ndarray](), np.array(frame_size)
     for index, (mask, faces) in enumerate(zip(masks, boxes, strict=False)):
         hole = resize_mask(mask, *frame_size)
         for box in faces:
@@ -112,11 +111,10 @@ def frame_holes(
             extents[shot] = np.minimum(extents.get(shot, extent), extent)
     crops = []
     for shot, extent in sorted(extents.items()):
-        low, high, room = extent[:2], -extent[2:], np.array(frame_size)
+        low, high = extent[:2], -extent[2:]
         longest = float((high - low).max())
         side = max(longest, min(CONTEXT * longest, max(room)), min(size, *room))
-        corner = np.where(
-            side > room, (room - side) / 2, np.clip((low + high - side) / 2, 0, np.maximum(room - side, 0))
-        )
+        inside = np.clip((low + high - side) / 2, 0, np.maximum(room - side, 0))
+        corner = np.where(side > room, (room - side) / 2, inside)
         crops.append((edges[shot], [*edges[1:], sys.maxsize][shot], np.concatenate([corner, corner + side])))
     return crops

@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,19 +17,19 @@ from torch import Tensor
 
 from svfr import config
 from svfr.data.detectors import FaceDetector
-from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.frames import resize, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
 from svfr.inference.card import CARD, model_card
+from svfr.inference.chain import OnStep
 from svfr.inference.cost import filling
-from svfr.inference.denoising import OnStep
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
-from svfr.inference.strategies import restore_clips
-from svfr.inference.video import OnProgress, VideoReport, plan_file, restore_file
+from svfr.inference.strategies import aligned_frames, restore_clips
+from svfr.inference.video import FileRestoration, OnProgress, VideoReport, plan_file
 from svfr.models.components import VAE, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -63,16 +63,8 @@ class SVFRPipeline(DiffusionPipeline):
         True
         >>> report = pipe.restore_video("in.mp4", "out.mp4", tasks="bfr")  # doctest: +SKIP
 
-    Args:
-        unet: SVD's, with SVFR's input channels.
-        vae: between pixels and latents.
-        id_projector: M_id.
-        id_encoder: ArcFace.
-        scheduler: the configuration of the noise levels, in SVD's terms.
-        settings: what the weights were trained for.
-        latent_transformer: T_l, which only training uses.
-        landmark_predictor: P_lm, which only training uses.
-        detector: finds the face of a reference; without one, faces are taken to be aligned as in FFHQ.
+    `latent_transformer` and `landmark_predictor` are of use in training only. `detector` finds the face of a reference;
+    without one, faces are taken to be aligned as in FFHQ.
     """
 
     model_cpu_offload_seq = "id_encoder->id_projector->unet->vae"
@@ -91,16 +83,9 @@ class SVFRPipeline(DiffusionPipeline):
         detector: FaceDetector | None = None,
     ) -> None:
         super().__init__()
-        self.register_modules(
-            unet=unet,
-            vae=vae,
-            id_projector=id_projector,
-            id_encoder=id_encoder,
-            scheduler=scheduler,
-            settings=settings,
-            latent_transformer=latent_transformer,
-            landmark_predictor=landmark_predictor,
-        )
+        heads = {"latent_transformer": latent_transformer, "landmark_predictor": landmark_predictor}
+        self.register_modules(unet=unet, vae=vae, id_projector=id_projector, id_encoder=id_encoder, **heads)
+        self.register_modules(scheduler=scheduler, settings=settings)
         self.detector = detector
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
         self.lora: dict[str, Any] | None = None
@@ -118,8 +103,7 @@ class SVFRPipeline(DiffusionPipeline):
         if vae != "full":
             self.tiny = load_tiny(vae, self.parts)
         parts, device = self.parts, self.parts.device
-        free = free_memory(parts.networks.values(), device)
-        free *= 2 / self.unet.dtype.itemsize  # plans are of 16-bit numbers
+        free = free_memory(parts.networks.values(), device) * 2 / self.unet.dtype.itemsize  # plans are of 16 bits
         self.plan = MEMORY_PLANS[choose_plan(free, self.settings.size) if memory == "auto" else int(memory)]
         if memory != "auto" and device.type == "cpu":
             self.notes.append(f"memory={memory}: no accelerator here, so it sets the lengths of clips and chunks alone")
@@ -156,24 +140,19 @@ class SVFRPipeline(DiffusionPipeline):
             source: "demo" (the bundled small model), "released" (the released SVFR and SVD, from the Hub), a folder
                 that `save_pretrained` wrote, a folder of the released files, or a Hub id.
             device: "auto" or a torch device.
-            dtype: "auto", a name or a torch dtype.
-            torch_dtype: the same by diffusers' older name.
-            **unknown: there are no others.
+            dtype, torch_dtype: "auto", a name or a torch dtype.
 
         Raises:
-            WeightsError: nothing there, or something else.
-            ValueError: an unknown keyword, a device or a type that cannot be.
+            ValueError: nothing there, or something else; an unknown keyword; a device or a type that cannot be.
         """
         if unknown:
             advice = "only source, device, dtype and torch_dtype are known here; set networks on the pipeline"
             raise ValueError(f"from_pretrained: unknown '{min(unknown)}': {advice}")
         dtype = dtype if torch_dtype is None else torch_dtype
-        released = find_released(source)
-        if released is not None:
+        if (released := find_released(source)) is not None:
             return cls.from_released(*released, device=device, dtype=dtype)
-        device = resolve_device(device)
+        device, folder = resolve_device(device), find_model(source)
         dtype = resolve_dtype(dtype, device)
-        folder = find_model(source)
         return cls.from_components(load_folder(folder, dtype).to(device, dtype), origin=str(folder))
 
     @classmethod
@@ -186,15 +165,13 @@ class SVFRPipeline(DiffusionPipeline):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
     ) -> "SVFRPipeline":
-        """Load the released SVFR from its own files.
+        """Load the released SVFR from its own files, with device and dtype as in `from_pretrained`.
 
         Args:
             svd: folder of Stable Video Diffusion img2vid-xt in diffusers layout (unet/config.json, vae/, scheduler/).
             unet: `unet.pth`.
             id_linear: `id_linear.pth`.
             arcface: `insightface_glint360k.pth`.
-            device: "auto" or a torch device.
-            dtype: "auto", a name or a torch dtype.
 
         Raises:
             WeightsError: a file is missing or does not fit; the first wrong keys are named.
@@ -212,7 +189,7 @@ class SVFRPipeline(DiffusionPipeline):
         In `save_directory` a README.md that is there stays; else it is the card (see `svfr.inference.card`).
 
         Raises:
-            ValueError: `safe_serialization=False` or a variant; neither is written. Or a LoRA is not fused.
+            ValueError: `safe_serialization=False`, or a `variant`; neither is written. Or a LoRA is not fused.
         """
         if not safe_serialization or variant is not None:
             raise ValueError("weights are written as safetensors alone, without a variant")
@@ -226,9 +203,8 @@ class SVFRPipeline(DiffusionPipeline):
     def push_to_hub(self, repo_id: str, **hub: Any) -> str:
         """Upload to the Hub what `save_pretrained` writes; look at its card first. Returns the commit's address.
 
-        Args:
-            repo_id: NAME or ORGANIZATION/NAME; it is made if needed.
-            **hub: private, token, commit_message, create_pr, subfolder, as diffusers takes them.
+        `repo_id` is NAME or ORGANIZATION/NAME, and made if needed; `hub` are diffusers' private, token, commit_message,
+        create_pr, subfolder.
         """
         private = hub.pop("private", None)
         with TemporaryDirectory() as folder:
@@ -238,11 +214,11 @@ class SVFRPipeline(DiffusionPipeline):
             return str(self._upload_folder(folder, repo_id, **hub))
 
     def _card(self, folder: Path, name: str) -> ModelCard:
-        source = self.name_or_path or "weights made in memory"
-        return model_card(folder, source, name, str(self.lora["folder"]) if self.lora else None)
+        lora = str(self.lora["folder"]) if self.lora else None
+        return model_card(folder, self.name_or_path or "weights made in memory", name, lora)
 
     def load_lora_weights(self, folder: str | Path, weight: float = 1.0) -> None:
-        """Apply a LoRA, a folder that training wrote, and take its settings; a weight of 0 leaves all as it is.
+        """Apply a LoRA that training wrote, and take its settings; a weight of 0 leaves all as it is.
 
         Raises:
             ValueError: files that cannot be used, or of another base; a LoRA is there already; peft is not installed.
@@ -305,8 +281,8 @@ class SVFRPipeline(DiffusionPipeline):
             initial_noise: (f, c, size / s, size / s) standard normal (`released`: one for each pass).
             reference_landmarks: (5, 2) of the reference, photo or chosen, at `size` [px]; instead of the detector.
             on_step: called after each denoising step with its share of the work, in frames.
-            callback_on_step_end: called after each as (pipe, step, timestep, {}); `step` counts all of them, of all
-                clips, and the tensors cannot be changed. `pipe._interrupt = True` in it stops the work.
+            callback_on_step_end: called after each as (pipe, step, timestep, {}); `step` counts those of all clips, and
+                the tensors cannot be changed. `pipe._interrupt = True` in it stops the work.
             **sampling: fields of `svfr.Sampling`, such as `num_inference_steps=4`.
 
         Returns:
@@ -317,25 +293,22 @@ class SVFRPipeline(DiffusionPipeline):
             ValueError: an argument that cannot be used; the message names it.
         """
         tasks = parse_tasks(tasks)
-        frames = np.asarray(frames)
-        masks = _check_mask(frames, tasks, mask)
         if output_type not in ("np", "pt", "pil"):
             raise ValueError(f"output_type '{output_type}': choose from np, pt, pil")
         resolved = config.make(Sampling, sampling).resolve(self.parts)
-        size, keep = resolved.size, KeepRules.resolve(tasks, resolved)
-        assert size is not None
-        shape = (self.parts.latent_channels, *[size // self.parts.downscale] * 2)
-        noises = initial_noise if isinstance(initial_noise, tuple) else (initial_noise,)
-        if any(noise is not None and noise.shape[1:] != shape for noise in noises):
-            raise ValueError(f"initial_noise: each frame's has to be {shape}")
-        if noises[-1] is not None and len(noises[-1]) != len(frames):  # pass 1 of `released` has the first clip alone
-            raise ValueError(f"initial_noise has {len(noises[-1])} frames, the video {len(frames)}")
-        crops = [_AlignedFrame.make(frame, hole, tasks, size) for frame, hole in zip(frames, masks, strict=True)]
+        size, keep = resolved.size or 0, KeepRules.resolve(tasks, resolved)
+        images, holes = aligned_frames(frames, mask, tasks, size)
+        if initial_noise is not None:
+            shape = (self.parts.latent_channels, *[size // self.parts.downscale] * 2)
+            *_, last = noises = initial_noise if isinstance(initial_noise, tuple) else (initial_noise,)
+            if any(noise.shape[1:] != shape for noise in noises):
+                raise ValueError(f"initial_noise: each frame's has to be {shape}")
+            if len(last) != len(images):  # pass 1 of `released` has the first clip alone
+                raise ValueError(f"initial_noise has {len(last)} frames, the video {len(images)}")
         photo = None
         if reference is not None:
             photo = self.references.from_aligned(resize(_check_photo(reference), size, size), reference_landmarks)
-        self._interrupt, steps = False, count()
-        units = [torch.empty(0, 3, size, size)]
+        self._interrupt, steps, units = False, count(), [torch.empty(0, 3, size, size)]
         timesteps: deque[Tensor] = deque(maxlen=1)  # of the UNet's latest run
 
         def after_step(work: float, stage: str) -> None:
@@ -347,31 +320,23 @@ class SVFRPipeline(DiffusionPipeline):
                 raise _Interrupted
 
         hook = self.unet.register_forward_pre_hook(lambda _, inputs: timesteps.append(inputs[1].flatten()[0]))
-        with self.progress_bar(total=len(frames)) as bar, hook, suppress(_Interrupted):
-            for _, restored in restore_clips(
-                self.parts,
-                resolved,
-                tasks,
-                iter(crops),
-                self.references,
-                photo,
-                initial_noise=initial_noise,
-                reference_landmarks=reference_landmarks,
-                on_step=filling(bar, after_step),
-            ):
+        with self.progress_bar(total=len(images)) as bar, hook, suppress(_Interrupted):
+            choose = self.references.chooser(resolved, reference_landmarks)
+            inputs = (to_tensor(task_input(image, tasks, hole)) for image, hole in zip(images, holes, strict=True))
+            how: dict[str, Any] = {"initial_noise": initial_noise, "on_step": filling(bar, after_step)}
+            for restored in restore_clips(self.parts, resolved, tasks, inputs, choose, photo, **how):
                 units.append(to_unit(restored).cpu())
         self.maybe_free_model_hooks()
         unit = torch.cat(units)  # (f, 3, size, size)
         if output_type == "pt" and not (keep.anything and len(unit)):
             return unit
-        images = [
-            keep.apply(image, crop.image, crop.hole, size) for image, crop in zip(to_uint8(unit), crops, strict=False)
-        ]
+        made = zip(to_uint8(unit), images, holes, strict=False)
+        results = [keep.apply(restored, image, hole, size) for restored, image, hole in made]
         if output_type == "pt":
-            return torch.stack([to_unit(to_tensor(image)) for image in images])
+            return torch.stack([to_unit(to_tensor(image)) for image in results])
         if output_type == "np":
-            return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
-        return [Image.fromarray(image) for image in images]
+            return np.stack(results) if results else np.empty((0, size, size, 3), np.uint8)
+        return [Image.fromarray(image) for image in results]
 
     def restore_video(
         self,
@@ -394,8 +359,7 @@ class SVFRPipeline(DiffusionPipeline):
             mask: image, video or folder of images of any size, white or transparent is a hole; one image serves all
                 frames; "auto" finds holes that are white or black and stay in place.
             reference: (h, w, 3) uint8 photo of the person; of several, each face takes the one most like it.
-            on_progress: called with (frames, stage): work just done and whether it was "faces" or "restore"; what it
-                raises stops the work.
+            on_progress: called with (frames, "faces" or "restore") of work just done; what it raises stops the work.
             key: digest of all that the result depends on; an interrupted film of the same key goes on.
             **settings: fields of `svfr.inference.settings.VideoSettings`, such as `face="aligned"`.
 
@@ -409,21 +373,12 @@ class SVFRPipeline(DiffusionPipeline):
         photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
         photos = [_check_photo(photo) for photo in photos]
         num_frames = 0
-        with suppress(ValueError, OSError):  # said below, where it is one
+        with suppress(ValueError, OSError):  # said below
             num_frames = probe(Path(source)).num_frames
         with self.progress_bar(total=num_frames) as bar:
-            report = restore_file(
-                self.parts,
-                self.references,
-                resolved,
-                Path(source),
-                Path(target),
-                tasks,
-                mask=None if mask is None else Path(mask),
-                photos=photos,
-                on_progress=filling(bar, on_progress),
-                key=key,
-            )
+            work = self.parts, self.references, resolved, Path(source), Path(target), tasks
+            how = None if mask is None else Path(mask), photos, filling(bar, on_progress)
+            report = FileRestoration(*work, *how, key=key).run()
         self.maybe_free_model_hooks()
         return report
 
@@ -435,33 +390,6 @@ class SVFRPipeline(DiffusionPipeline):
 
 class _Interrupted(Exception):
     """A callback wants the work to end."""
-
-
-class _AlignedFrame(NamedTuple):
-    image: np.ndarray  # (s, s, 3) uint8
-    hole: np.ndarray | None  # (s, s) bool
-    lq: Tensor  # (3, s, s) in [-1, 1]
-
-    @classmethod
-    def make(cls, frame: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int) -> "_AlignedFrame":
-        image = resize(frame, size, size)
-        hole = None if mask is None else resize_mask(mask, size, size)
-        return cls(image, hole, to_tensor(task_input(image, tasks, hole)))
-
-
-def _check_mask(frames: np.ndarray, tasks: tuple[str, ...], mask: np.ndarray | None) -> Iterable[np.ndarray | None]:
-    """The mask of each frame."""
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1")
-    check_mask_needed(tasks, mask is not None)
-    if mask is None:
-        return [None] * len(frames)
-    mask = np.asarray(mask)
-    if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
-        raise ValueError(f"the mask is {mask.dtype} {mask.shape}: it has to be uint8 (h, w) or (f, h, w)")
-    if mask.ndim == 3 and len(mask) != len(frames):
-        raise ValueError(f"the mask has {len(mask)} frames, the video {len(frames)}")
-    return list(mask) if mask.ndim == 3 else list(repeat(mask, len(frames)))
 
 
 def _check_photo(photo: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""What will be restored of a file: its shots, the faces in them as tracks, and whose they are."""
+"""What will be restored of a file: its shots, the faces in them as tracks, and whose they are; how that is shown."""
 
 import math
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import Face, FaceDetector
@@ -15,58 +15,49 @@ from svfr.data.linking import FaceLinker, LinkedTrack
 from svfr.data.shots import with_cuts
 from svfr.data.tracks import TAKEOVER, FaceTrack, square_around
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, read_frames
-from svfr.inference.people import Looks, Person, group
-from svfr.inference.settings import VideoSettings
+from svfr.inference.reference import Looks, Person, group
+from svfr.inference.settings import Sampling, VideoSettings
 
 # YuNet finds faces that lie or stand on their heads, too, but takes them for upright ones. Measured on 21 real and
 # rendered clips, a frame each way: upright 0.90 to 0.95, and always the best; turned at most 0.89.
 VOTES = 5  # Assumption: frames with faces that decide how a shot is turned
 TURNED_SCORE = 0.75  # least mean score of a shot that is turned
 LOOK_AGAIN = 0.5  # [s] Assumption: how often a shot without faces is looked at turned
+LABEL = 14  # [px] above a person's picture
 
 Detect = Callable[[np.ndarray], list[Face]]
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedTrack:
-    """A face that is restored as a chain of its own.
+    """A face that is restored as a chain of its own."""
 
-    Attributes:
-        face: where it is, [px] of the turned frames.
-        turns: quarter turns counter-clockwise that put it upright.
-        person: their number.
-        shot: index of it.
-    """
-
-    face: FaceTrack
-    turns: int
-    person: int
-    shot: int
+    face: FaceTrack  # where it is, [px] of the turned frames
+    turns: int  # quarter turns counter-clockwise that put it upright
+    person: int  # their number
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is in a file, and what of it is restored.
-
-    Attributes:
-        num_frames: of the file.
-        shots: index of the first frame of each.
-        tracks: in the order of their first frames.
-        people: all that were found.
-        notes: to the user.
-    """
+    """What is in a file, and what of it is restored."""
 
     num_frames: int
-    shots: list[int]
-    tracks: list[PlannedTrack]
-    people: list[Person]
-    notes: list[str] = field(default_factory=list)
+    shots: list[int]  # index of the first frame of each
+    tracks: list[PlannedTrack]  # that are restored, in the order of their first frames
+    people: list[Person]  # all that were found
+    notes: list[str] = field(default_factory=list)  # to the user
 
     @property
     def restored(self) -> list[Person]:
         """The people whose faces are restored."""
         numbers = {track.person for track in self.tracks}
         return [person for person in self.people if person.number in numbers]
+
+    @property
+    def share(self) -> float:
+        """Frames that show a face which is restored, for each such face in them."""
+        seen = [at for track in self.tracks for at in track.face.start + np.flatnonzero(track.face.visible)]
+        return len(set(seen)) / len(seen) if seen else 1.0
 
     def crops(self, frame_size: tuple[int, int]) -> list[list[np.ndarray]]:
         """Of each frame (width, height), the squares (4,) [px] in it that are restored."""
@@ -78,6 +69,11 @@ class Plan:
                     x0, y0, x1, y1 = (width := frame_size[(turn - 1) % 2]) - y1, x0, width - y0, x1
                 crops[track.face.start + at].append(np.array([x0, y0, x1, y1]))
         return crops
+
+
+def turned(image: np.ndarray, turns: int) -> np.ndarray:
+    """A picture (h, w, ...) after quarter turns counter-clockwise."""
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
 def make_plan(
@@ -93,20 +89,14 @@ def make_plan(
 
     Of the frames only boxes, landmarks, embeddings and a small picture of each track are held.
 
-    Args:
-        source: the file.
-        info: of it.
-        options: it is read with.
-        detector: finds faces.
-        looks: tells people apart.
-        face_box: x0, y0, x1, y1 [px] of a face that is in all frames, instead of the detector's.
-        on_frame: called after each frame of a pass with 1 in the first, 0 in the second.
+    `face_box` is x0, y0, x1, y1 [px] of a face that is in all frames, instead of the detector's. `on_frame` is called
+    after each frame of a pass with 1 in the first, 0 in the second.
 
     Raises:
         VideoError: the file cannot be read.
         ValueError: a box outside of the picture.
     """
-    options = replace(options, deep=False)
+    scan = partial(_scan, source, replace(options, deep=False), float(info.fps), looks)
     if face_box is not None:
         if face_box[0] >= info.width or face_box[1] >= info.height:
             raise ValueError(f"face_box={face_box}: outside of the picture, {info.width}x{info.height}")
@@ -114,12 +104,11 @@ def make_plan(
         square = square_around(box)
         points = square[:2] + FFHQ_TEMPLATE / 512 * (square[2:] - square[:2])
         given = Face(box, points.astype(np.float32), 1.0)
-        return _scan(source, options, float(info.fps), lambda image: [given], looks, (0,), partial(on_frame, 1))
-    plan = _scan(source, options, float(info.fps), detector, looks, (0, 1, 2, 3), partial(on_frame, 1))
+        return scan(lambda image: [given], (0,), partial(on_frame, 1))
+    plan = scan(detector, (0, 1, 2, 3), partial(on_frame, 1))
     if plan.tracks:
         return plan
-    closer = partial(detector, closer=True)
-    plan = _scan(source, options, float(info.fps), closer, looks, (0, 1, 2, 3), partial(on_frame, 0))
+    plan = scan(partial(detector, closer=True), (0, 1, 2, 3), partial(on_frame, 0))
     missing = "no face found, not even by a closer look: the input passed through unchanged (face_box= names one)"
     found = "faces were found by a closer look alone: it may be wrong"
     return replace(plan, notes=[found if plan.tracks else missing, *plan.notes])
@@ -155,62 +144,81 @@ def choose(plan: Plan, settings: VideoSettings, looks: Looks, detector: FaceDete
     return replace(plan, tracks=tracks, notes=notes)
 
 
+def plan_lines(plan: Plan, sampling: Sampling, plan_seconds: float, seconds_of_a_clip: float) -> Iterator[str]:
+    """A plan in lines: shots, people, clips, steps and the time to expect, of which `plan_seconds` are for planning."""
+    length, overlap = sampling.clip_length, sampling.overlap
+    assert length and overlap is not None  # resolved
+    frames = [int(track.face.visible.sum()) for track in plan.tracks]
+    clips = sum(1 + max(0, math.ceil((count - length) / (length - overlap))) for count in frames)
+    yield f"{plan.num_frames} frames, {len(plan.shots)} shots, starting at {', '.join(map(str, plan.shots))}"
+    chosen = {person.number for person in plan.restored}
+    for person in plan.people:
+        spans = [f"{t.face.start}-{t.face.stop - 1}" for t in plan.tracks if t.person == person.number]
+        yield f"person {person.number}: " + (f"frames {', '.join(spans)}" if person.number in chosen else "left as is")
+    steps = sampling.num_inference_steps
+    yield f"{clips} clips of {length} frames at {sampling.size} px, steps: {steps}"
+    yield f"about {plan_seconds + clips * seconds_of_a_clip:.0f} s"
+    yield from plan.notes
+
+
+def contact_sheet(plan: Plan, path: Path) -> None:
+    """Write a PNG with the people's numbers and pictures."""
+    pictures = [person.picture for person in plan.people]
+    side = max(len(picture) for picture in pictures)
+    columns = min(len(pictures), 8)
+    sheet = Image.new("RGB", (columns * side, math.ceil(len(pictures) / columns) * (side + LABEL)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, person in enumerate(plan.people):
+        x, y = index % columns * side, index // columns * (side + LABEL)
+        draw.text((x + 2, y + 1), str(person.number), fill="black")
+        sheet.paste(Image.fromarray(person.picture), (x, y + LABEL))
+    sheet.save(path)
+
+
 def _scan(
     source: Path,
     options: ReadOptions,
     fps: float,
-    detect: Detect,
     looks: Looks,
+    detect: Detect,
     turns: tuple[int, ...],
     on_frame: Callable[[], None],
 ) -> Plan:
-    starts: list[int] = []
-    found: list[tuple[int, int, LinkedTrack]] = []  # (shot, turns, track)
-    shot: _Shot | None = None
+    shots: list[_Shot] = []
     num_frames = num_glimpses = 0
-
-    def finish() -> None:
-        nonlocal num_glimpses
-        if shot is None:
-            return
-        turn, tracks = shot.finish()
-        least = min(math.ceil(TAKEOVER * fps), shot.length)  # one false detection is no face
-        lasting = [linked for linked in tracks if len(linked.faces) >= least]
-        num_glimpses += len(tracks) - len(lasting)
-        found.extend((len(starts) - 1, turn, linked) for linked in lasting)
-
     for image, is_cut in with_cuts(frame.image for frame in read_frames(source, options)):
-        if is_cut:
-            finish()
-            starts.append(num_frames)
-            shot = _Shot(fps, detect, looks, turns)
-        assert shot is not None  # the first frame starts one
-        shot.add(image)
+        if is_cut:  # the first frame is one
+            shots.append(_Shot(num_frames, fps, detect, looks, turns))
+        shots[-1].add(image)
         num_frames += 1
         on_frame()
-    if not num_frames:
+    if not shots:
         raise VideoError(f"{source}: no frames")
-    finish()
-    numbers, people = group([(starts[n] + each.track.start, each) for n, _, each in found], looks.likeness)
-    tracks = [
-        PlannedTrack(replace(each.track, start=starts[n] + each.track.start), turn, number, n)
-        for (n, turn, each), number in zip(found, numbers, strict=True)
-    ]
+    found: list[tuple[int, int, LinkedTrack]] = []  # (first frame, turns, track)
+    for shot in shots:
+        turn, linked = shot.finish()
+        least = min(math.ceil(TAKEOVER * fps), shot.length)  # one false detection is no face
+        lasting = [each for each in linked if len(each.faces) >= least]
+        num_glimpses += len(linked) - len(lasting)
+        found += [(shot.start + each.track.start, turn, each) for each in lasting]
+    numbers, people = group([(start, each) for start, _, each in found], looks.likeness)
+    pairs = zip(found, numbers, strict=True)
+    tracks = [PlannedTrack(replace(each.track, start=start), turn, who) for (start, turn, each), who in pairs]
     notes = []
     if num_glimpses:
         notes.append(f"{num_glimpses} faces seen for less than {TAKEOVER:g} s are left as they are")
     if hidden := sum(int((~track.face.visible).sum()) for track in tracks):
         notes.append(f"{hidden} frames within tracks show no face (a flash, black, covered): they passed through")
-    if turned := Counter(track.turns > 0 for track in tracks)[True]:
-        notes.append(f"{turned} faces lie or stand on their heads: restored upright, put back turned")
-    return Plan(num_frames, starts, tracks, people, notes)
+    if num_turned := sum(track.turns > 0 for track in tracks):
+        notes.append(f"{num_turned} faces lie or stand on their heads: restored upright, put back turned")
+    return Plan(num_frames, [shot.start for shot in shots], tracks, people, notes)
 
 
 class _Shot:
     """The faces of a shot, while it is read: looked for in frames turned all ways until it is clear which is right."""
 
-    def __init__(self, fps: float, detect: Detect, looks: Looks, turns: tuple[int, ...]) -> None:
-        self.length = 0
+    def __init__(self, start: int, fps: float, detect: Detect, looks: Looks, turns: tuple[int, ...]) -> None:
+        self.start, self.length = start, 0
         self._detect = detect
         self._linkers = {turn: FaceLinker(fps, looks.embed, looks.likeness) for turn in turns}
         self._scores = dict.fromkeys(turns, 0.0)
@@ -222,10 +230,10 @@ class _Shot:
         looks_around = self._seen or self.length % self._again == 0
         best = dict.fromkeys(self._linkers, 0.0)
         for turn, linker in self._linkers.items():
-            turned = np.ascontiguousarray(np.rot90(image, turn))
-            faces = self._detect(turned) if turn == 0 or looks_around else []
+            upright = turned(image, turn)
+            faces = self._detect(upright) if turn == 0 or looks_around else []
             best[turn] = max((face.score for face in faces), default=0.0)
-            linker.add(faces, turned)
+            linker.add(faces, upright)
         self.length += 1
         self._seen = any(best.values()) or self.length < VOTES
         if len(self._linkers) > 1 and any(best.values()):

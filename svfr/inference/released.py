@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from svfr.diffusion import euler_step
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
+from svfr.inference.chain import ChooseReference, OnStep, frame_noise, make_denoiser, noise_levels, run_to_end
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 
@@ -24,23 +24,11 @@ def restore_released(
     initial_noise: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Restore all frames of a video as the released code does. Memory grows with the length.
+    """Restore all frames of a video, (f, 3, H, W), as the released code does; arguments and result as of `Chain`.
 
     Pass 1 denoises the first clip with two identical branches; its last frame becomes the reference of pass 2, which
-    denoises all frames. A given reference replaces pass 1.
-
-    Args:
-        components: the networks.
-        sampling: resolved.
-        gamma: (3,) task prompt.
-        lq: (f, 3, H, W) all degraded frames in [-1, 1].
-        choose_reference: picks a reference from the frames of pass 1; None for none.
-        reference: a photo's.
-        initial_noise: (f, c, h, w) standard normal for each pass, instead of the seed's.
-        on_step: progress.
-
-    Returns:
-        (f, 3, H, W) restored frames, about [-1, 1], not clamped.
+    denoises all frames. A given reference replaces pass 1. `initial_noise` is one for each pass. Memory grows with the
+    length.
     """
     length, overlap, scale = sampling.clip_length, sampling.overlap, sampling.guidance_scale
     chunk_size, steps = sampling.decode_chunk_size, sampling.num_inference_steps
@@ -100,15 +88,11 @@ def sample_windows(
 ) -> Iterator[Tensor]:
     """The released code's sampler: each window takes its Euler step, then windows are averaged with tent weights.
 
-    Args:
-        denoise_window: estimate of x0 for one window from (x of the window, sigma, its frame indices).
-        x: (f, c, h, w) start.
-        sigmas: (n + 1,) noise levels.
-        window: frames of a window.
-        overlap: frames that windows overlap by in the first steps.
+    `denoise_window` estimates x0 of one window from (x of the window, sigma, its frame indices); windows are laid as
+    by `released_windows`.
 
     Yields:
-        The latents after each step.
+        The latents (f, c, h, w) after each step.
     """
     tent = torch.tensor([min(i + 1, window - i) for i in range(window)], dtype=x.dtype, device=x.device)
     tent = tent.view(-1, 1, 1, 1)

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -97,11 +98,10 @@ class Sampling:
         for name, value in SPEEDS.get(self.speed or "", {}).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        is_released = self.strategy == "released"
-        steps = self.num_inference_steps
+        steps, interval = self.num_inference_steps, self.guidance_interval
         if isinstance(steps, list | tuple):
             object.__setattr__(self, "num_inference_steps", tuple(steps))
-            if not is_released or len(steps) != 2:
+            if self.strategy != "released" or len(steps) != 2:
                 raise ConfigError(f"num_inference_steps={steps}: only the strategy released takes a pair")
         for count in steps if isinstance(steps, list | tuple) else (steps,):
             if count is not None and (type(count) is not int or count < 1):
@@ -109,13 +109,11 @@ class Sampling:
         for name, choices in (("sampler", SAMPLERS), ("schedule", SCHEDULES), ("speed", SPEEDS)):
             if (value := getattr(self, name)) not in (None, *choices):
                 raise ConfigError(f"{name}={value}: choose from {', '.join(choices)}")
-        if is_released:
+        if self.strategy == "released":
             _refuse_others(self, RELEASED, "the strategy released samples in its own way")
-        if (interval := self.guidance_interval) is not None:
-            are_numbers = (
-                isinstance(interval, list | tuple) and [type(x) in (int, float) for x in interval] == [True] * 2
-            )
-            if not are_numbers or not 0 <= interval[0] < interval[1]:
+        if interval is not None:
+            kinds = [type(number) for number in interval] if isinstance(interval, list | tuple) else []
+            if len(kinds) != 2 or not {*kinds} <= {int, float} or not 0 <= interval[0] < interval[1]:
                 raise ConfigError(f"guidance_interval={interval}: give two rising noise levels, such as [0.3,10]")
             object.__setattr__(self, "guidance_interval", tuple(interval))
         for name in ("size", "clip_length", "decode_chunk_size"):
@@ -132,35 +130,32 @@ class Sampling:
         Raises:
             ConfigError: values that don't fit together, or that the networks cannot take.
         """
-        settings, is_released = components.settings, self.strategy == "released"
-        size, plan = components.check_size(self.size or settings.size), components.plan
+        settings, plan = components.settings, components.plan
+        size = components.check_size(self.size or settings.size)
         chunk_limit, clip_limit = (sys.maxsize, sys.maxsize) if plan is None else plan.fit(size)
         length = self.clip_length or min(settings.clip_length, clip_limit)
         if settings.one_step_sigma is not None:
             _refuse_others(self, ONE_STEP, "these weights restore in one step")
             settings = replace(settings, num_inference_steps=1, guidance_scale=1.0)
         context = min(settings.context_frames, length - 1)
-        if settings.context_frames and not is_released and self.overlap not in (None, context):
+        wanted: dict[str, Any] = {
+            "num_inference_steps": settings.num_inference_steps,
+            "guidance_scale": settings.guidance_scale,
+            "sampler": settings.sampler,
+            "schedule": "karras",
+            "batch_guidance": plan is not None and plan.batch_guidance,
+            "size": size,
+            "clip_length": length,
+            "overlap": context or min(1, length - 1),
+            "decode_chunk_size": min(length, chunk_limit),
+            **dict.fromkeys(("keep_known", "keep_luminance", "keep_tone"), self.strategy == "chained"),
+        }
+        if self.strategy == "released":
+            wanted |= {"num_inference_steps": RELEASED_STEPS, "sampler": "euler", "batch_guidance": False}
+            wanted["overlap"] = min(RELEASED_OVERLAP, length - 1)
+        elif settings.context_frames and self.overlap not in (None, context):
             raise ConfigError(f"overlap={self.overlap}: these weights say context_frames={context}; leave it out")
-
-        def default(value: Any, chained: Any, released: Any) -> Any:
-            return value if value is not None else released if is_released else chained
-
-        return replace(
-            self,
-            num_inference_steps=default(self.num_inference_steps, settings.num_inference_steps, RELEASED_STEPS),
-            guidance_scale=default(self.guidance_scale, settings.guidance_scale, settings.guidance_scale),
-            sampler=default(self.sampler, settings.sampler, "euler"),
-            schedule=self.schedule or "karras",
-            batch_guidance=default(self.batch_guidance, plan is not None and plan.batch_guidance, False),
-            size=size,
-            clip_length=length,
-            overlap=default(self.overlap, context or min(1, length - 1), min(RELEASED_OVERLAP, length - 1)),
-            decode_chunk_size=self.decode_chunk_size or min(length, chunk_limit),
-            keep_known=default(self.keep_known, True, False),
-            keep_luminance=default(self.keep_luminance, True, False),
-            keep_tone=default(self.keep_tone, True, False),
-        )
+        return replace(self, **{name: value for name, value in wanted.items() if getattr(self, name) is None})
 
 
 def _refuse_others(sampling: Sampling, only: Mapping[str, Any], reason: str) -> None:
@@ -204,14 +199,13 @@ class VideoSettings(Sampling):
         if self.faces not in ("all", "largest") and not self.people and not Path(self.faces).is_file():
             raise ConfigError(f"faces={self.faces}: all, largest, numbers of the plan such as 1,3, or a photo file")
         if self.face_box is not None:
-            numbers = self.face_box.split(",") if isinstance(self.face_box, str) else self.face_box
-            try:
-                x0, y0, x1, y1 = box = tuple(float(number) for number in numbers)
-            except (TypeError, ValueError):
-                x0, y0, x1, y1 = box = (0.0, 0.0, 0.0, 0.0)
+            x0 = y0 = x1 = y1 = 0.0  # no box
+            with suppress(TypeError, ValueError):
+                numbers = self.face_box.split(",") if isinstance(self.face_box, str) else self.face_box
+                x0, y0, x1, y1 = map(float, numbers)
             if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):
                 raise ConfigError(f"face_box={self.face_box}: has to be x0,y0,x1,y1 with x0 < x1 and y0 < y1, in px")
-            object.__setattr__(self, "face_box", box)
+            object.__setattr__(self, "face_box", (x0, y0, x1, y1))
         check_at_least("blend", self.blend, 0, 1)
         check_at_least("max_pixels", self.max_pixels, 1)
         check_at_least("fps", self.fps, 0.001)

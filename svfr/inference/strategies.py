@@ -2,115 +2,95 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import islice
-from typing import Protocol, TypeVar
+from itertools import islice, repeat
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.inference.chain import Chain
-from svfr.inference.denoising import ChooseReference, OnStep
-from svfr.inference.reference import ReferenceFinder
+from svfr.data.frames import resize, resize_mask
+from svfr.inference.chain import Chain, ChooseReference, OnStep
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
 from svfr.models.devices import is_out_of_memory
-from svfr.tasks import task_prompt
+from svfr.tasks import check_mask_needed, task_prompt
 
 logger = logging.getLogger(__name__)
 
 
-class Crop(Protocol):
-    """A frame to be restored, and whatever its caller wants back with the result."""
+def aligned_frames(
+    frames: np.ndarray, mask: np.ndarray | None, tasks: tuple[str, ...], size: int
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """The frames (s, s, 3) and holes (s, s) of an aligned clip at a side [px], of what `SVFRPipeline` takes.
 
-    @property
-    def lq(self) -> Tensor:
-        """(3, s, s) in [-1, 1], degraded."""
-        ...
-
-
-AnyCrop = TypeVar("AnyCrop", bound=Crop)
+    Raises:
+        ValueError: frames or mask of another kind, or a mask that the tasks need or don't.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}: they have to be uint8 (f, h, w, 3), f >= 1")
+    check_mask_needed(tasks, mask is not None)
+    images, holes = [resize(frame, size, size) for frame in frames], list[np.ndarray | None]([None] * len(frames))
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.ndim not in (2, 3) or mask.dtype != np.uint8:
+            raise ValueError(f"the mask is {mask.dtype} {mask.shape}: it has to be uint8 (h, w) or (f, h, w)")
+        if mask.ndim == 3 and len(mask) != len(frames):
+            raise ValueError(f"the mask has {len(mask)} frames, the video {len(frames)}")
+        masks = mask if mask.ndim == 3 else repeat(mask, len(frames))
+        holes = [resize_mask(each, size, size) for each in masks]
+    return images, holes
 
 
 def restore_clips(
     components: Components,
     sampling: Sampling,
     tasks: tuple[str, ...],
-    crops: Iterator[AnyCrop],
-    references: ReferenceFinder,
+    frames: Iterator[Tensor],
+    choose_reference: ChooseReference | None,
     reference: Reference | None = None,
     *,
     first_frame: int = 0,
     initial_noise: Tensor | tuple[Tensor, Tensor] | None = None,
-    reference_landmarks: np.ndarray | None = None,
     on_step: OnStep | None = None,
-    on_reference: Callable[[Reference], None] | None = None,
     on_chain: Callable[[Chain], None] | None = None,
-) -> Iterator[tuple[list[AnyCrop], Tensor]]:
-    """Restore crops that arrive one by one; `chained` reads a clip at a time, `released` everything first.
+) -> Iterator[Tensor]:
+    """Restore frames that arrive one by one; `chained` reads a clip at a time, `released` everything first.
 
     Args:
-        components: the networks.
-        sampling: resolved.
+        components, sampling, reference, first_frame: as of `Chain`.
         tasks: asked for.
-        crops: of one face, consecutive frames.
-        references: chooses a reference from the first clip.
-        reference: of a photo.
-        first_frame: index of the first crop in its video.
-        initial_noise: (f, c, h, w) standard normal, instead of the seed's; for `released` one for each pass.
-        reference_landmarks: (5, 2) of the chosen reference [px], instead of the detector's.
-        on_step: progress.
-        on_reference: called with the reference that was chosen, if one was.
+        frames: (3, s, s) in [-1, 1], degraded; of one face, consecutive.
+        choose_reference: picks a reference from the first clip's frames; see `ReferenceFinder.chooser`.
+        initial_noise: as of `Chain`; for `released` one for each pass.
+        on_step: called after each denoising step with its share of the work, in frames.
         on_chain: called with the chain before its first clip; may load a state into it.
 
     Yields:
-        Some crops and their results (n, 3, s, s), about [-1, 1], not clamped; each crop once, in order.
+        (n, 3, s, s) results of the next frames, about [-1, 1], not clamped.
 
     Raises:
         ValueError: an initial noise that does not go with the strategy, or a strength with inpainting.
     """
     if sampling.strength < 1 and "inpainting" in tasks:
         raise ValueError(f"strength={sampling.strength}: holes are filled from noise alone; leave it out")
-    gamma = task_prompt(tasks).to(components.device)
-    is_released, how = sampling.strategy == "released", sampling.reference_frame
-    choose: ChooseReference | None = None
-    if how != "none" and is_released:
-        choose = partial(references.from_released_clip, landmarks=reference_landmarks)
-    elif how != "none":
-        choose = partial(references.from_clip, how=how, landmarks=reference_landmarks)
-    if choose is not None and on_reference is not None:
-        choose = _told(choose, on_reference)
-    if is_released:
+    how = components, sampling, task_prompt(tasks).to(components.device)
+    if sampling.strategy == "released":
         if isinstance(initial_noise, Tensor):
             raise ValueError("initial_noise has to be a pair for the strategy 'released': one for each pass")
-        if clip := list(crops):
-            lq = torch.stack([crop.lq for crop in clip])
-            yield (
-                clip,
-                restore_released(components, sampling, gamma, lq, choose, reference, initial_noise, on_step),
-            )
+        if clip := list(frames):
+            yield restore_released(*how, torch.stack(clip), choose_reference, reference, initial_noise, on_step)
         return
     if isinstance(initial_noise, tuple):
         raise ValueError("initial_noise has to be one tensor for the strategy 'chained'")
     if initial_noise is not None and components.settings.one_step_sigma is not None:
         raise ValueError("initial_noise: these weights restore without noise; leave it out")
-    chain = Chain(components, sampling, gamma, choose, reference, first_frame, initial_noise)
+    chain = Chain(*how, choose_reference, reference, first_frame, initial_noise)
     if on_chain is not None:
         on_chain(chain)
-    while clip := list(islice(crops, chain.frames_wanted)):
-        yield clip, _restore_within_memory(chain, torch.stack([crop.lq for crop in clip]), on_step)
-
-
-def _told(choose: ChooseReference, on_reference: Callable[[Reference], None]) -> ChooseReference:
-    def choose_and_tell(frames: Tensor) -> Reference | None:
-        reference = choose(frames)
-        if reference is not None:
-            on_reference(reference)
-        return reference
-
-    return choose_and_tell
+    while clip := list(islice(frames, chain.frames_wanted)):
+        yield _restore_within_memory(chain, torch.stack(clip), on_step)
 
 
 def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 
 from svfr.data.detectors import Face, YuNet
 from svfr.data.recognition import OnnxRecognizer
-from svfr.inference.people import Looks
+from svfr.inference.reference import Looks
 from svfr.models.identity import align_face
 from tests.assets import ASSETS, NETWORKS, frames
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from svfr import progress
 from svfr.data.video import VideoError, probe
 from svfr.files import digest, fingerprint, write_json
 from svfr.inference.batch import (
@@ -69,7 +71,8 @@ class Batch:
         self.told.clear()
         items = find_items(self.input, self.output, "mp4")
         try:
-            run_items(items, self.output, self.cache_key, self.restore, self.told.append, lambda _: None)
+            with patch.object(progress, "error", self.told.append):
+                run_items(items, self.output, self.cache_key, self.restore, lambda: None)
         finally:
             report = collect(items, self.output, self.cache_key)
             write_json(self.output / REPORT, report)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from svfr.inference.chain import Chain
-from svfr.inference.denoising import ChooseReference, OnStep, frame_noise
+from svfr.inference.chain import Chain, ChooseReference, OnStep, frame_noise
 from svfr.inference.released import released_windows, restore_released, sample_windows
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from svfr.data.video import ReadOptions, VideoError, VideoWriter, probe, read_frames
 from svfr.files import partial_path, sweep
 from svfr.inference.film import film_folder, read, write
-from svfr.inference.overlap import behind
 from svfr.inference.pipeline import SVFRPipeline
+from svfr.inference.stream import behind
 from tests.clips import facts, scene, truncated, video
 
 # A call per line of the standard input: after how many frames it is killed, and where its result goes. Each is a
@@ -25,9 +26,9 @@ CALLS = """
 import mmap, os, signal, sys, time
 from pathlib import Path
 import torch
-from svfr.inference.people import Looks
+from svfr.inference.reference import Looks
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import restore_file
+from svfr.inference.video import FileRestoration
 from tests import tiny
 from tests.clips import MarkDetector
 
@@ -47,10 +48,12 @@ for line in sys.stdin:
             done[:] = int(total * 100).to_bytes(8, "little")
 
         settings = VideoSettings(segment=0.4, num_inference_steps=1).resolve(pipe.parts)
-        report = restore_file(
-            pipe.parts, pipe.references, settings, folder / "in.mp4", folder / name, ("bfr", "inpainting"),
-            mask=folder / "mask.png", on_progress=count, looks=Looks(None), key="a key",
-        )
+        references = pipe.references
+        references.looks = Looks(None)
+        report = FileRestoration(
+            pipe.parts, references, settings, folder / "in.mp4", folder / name, ("bfr", "inpainting"),
+            mask=folder / "mask.png", on_progress=count, key="a key",
+        ).run()
         print("finished", report.num_frames, report.restored_frames, *report.notes, sep="; ", flush=True)
         os._exit(0)
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
@@ -142,13 +145,13 @@ def test_a_fault_of_the_input_leaves_nothing(tmp_path: Path, pipe: SVFRPipeline)
 def test_a_journal_keeps_what_it_is_given(tmp_path: Path) -> None:
     content: dict[str, Any] = {"a": [1, None, {"b": np.arange(3)}], "c": "d", "empty": np.zeros((0, 4))}
     write(tmp_path / "state", content)
-    back = read(tmp_path / "state")
+    back = read(tmp_path / "state", torch.device("cpu"))
     assert back
     np.testing.assert_array_equal(back["a"][2].pop("b"), content["a"][2].pop("b"))
     assert back.pop("empty").shape == content.pop("empty").shape
     assert back == content
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:50])
-    assert read(tmp_path / "state") is None
+    assert read(tmp_path / "state", torch.device("cpu")) is None
     assert partial_path(tmp_path / "x.mp4", "key") == partial_path(tmp_path / "x.mp4", "key")
 
 

@@ -133,4 +133,3 @@ def test_each_face_takes_the_photo_that_is_most_like_it(components: Components) 
         chosen, likeness = finder.best_match(photos, seen)
         assert chosen == index
         assert likeness <= 1
-    assert finder.best_match(photos[:1], photos[1:]) == (0, 1.0)

@@ -2,29 +2,25 @@
 
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
-import svfr.inference.video
 from svfr.config import ConfigError
 from svfr.data.detectors import Face
 from svfr.data.tracks import square_around
 from svfr.data.video import ReadOptions, probe, read_frames
-from svfr.inference.people import Looks
-from svfr.inference.plan import Plan, choose, make_plan
-from svfr.inference.reference import ReferenceFinder
+from svfr.inference.plan import Plan, choose, make_plan, turned
+from svfr.inference.reference import Looks
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import restore_file, turned
+from svfr.models.components import Reference
 from tests.assets import ASSETS, FIELD, needs_assets, needs_field
 from tests.clips import MarkDetector, pixels, video
 from tests.clips import scene as marks
 from tests.inference.scenes import ANNA, BERT, CARL, detector, looks, scene
-from tests.inference.test_video import NOTHING_KEPT, invert
+from tests.inference.test_video import invert, run
 
 FPS = Fraction(25)
 
@@ -53,13 +49,7 @@ def test_a_scene_turned_any_way(tmp_path: Path, turns: int) -> None:
     assert {track.turns for track in plan.tracks} == {-turns % 4}
     middles = [float(track.face.boxes[:, [0, 2]].mean()) for track in plan.tracks]
     np.testing.assert_allclose(middles, [96, 385, 236], atol=8)
-    networks: Any = SimpleNamespace(
-        model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
-    )
-    settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
-    with patch.object(svfr.inference.video, "restore_clips", invert):
-        references = ReferenceFinder(networks, detector())
-        report = restore_file(networks, references, settings, source, tmp_path / "out", ("bfr",), looks=looks())
+    report = run(source, tmp_path / "out", detector=detector(), looks=looks(), format="png")
     assert (report.num_people, report.num_tracks, report.restored_frames) == (3, 3, 20)
     before, after = pixels(source).astype(int), pixels(report.output).astype(int)
     for index, (one, other) in enumerate(zip(before, after, strict=True)):
@@ -165,21 +155,17 @@ def test_a_person_starts_with_the_reference_of_an_earlier_shot(tmp_path: Path) -
     started: list[Any] = []
 
     def restore(*arguments: Any, **about: Any) -> Any:
-        started.append(arguments[5])
-        about["on_reference"](f"reference {len(started)}")
+        choose, reference = arguments[4:]
+        started.append(reference and reference.latents)
+        choose(None)
         return invert(*arguments, **about)
 
     def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
         return np.stack([np.eye(4)[int(face.box[0] > 60)] for face in faces])
 
-    networks: Any = SimpleNamespace(
-        model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
-    )
-    settings = VideoSettings(size=64, format="png", **NOTHING_KEPT)
     source = video(tmp_path / "in.mp4", images, fps=Fraction(10))
-    with patch.object(svfr.inference.video, "restore_clips", restore):
-        references = ReferenceFinder(networks, MarkDetector())
-        report = restore_file(networks, references, settings, source, tmp_path / "out", ("bfr",), looks=Looks(embed))
-    assert started == [None, "reference 1", None]
+    how: dict[str, Any] = {"networks": restore, "looks": Looks(embed), "format": "png"}
+    report = run(source, tmp_path / "out", **how, choose=lambda frames: Reference(torch.tensor(len(started)), frames))
+    assert started == [None, 1, None]
     differs = (pixels(source) != pixels(report.output)).any(axis=(1, 2, 3))
     assert np.flatnonzero(~differs).tolist() == [6, 7, *range(10, 20)]

@@ -12,13 +12,12 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from svfr.config import ConfigError
-from svfr.inference.chain import Chain
+from svfr.inference.chain import Chain, make_denoiser
 from svfr.inference.cost import measuring_cost
-from svfr.inference.denoising import make_denoiser
-from svfr.inference.overlap import ahead
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.inference.strategies import _restore_within_memory
+from svfr.inference.stream import ahead
 from svfr.models.components import Components, Reference
 from svfr.models.devices import MEMORY_PLANS, choose_plan, resolve_device, wait_on_cpu
 from svfr.models.sources import DEMO_FOLDER, load_folder

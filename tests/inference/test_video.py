@@ -19,12 +19,11 @@ import svfr.inference.video
 from svfr.data.detectors import load_detector
 from svfr.data.frames import to_gray
 from svfr.data.video import ReadOptions, VideoError, probe
-from svfr.inference.people import Looks
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.plan import make_plan
-from svfr.inference.reference import ReferenceFinder
+from svfr.inference.reference import Looks, ReferenceFinder
 from svfr.inference.settings import VideoSettings
-from svfr.inference.video import VideoReport, restore_file
+from svfr.inference.video import FileRestoration, VideoReport
 from tests import tiny
 from tests.assets import ASSETS, NETWORKS, needs_assets
 from tests.clips import MarkDetector, facts, pixels, scene, truncated, video
@@ -35,25 +34,28 @@ NOTHING_KEPT: dict[str, Any] = {"keep_known": False, "keep_luminance": False, "k
 
 
 def invert(
-    components: Any, sampling: Any, tasks: Any, crops: Iterator[Any], references: Any, photo: Any, **about: Any
-) -> Iterator[tuple[list[Any], Tensor]]:
+    components: Any, sampling: Any, tasks: Any, frames: Iterator[Tensor], choose: Any, photo: Any = None, **about: Any
+) -> Iterator[Tensor]:
     """A stand-in for the networks that inverts all colours, three frames at a time."""
-    while clip := list(islice(crops, 3)):
+    while clip := list(islice(frames, 3)):
         if about["on_step"]:
             about["on_step"](len(clip))
-        yield clip, -torch.stack([crop.lq for crop in clip])
+        yield -torch.stack(clip)
 
 
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
-    own = ("networks", "detector", "tasks", "mask", "on_progress")
+    own = ("networks", "detector", "looks", "choose", "tasks", "mask", "on_progress")
     settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
     # `invert` stands for them
     networks: Any = SimpleNamespace(
         model=SimpleNamespace(unet=torch.nn.Identity()), device=torch.device("cpu"), notes=[]
     )
-    references = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
+    references: Any = ReferenceFinder(networks, arguments.get("detector", MarkDetector()))
+    references.looks = arguments.get("looks", Looks(None))
+    if "choose" in arguments:
+        references.chooser = lambda settings: arguments["choose"]
     with patch.object(svfr.inference.video, "restore_clips", arguments.get("networks", invert)):
-        return restore_file(
+        return FileRestoration(
             networks,
             references,
             settings,
@@ -61,9 +63,8 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
             target,
             arguments.get("tasks", ("bfr",)),
             mask=arguments.get("mask"),
-            on_progress=arguments.get("on_progress"),
-            looks=Looks(None),
-        )
+            on_progress=arguments.get("on_progress", lambda work, stage: None),
+        ).run()
 
 
 def changed(source: Path, result: Path) -> np.ndarray:
@@ -343,10 +344,10 @@ def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
 def test_the_network_sees_the_hole_white_and_no_other_mask(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
-    def look(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
-        for clip, restored in invert(*arguments, **about):
-            seen.extend(crop.lq for crop in clip)
-            yield clip, restored
+    def look(*arguments: Any, **about: Any) -> Iterator[Tensor]:
+        for restored in invert(*arguments, **about):
+            seen.extend(-restored)
+            yield restored
 
     source = video(tmp_path / "in.mp4", scene(3, [FACE]))
     mask = write_mask(tmp_path, "gray", 3)
@@ -409,7 +410,7 @@ def test_a_result_never_replaces_its_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["mp4", "png"])
 def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path: Path, format: str) -> None:
-    def fail(*arguments: Any, **about: Any) -> Iterator[tuple[list[Any], Tensor]]:
+    def fail(*arguments: Any, **about: Any) -> Iterator[Tensor]:
         yield next(invert(*arguments, **about))
         raise RuntimeError("broken")
 

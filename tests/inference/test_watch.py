@@ -12,13 +12,14 @@ import pytest
 BATCH = """
 import os, signal, sys, time
 from pathlib import Path
-from svfr.inference import watch
+import svfr
+from svfr.inference import processes
 from svfr.inference.batch import REPORT, collect, find_items, run_items
 from svfr.inference.video import VideoReport
 from svfr.files import digest, write_json
 
 source, output = map(Path, sys.argv[1:])
-watch.LONGEST = 2
+processes.LONGEST, svfr.error = 2, print
 
 
 def restore(item):
@@ -30,12 +31,12 @@ def restore(item):
     if name == "slow":
         for _ in range(25):
             time.sleep(0.1)
-            watch.progress()
+            processes.progress()
     if name == "wait":
         (output / "waiting").touch()
         for _ in range(200):
             time.sleep(0.1)
-            watch.progress()
+            processes.progress()
     (output / item.target).write_bytes(b"x")
     return VideoReport(output / item.target, 1, 1, 1, 8, 8, 25.0, 0.1, {}, None)
 
@@ -47,14 +48,14 @@ def run():
         raise RuntimeError("ours")
     items = find_items(source, output, "mp4")
     try:
-        run_items(items, output, lambda item: digest(str(item)), restore, print, lambda _: None)
+        run_items(items, output, lambda item: digest(str(item)), restore, lambda: None)
     finally:
         report = collect(items, output, lambda item: digest(str(item)))
         write_json(output / REPORT, report)
     return 1 if report["failed"] else 0
 
 
-sys.exit(watch.watched(run))
+sys.exit(processes.watched(run))
 """
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are watched on Linux")
