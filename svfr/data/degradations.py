@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from svfr.data.compression import h264_round_trip
+from svfr.data.h264 import h264_round_trip
 from svfr.data.media import MEDIA
 
 REFERENCE_SIZE = 512  # [px] that the presets' kernels and factors are meant for

@@ -17,24 +17,18 @@ COMBED = 0.5
 VERDICT = "lavfi.idet.multiple.current_frame"
 
 
-class Deinterlacer:
-    """Makes a whole picture of each pair of fields, at the source's rate, by FFmpeg's bwdif."""
+def deinterlaced(stream: av.VideoStream, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """A whole picture of each pair of fields, as many and of the same times as `frames`, by FFmpeg's bwdif."""
+    times: list[tuple[int | None, int]] = []  # of the frames inside the filter, whose own unit is half as long
 
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._graph = _graph(stream, "bwdif", "mode=send_frame:parity=auto:deint=all")
-
-    def __call__(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """As many frames as there are, of the same times."""
-        times: list[tuple[int | None, int]] = []  # of the frames inside the filter, whose own unit is half as long
-
-        def noted() -> Iterator[av.VideoFrame]:
-            for frame in frames:
-                times.append((frame.pts, frame.duration))
-                yield frame
-
-        for frame in _filtered(self._graph, noted()):
-            frame.pts, frame.duration = times.pop(0)
+    def noted() -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            times.append((frame.pts, frame.duration))
             yield frame
+
+    for frame in _filtered(stream, "bwdif", "mode=send_frame:parity=auto:deint=all", noted()):
+        frame.pts, frame.duration = times.pop(0)
+        yield frame
 
 
 def is_interlaced(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
@@ -50,21 +44,16 @@ def is_interlaced(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
             frames.extend(islice(container.decode(stream), LOOKED_AT))
         if sum(frame.interlaced_frame for frame in frames) > len(frames) / 2:
             return True
-        judged = [frame.metadata.get(VERDICT) for frame in _filtered(_graph(stream, "idet", ""), iter(frames))]
+        judged = [frame.metadata.get(VERDICT) for frame in _filtered(stream, "idet", "", iter(frames))]
         known = [verdict for verdict in judged if verdict != "undetermined"]
         return bool(known) and sum(verdict in ("tff", "bff") for verdict in known) > COMBED * len(known)
 
 
-def _graph(stream: av.VideoStream, name: str, options: str) -> Graph:
+def _filtered(
+    stream: av.VideoStream, name: str, options: str, frames: Iterator[av.VideoFrame]
+) -> Iterator[av.VideoFrame]:
     graph = Graph()
-    source, chosen, sink = graph.add_buffer(template=stream), graph.add(name, options), graph.add("buffersink")
-    source.link_to(chosen)
-    chosen.link_to(sink)
-    graph.configure()
-    return graph
-
-
-def _filtered(graph: Graph, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    graph.link_nodes(graph.add_buffer(template=stream), graph.add(name, options), graph.add("buffersink")).configure()
     for frame in chain(frames, (None,)):
         graph.push(frame)
         with suppress(av.BlockingIOError, av.EOFError):

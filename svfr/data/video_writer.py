@@ -4,22 +4,23 @@ What is written grows under a hidden name beside the final one, which it takes w
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import av
 import numpy as np
 from PIL import Image
 
+from svfr.data.decoding import VideoInfo
 from svfr.data.errors import VideoError, one_line_errors
 from svfr.data.h264 import SEGMENT, H264File
-from svfr.data.images import read_alpha
+from svfr.data.images import image_files, read_alpha
 from svfr.data.other_streams import CONTAINERS, container_for
-from svfr.data.video_reader import VideoInfo, image_files, to_8_bits
+from svfr.data.pixels import to_8_bits
 from svfr.files import partial_path, remove, replace, replacing
 
 
@@ -35,10 +36,6 @@ class VideoWriter:
 
     Leaving the block puts the result at `path`, in the place of what was there; leaving it by an exception changes
     nothing.
-
-    Attributes:
-        path: where the result will be; may differ from the argument in its suffix.
-        notes: what is changed or left out, one line each.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class VideoWriter:
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
             format: "mp4", "nut" or "png".
             width: [px] of the frames, if other than the source's.
-            height: [px] of the frames, if other than the source's.
+            height: [px], the same.
             encoder: further options of x264, such as {"g": "30", "threads": "1"}.
 
         Raises:
@@ -71,8 +68,8 @@ class VideoWriter:
             raise ValueError(f'format is "{format}": it has to be "mp4" or "png"')
         if not 0 <= crf <= 51:
             raise ValueError(f"crf is {crf}: it has to be in 0..51")
-        self.path = Path(path)
-        self.notes: list[str] = []
+        self.path = Path(path)  # of the result; what it holds may ask for another suffix
+        self.notes: list[str] = []  # what is changed or left out, one line each
         self._shape = (height or source.height, width or source.width, 3)
         self._last_time: Fraction | None = None
         with one_line_errors(source.path):
@@ -91,14 +88,12 @@ class VideoWriter:
             _check_replaceable(self.path, is_folder)
             remove(self._partial)
             try:
-                self._sink: _Sink
+                self._sink: H264File | _Pngs
                 if container:
                     x264 = {"crf": str(crf), **(encoder or {})}
                     self._sink = H264File(self._partial, container, source, self._shape[:2], x264, self.notes.append)
-                elif is_folder:
-                    self._sink = _PngFolder(self._partial, source)
                 else:
-                    self._sink = _OnePng(self._partial, source)
+                    self._sink = _Pngs(self._partial, source)
             except BaseException:
                 remove(self._partial)
                 raise
@@ -181,50 +176,31 @@ def _check_replaceable(path: Path, is_folder: bool) -> None:
         raise VideoError(f"{path}: the folder holds other files than frames, it will not be replaced")
 
 
-class _Sink(Protocol):
-    def write(self, image: np.ndarray, time: Fraction) -> None: ...
+class _Pngs:
+    """A folder of PNG files, or the one of a still."""
 
-    def finish(self) -> None: ...
+    def __init__(self, path: Path, source: VideoInfo) -> None:
+        self._alpha: np.ndarray | None = None
+        self._files: Iterator[Path] = iter([path])
+        if source.kind == "image":
+            self._alpha = read_alpha(source.path, source.width * source.height) if source.has_alpha else None
+            path.touch()  # fails now rather than at the end
+            return
+        stems = [file.stem for file in image_files(source.path)] if source.kind == "frames" else []
+        named = stems and len(set(stems)) == len(stems)  # a.png beside a.jpg: numbers instead
+        self._files = (path / f"{name}.png" for name in (stems if named else map("{:06d}".format, count())))
+        path.mkdir()
 
-    def close(self) -> None: ...
-
-
-class _Png:
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def save(self, image: np.ndarray, file: Path, alpha: np.ndarray | None = None) -> None:
+    def write(self, image: np.ndarray, time: Fraction) -> None:
+        file = next(self._files, None)
+        if file is None:
+            raise ValueError("the source has fewer frames")
         picture = Image.fromarray(image if image.dtype == np.uint8 else to_8_bits(image))
-        if alpha is not None:
-            picture.putalpha(Image.fromarray(alpha).resize(picture.size))
+        if self._alpha is not None:
+            picture.putalpha(Image.fromarray(self._alpha).resize(picture.size))
         # zlib's fastest level: the default takes several times as long.
         picture.save(file, format="PNG", compress_level=1)
 
+    def finish(self) -> None: ...
 
-class _OnePng(_Png):
-    def __init__(self, file: Path, source: VideoInfo) -> None:
-        self._file = file
-        self._alpha = read_alpha(source.path, source.width * source.height) if source.has_alpha else None
-        file.touch()  # fails now rather than at the end
-
-    def write(self, image: np.ndarray, time: Fraction) -> None:
-        if time:
-            raise ValueError("the source is one image: only one frame, at time 0, can be written")
-        self.save(image, self._file, self._alpha)
-
-
-class _PngFolder(_Png):
-    def __init__(self, folder: Path, source: VideoInfo) -> None:
-        self._folder = folder
-        self._count = 0
-        stems = [file.stem for file in image_files(source.path)] if source.kind == "frames" else []
-        self._stems = stems if len(set(stems)) == len(stems) else []  # a.png beside a.jpg: numbers instead
-        folder.mkdir()
-
-    def write(self, image: np.ndarray, time: Fraction) -> None:
-        if self._stems and self._count >= len(self._stems):
-            raise ValueError(f"the source has only {len(self._stems)} frames")
-        stem = self._stems[self._count] if self._stems else f"{self._count:06d}"
-        self.save(image, self._folder / f"{stem}.png")
-        self._count += 1
+    def close(self) -> None: ...

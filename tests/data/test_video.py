@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svfr.data.pixels import MATRICES
 from svfr.data.video import VideoError, VideoWriter, probe, read_frames
-from svfr.data.video_reader import MATRICES
 from tests.data.video_files import (
     NTSC,
     assert_copied,
