@@ -40,7 +40,7 @@ CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 class Sample(NamedTuple):
     """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
 
-    Pictures are shipped between processes as uint8, a quarter of their size; `to_float` makes them float.
+    Pictures go from process to process as uint8, a quarter of their size; `to_float` makes them float.
     """
 
     gt: Tensor  # (f, 3, s, s) uint8
@@ -78,7 +78,7 @@ def set_up_worker(worker: int) -> None:
 def keep_freed_memory() -> bool:
     """Tell the C library to keep up to `KEPT_MEMORY` of freed memory; False where it is not glibc, which alone can.
 
-    Giving every large array back to the system and having it filled with zeros again costs a third of a worker's time.
+    Large arrays that go back to the system and come again, full of zeros, cost a third of a worker's time.
     """
     mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
     if mallopt is None:

@@ -15,11 +15,7 @@ class VideoError(ValueError):
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse what would not fit into memory.
-
-    Raises:
-        VideoError: more than `max_pixels`.
-    """
+    """Raises VideoError for a picture that may not fit into memory."""
     if width * height > max_pixels:
         raise VideoError(
             f"{path}: {width}x{height} are {width * height / 1e6:.0f} million pixels; "
@@ -28,11 +24,7 @@ def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def refuse_heif(path: Path) -> None:
-    """Refuse pictures of iPhones, by whatever name: FFmpeg would show one tile of them, Pillow does not read them.
-
-    Raises:
-        VideoError: it is one.
-    """
+    """Raises VideoError for pictures of iPhones, whatever their name: FFmpeg would show one tile, Pillow nothing."""
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS:

@@ -81,8 +81,8 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         VideoError: there is none.
     """
-    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
-    if files := [file for file in files if file.is_file()]:
+    named = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+    if files := [file for file in named if file.is_file()]:
         return sorted(files, key=lambda file: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", file.name)])
     raise VideoError(f"{folder}: a folder without images ({' '.join(sorted(IMAGE_SUFFIXES))})")
 

@@ -1,7 +1,9 @@
 """All faces of a shot, each followed as a track of its own."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import cv2
@@ -9,8 +11,11 @@ import numpy as np
 
 from svfr.data.detectors import Face, iou
 from svfr.data.faces import crop, frontality
-from svfr.data.tracks import LONGEST_GAP, MATCH_IOU, FaceTrack, Sightings, face_boxes, square_around, steady_track
+from svfr.data.tracks import TAKEOVER, FaceTrack, face_boxes, square_around, steady_track
 
+MATCH_IOU = 0.2  # Assumption: less overlap with the expected box is a jump: a cut, or another person
+LONGEST_GAP = 0.5  # [s] Assumption: missed detections up to this are interpolated
+DWARFED = 2.0  # Assumption: of the largest face; another is followed when its area is this many times as large
 EMBED_EVERY = 0.5  # [s] Assumption: how often a followed face is looked at by the recognition network
 PACE = 4  # Assumption: sightings over which a face's speed is taken
 STILL = 0.8  # Assumption: what an overlap with the last box counts beside one with the box that is expected
@@ -77,7 +82,7 @@ class FaceLinker:
     def add(self, faces: list[Face], image: np.ndarray | None = None) -> None:
         """Add the faces of the next frame; with the frame, (h, w, 3) uint8, tracks know where they are visible."""
         self._index += 1
-        for person in [p for p in self._open if self._index - p.sightings.frames[-1] - 1 > self._longest_gap]:
+        for person in [p for p in self._open if self._index - p.frames[-1] - 1 > self._longest_gap]:
             self._close(person)
         overlaps = {
             (j, p): person.overlap(face, self._index)
@@ -91,16 +96,17 @@ class FaceLinker:
             look = looks.get(j)
             is_free = j not in linked and person not in linked.values()
             if overlap >= MATCH_IOU and is_free and person.likeness(look) < self._likeness.other:
-                person.sightings.cut_at(person.looked[-1] + 1)  # somebody else, since nobody knows when
+                kept = sum(frame <= person.looked[-1] for frame in person.frames)
+                del person.frames[kept:], person.faces[kept:]  # somebody else, since nobody knows when
                 over.append(person)
         for person in [p for p in self._open if p in over]:
             self._close(person)
         for j, face in enumerate(faces):
-            person = linked.get(j) or _Person(Sightings(self._index, face))
-            if j in linked:
-                person.sightings.add(self._index, face)
-            else:
+            person = linked.get(j) or _Person()
+            if j not in linked:
                 self._open.append(person)
+            person.frames.append(self._index)
+            person.faces.append(face)
             if j in looks and self._is_due(person):
                 person.total = looks[j] if person.total is None else person.total + looks[j]
                 person.looked.append(self._index)
@@ -111,21 +117,18 @@ class FaceLinker:
     def finish(self) -> list[LinkedTrack]:
         """All tracks, in the order of their first frames."""
         joined: list[_Person] = []
-        for person in sorted(self._closed + self._open, key=lambda person: person.sightings.frames[0]):
+        at: dict[int, list[Face]] = {}
+        for person in sorted(self._closed + self._open, key=lambda person: person.frames[0]):
+            for frame, face in zip(person.frames, person.faces, strict=True):
+                at.setdefault(frame, []).append(face)
             for earlier in joined if person.total is not None else []:
-                gap = person.sightings.frames[0] - earlier.sightings.frames[-1] - 1
+                gap = person.frames[0] - earlier.frames[-1] - 1
                 is_near = 0 <= gap <= self._longest_gap and earlier.total is not None
                 if is_near and earlier.likeness(person.total) >= self._likeness.same:
                     earlier.join(person)
                     break
             else:
                 joined.append(person)
-        seen = [
-            (frame, face) for p in joined for frame, face in zip(p.sightings.frames, p.sightings.faces, strict=True)
-        ]
-        at: dict[int, list[Face]] = {}
-        for frame, face in seen:
-            at.setdefault(frame, []).append(face)
         tracks = [self._track(person, at) for person in joined]
         return sorted(tracks, key=lambda linked: (linked.track.start, tuple(linked.track.boxes[0])))
 
@@ -170,16 +173,18 @@ class FaceLinker:
 
     def _track(self, person: "_Person", faces: dict[int, list[Face]]) -> LinkedTrack:
         embedding = None if person.total is None else unit(person.total)
-        track = steady_track(person.sightings, self._fps)
+        track = steady_track(person.frames, person.faces, person.hidden, self._fps)
         boxes = face_boxes(track.boxes)
         for i in np.flatnonzero(~track.detected).tolist():  # somebody else is there, before the face
             track.visible[i] &= all(iou(boxes[i], face.box) < MATCH_IOU for face in faces.get(track.start + i, []))
-        return LinkedTrack(track, person.sightings.faces, embedding, person.picture)
+        return LinkedTrack(track, person.faces, embedding, person.picture)
 
 
 @dataclass(eq=False)
 class _Person:
-    sightings: Sightings
+    frames: list[int] = field(default_factory=list)  # in which the face was detected
+    faces: list[Face] = field(default_factory=list)  # the detections
+    hidden: list[int] = field(default_factory=list)  # frames that cannot show it
     total: np.ndarray | None = None  # sum of the looks' unit embeddings
     looked: list[int] = field(default_factory=list)  # frames of the looks
     picture: np.ndarray | None = None
@@ -194,7 +199,7 @@ class _Person:
 
     def expected(self, index: int) -> np.ndarray:
         """(4,) where the box should be in a frame, if the face moves on as it did."""
-        frames, faces = self.sightings.frames[-PACE:], self.sightings.faces[-PACE:]
+        frames, faces = self.frames[-PACE:], self.faces[-PACE:]
         box = faces[-1].box
         if len(faces) < 2:
             return box
@@ -203,24 +208,22 @@ class _Person:
 
     def overlap(self, face: Face, index: int) -> float:
         """In [0, 1], of a face with the expected one or, less, with the last one: it may have stood still."""
-        last = self.sightings.faces[-1].box
-        return max(iou(self.expected(index), face.box), STILL * iou(last, face.box))
+        return max(iou(self.expected(index), face.box), STILL * iou(self.faces[-1].box, face.box))
 
     def judge(self, after: np.ndarray | None) -> None:
         """Which of the frames without a sighting show what is seen before or after them."""
         around = [thumb for thumb in (self.thumb, after) if thumb is not None]
         for missed, thumb in self.unseen:
             if min(float(np.abs(thumb - each).mean()) for each in around) > LOOKS_ALIKE:
-                self.sightings.hidden.append(missed)
+                self.hidden.append(missed)
         self.unseen.clear()
 
     def join(self, later: "_Person") -> None:
         """Go on as a later one, who is the same."""
-        start = later.sightings.frames[0]
-        self.unseen = [each for each in self.unseen if each[0] < start]
+        self.unseen = [each for each in self.unseen if each[0] < later.frames[0]]
         self.judge(later.first_thumb)
-        for name in ("frames", "faces", "hidden"):
-            getattr(self.sightings, name).extend(getattr(later.sightings, name))
+        self.frames, self.faces = self.frames + later.frames, self.faces + later.faces
+        self.hidden += later.hidden
         assert self.total is not None
         assert later.total is not None
         self.total, self.thumb, self.unseen = self.total + later.total, later.thumb, later.unseen
@@ -229,8 +232,8 @@ class _Person:
 
     def watch(self, image: np.ndarray, index: int) -> None:
         """Keep the best picture of the face; where it is missed, judge if it may be there all the same."""
-        face = self.sightings.faces[-1]
-        if self.sightings.frames[-1] != index:
+        face = self.faces[-1]
+        if self.frames[-1] != index:
             self.unseen.append((index, _thumb(image, self.expected(index))))
             return
         self.judge(now := _thumb(image, face.box))
@@ -239,6 +242,43 @@ class _Person:
         quality = face.score * frontality(face.landmarks) * min(PICTURE, float(max(face.box[2:] - face.box[:2])))
         if self.picture is None or quality > BETTER * self.quality:
             self.picture, self.quality = crop(image, square_around(face.box), PICTURE), quality
+
+
+def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[FaceTrack]:
+    """Follow the largest face through a video; where it changes, a new track starts.
+
+    Another face is followed when it is seen for `TAKEOVER` and is far larger, or the first one is missed; or when the
+    first one is gone.
+
+    Args:
+        detections: of each frame; read once.
+        fps: [1/s] of the frames.
+
+    Returns:
+        Tracks in the order of time, which do not overlap; [] if no face was found.
+
+    Raises:
+        ValueError: fps isn't above 0.
+    """
+    linker = FaceLinker(fps)
+    for faces in detections:
+        linker.add(faces)
+    tracks, long = [linked.track for linked in linker.finish()], math.ceil(TAKEOVER * fps)
+    areas = np.zeros((len(tracks), max((track.stop for track in tracks), default=0)))  # (tracks, frames)
+    for area, track in zip(areas, tracks, strict=True):
+        sides = (track.boxes[:, 2] - track.boxes[:, 0]) * np.where(track.detected, 1, 1e-3)
+        area[track.start : track.stop] = sides**2
+    now, followed = None, list[int | None]()  # tracks, by frame
+    for frame in range(areas.shape[1]):
+        ahead = areas[:, frame : frame + long]
+        rival = int(ahead.min(axis=1).argmax())
+        if now is None or not areas[now, frame]:
+            now = int(areas[:, frame].argmax()) if areas[:, frame].any() else None
+        elif ahead.shape[1] == long and (ahead[rival] > DWARFED * ahead[now]).all():
+            now = rival
+        followed.append(now)
+    runs = ((track, list(run)) for track, run in groupby(range(len(followed)), followed.__getitem__))
+    return [tracks[track].part(run[0], run[-1] + 1) for track, run in runs if track is not None]
 
 
 def _thumb(image: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -1,20 +1,56 @@
-"""Batches from loader processes, which hand them over in shared memory."""
+"""Which samples make up which batch, on which process; batches from loader processes, through shared memory."""
 
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from svfr.data.clip_sources import DataError
 from svfr.data.dataset import ClipDataset, Sample, set_up_worker
-from svfr.data.sampler import ClipBatchSampler
 
 PREFETCH = 2  # batches that each process prepares ahead
 LONGEST_WAIT = 600  # [s] for a batch; a source that is gone is waited for half as long
 SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class ClipBatchSampler:
+    """Batches of (epoch, index), for ever; each epoch is another permutation of all samples.
+
+    Global batch b, that of all processes together, is samples b B n ... (b + 1) B n - 1 of one endless row, B being
+    `batch_size` and n `num_processes`, so it is the same however B n is split. Epochs follow each other without a gap;
+    no sample is left out.
+    """
+
+    num_samples: int  # of an epoch
+    batch_size: int  # samples per batch of one process
+    process_index: int  # which part of each global batch is this process's
+    num_processes: int  # that share a global batch
+    seed: int  # of the permutations
+    start: int = 0  # global batches that were done before
+
+    def __post_init__(self) -> None:
+        assert min(self.num_samples, self.batch_size) >= 1, "an epoch and a batch have samples"
+        assert 0 <= self.process_index < self.num_processes
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        shuffled_epoch, order = -1, np.empty(0, dtype=np.int64)
+        position = (self.start * self.num_processes + self.process_index) * self.batch_size
+        while True:
+            batch = []
+            for place in range(position, position + self.batch_size):
+                epoch, offset = divmod(place, self.num_samples)
+                if epoch != shuffled_epoch:
+                    shuffled_epoch = epoch
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+                batch.append((epoch, int(order[offset])))
+            yield batch
+            position += self.batch_size * self.num_processes
 
 
 def load_batches(

@@ -18,17 +18,13 @@ def onnx_providers() -> list[str]:
 
 
 class OnnxNetwork:
-    """A network from batches of square images to one vector each.
-
-    Args:
-        path: of the ONNX file.
-        size: side of the images [px].
+    """A network of an ONNX file, from batches of square images of `size` px to one vector each.
 
     Raises:
         ValueError: onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, name: str) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -46,9 +42,10 @@ class OnnxNetwork:
             raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of (n, 3, {size}, {size}) to (n, d)")
         self._input = inputs[0].name
         self._one_by_one = shapes[0][0] == 1
-        self.source, self.sha256 = str(path), sha256_of(path)
+        self.name, self.source, self.sha256 = name, str(path), sha256_of(path)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(n, 3, size, size) float32, n > 0 -> (n, d) float32."""
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """(n, size, size, 3) float32, n > 0 -> (n, d) float32."""
         batches = np.split(images, len(images)) if self._one_by_one else [images]
-        return np.concatenate([self._session.run(None, {self._input: np.ascontiguousarray(b)})[0] for b in batches])
+        planes = (np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) for batch in batches)
+        return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in planes])

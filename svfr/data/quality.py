@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from svfr.files import sha256_of
-from svfr.networks import find
+from svfr.networks import find, first_line
 
 DATASET: Literal["koniq10k"] = "koniq10k"  # of the regressor: photos with authentic distortions, as footage has them
 SMALLEST = 64  # [px] Assumption: smaller images say nothing to the encoder, which halves them six times
@@ -23,9 +23,6 @@ class Arniqa:
     Raises:
         NetworkMissing: its files are not there and cannot be downloaded.
         ValueError: torchmetrics or torchvision is not installed, or a file isn't ARNIQA's.
-
-    Attributes:
-        sha256: of the encoder's file.
     """
 
     def __init__(self, networks: Path | None = None, download: bool = True) -> None:
@@ -47,11 +44,7 @@ class Arniqa:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> float:
-        """The score of a (h, w, 3) uint8 RGB image, in [0, 1].
-
-        Raises:
-            ValueError: it is smaller than 64 px.
-        """
+        """The score of a (h, w, 3) uint8 RGB image, in [0, 1]; ValueError if it is smaller than 64 px."""
         if min(image.shape[:2]) < SMALLEST:
             raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} px is too small for ARNIQA")
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
@@ -70,8 +63,7 @@ def _load(module: torch.nn.Module, path: Path) -> None:
         try:
             state = torch.jit.load(path, map_location="cpu").state_dict()
         except Exception:
-            reason = (str(first).strip() or type(first).__name__).splitlines()[0][:120]
-            raise ValueError(f"{path}: neither a state dict nor TorchScript ({reason})") from first
+            raise ValueError(f"{path}: neither a state dict nor TorchScript ({first_line(first)[:120]})") from first
     state = {key.removeprefix("model."): value for key, value in state.items() if "projector" not in key}
     if {"weights", "biases"} <= set(state):
         state = {"weight": state["weights"].reshape(1, -1), "bias": state["biases"].reshape(1)}

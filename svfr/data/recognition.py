@@ -24,7 +24,6 @@ class Recognizer(Protocol):
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """(n, 112, 112, 3) uint8 RGB, aligned to ArcFace's template -> (n, d) float32, not normalized."""
-        ...
 
 
 def load_recognizer(name: str = "auto", networks: Path | None = None, download: bool = True) -> Recognizer:
@@ -46,40 +45,25 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
             raise ValueError(f"{name}: no such recognition network")
         return OnnxRecognizer(Path(name), Path(name).stem)
     packs = installed_packs(networks)
-
-    def in_pack(pack: str) -> Recognizer:
-        return _from_pack(find(pack, networks, download))
-
     loaders: dict[str, Callable[[], Recognizer]] = {
-        **{pack: partial(in_pack, pack) for pack in PACKS},
-        "insightface": lambda: _from_pack(packs[0]) if packs else in_pack("insightface/buffalo_l"),
+        **{pack: partial(lambda pack: _from_pack(find(pack, networks, download)), pack) for pack in PACKS},
+        "insightface": lambda: _from_pack(packs[0] if packs else find("insightface/buffalo_l", networks, download)),
         "edgeface": lambda: OnnxRecognizer(find("edgeface", networks, download), "edgeface"),
     }
     installed = [partial(_from_pack, pack) for pack in packs]
     return load_by_name("recognizer", name, loaders, installed, more=", or the path of a .onnx")
 
 
-class OnnxRecognizer:
-    """A recognition network of InsightFace's interface: RGB, (x - 127.5) / 127.5, 112 px.
-
-    Args:
-        path: of the ONNX file.
-        name: for reports.
-
-    Raises:
-        ValueError: as of `OnnxNetwork`.
-    """
+class OnnxRecognizer(OnnxNetwork):
+    """A recognition network of InsightFace's interface: RGB, (x - 127.5) / 127.5, 112 px."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._network = OnnxNetwork(path, FACE_SIZE)
-        self.name, self.source, self.sha256 = name, self._network.source, self._network.sha256
+        super().__init__(path, FACE_SIZE, name)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Embed aligned faces."""
-        embeddings = [
-            self._network(((faces[at : at + BATCH_SIZE].astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
-            for at in range(0, len(faces), BATCH_SIZE)
-        ]
+        """As of `Recognizer`."""
+        batches = (faces[at : at + BATCH_SIZE] for at in range(0, len(faces), BATCH_SIZE))
+        embeddings = [self.run((batch.astype(np.float32) - 127.5) / 127.5) for batch in batches]
         return np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
 
 

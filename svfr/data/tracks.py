@@ -1,12 +1,11 @@
-"""One face followed through a video, with a square crop for each of its frames."""
+"""A face through consecutive frames, with a steady square crop for each of them."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from svfr.data.detectors import Face, iou
+from svfr.data.detectors import Face
 
 # The square crop of a face, in larger sides S of its box: side 1.40 S, centre 0.05 S above the box's centre. Measured:
 # YuNet's boxes on 6 FFHQ-aligned photos, which are the crops wanted, at 8 sizes from 200 to 1024 px: side 1.40 +- 0.09,
@@ -15,30 +14,20 @@ from svfr.data.detectors import Face, iou
 MARGIN = 1.40
 SHIFT_UP = 0.05
 
-MATCH_IOU = 0.2  # Assumption: less overlap with the box before is a jump: a cut, or another person
-LONGEST_GAP = 0.5  # [s] Assumption: missed detections up to this are interpolated
-DWARFED = 2.0  # Assumption: another face takes over when its area is this many times the followed one's
-TAKEOVER = 0.1  # [s] Assumption: and when it is seen that long; one false detection cuts no track in two
+TAKEOVER = 0.1  # [s] Assumption: a face that is seen for less may be a false detection
 SMOOTHING = 0.2  # [s] Assumption: sigma of the Gaussian that steadies the crop
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """One face through consecutive frames.
+    """One face through n consecutive frames."""
 
-    Attributes:
-        start: index of its first frame.
-        boxes: (n, 4) float64, square crops x0, y0, x1, y1 [px]; may reach outside of the frame.
-        landmarks: (n, 5, 2) float32 [px] in the frame.
-        detected: (n,) bool; the other frames were filled in between.
-        visible: (n,) bool; False where a frame that was filled in does not look like its neighbours: a flash, a black
-            frame, something before the face.
-    """
-
-    start: int
-    boxes: np.ndarray
-    landmarks: np.ndarray
-    detected: np.ndarray
+    start: int  # index of its first frame
+    boxes: np.ndarray  # (n, 4) float64, square crops x0, y0, x1, y1 [px]; may reach outside of the frame
+    landmarks: np.ndarray  # (n, 5, 2) float32 [px] in the frame
+    detected: np.ndarray  # (n,) bool; the other frames were filled in between
+    # (n,) bool; False where a frame that was filled in does not look like its neighbours: a flash, a black frame,
+    # something before the face.
     visible: np.ndarray
 
     @property
@@ -51,90 +40,16 @@ class FaceTrack:
         """The largest side of its crops [px]."""
         return float((self.boxes[:, 2] - self.boxes[:, 0]).max())
 
-
-class Sightings:
-    """A face's detections so far: indices of frames, and the faces detected there; frames that cannot show it."""
-
-    def __init__(self, index: int, face: Face) -> None:
-        self.frames = [index]
-        self.faces = [face]
-        self.hidden: list[int] = []
-
-    def add(self, index: int, face: Face) -> None:
-        """Add a detection in one more frame."""
-        self.frames.append(index)
-        self.faces.append(face)
-
-    def match(self, faces: list[Face]) -> Face | None:
-        """The face that overlaps most with the last detection; None if all overlap less than `MATCH_IOU`."""
-        overlaps = [iou(self.faces[-1].box, face.box) for face in faces]
-        best = max(range(len(faces)), key=overlaps.__getitem__, default=None)
-        return faces[best] if best is not None and overlaps[best] >= MATCH_IOU else None
-
-    def cut_at(self, index: int) -> None:
-        """Remove the detections from frame `index` on."""
-        kept = sum(frame < index for frame in self.frames)
-        del self.frames[kept:], self.faces[kept:]
+    def part(self, start: int, stop: int) -> "FaceTrack":
+        """The same face from frame `start` to before `stop`."""
+        cut = slice(start - self.start, stop - self.start)
+        return FaceTrack(start, self.boxes[cut], self.landmarks[cut], self.detected[cut], self.visible[cut])
 
 
-def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[FaceTrack]:
-    """Follow the largest face through a video; where it changes, a new track starts.
-
-    Another face is followed when it is far larger, or when the first one is gone. Missed detections are filled in when
-    the face comes back where it was.
-
-    Args:
-        detections: of each frame, largest face first; read once.
-        fps: [1/s] of the frames.
-
-    Returns:
-        Tracks in the order of time, which do not overlap; [] if no face was found.
-
-    Raises:
-        ValueError: fps isn't above 0.
-    """
-    if not fps > 0:
-        raise ValueError(f"fps must be above 0, not {fps}")
-    longest_gap = round(LONGEST_GAP * fps)
-    takeover = math.ceil(TAKEOVER * fps)
-    finished: list[Sightings] = []
-    current: Sightings | None = None
-    rival: Sightings | None = None  # a face that may take over, followed from where it first was seen
-    for index, faces in enumerate(detections):
-        while current is not None and index - current.frames[-1] - 1 > longest_gap:
-            finished.append(current)
-            current, rival = rival, None
-        if current is None:
-            current = Sightings(index, faces[0]) if faces else None
-            continue
-        if not faces:
-            continue
-        match = current.match(faces)
-        if match is not None:
-            current.add(index, match)
-        least = 0.0 if match is None else DWARFED * match.area
-        rivals = [face for face in faces if face is not match and face.area > least]
-        same = rival.match(rivals) if rival is not None else None
-        if rival is not None and same is not None:
-            rival.add(index, same)
-        else:
-            rival = Sightings(index, rivals[0]) if rivals else None
-        if rival is not None and len(rival.frames) >= takeover:
-            current.cut_at(rival.frames[0])
-            finished.append(current)
-            current, rival = rival, None
-    if current is not None:
-        finished.append(current)
-        if rival is not None and rival.frames[0] > current.frames[-1]:
-            finished.append(rival)
-    return [steady_track(sightings, fps) for sightings in finished]
-
-
-def steady_track(sightings: Sightings, fps: float) -> FaceTrack:
-    """Fill the gaps linearly, make the boxes square with `MARGIN` and steady them."""
-    seen = np.array(sightings.frames)
+def steady_track(seen: list[int], faces: list[Face], hidden: list[int], fps: float) -> FaceTrack:
+    """Fill the gaps between frames in which a face was seen, make the boxes square with `MARGIN`, and steady them."""
     frames = np.arange(seen[0], seen[-1] + 1)
-    values = np.stack([np.concatenate([f.box, f.landmarks.ravel()]) for f in sightings.faces]).astype(np.float64)
+    values = np.stack([np.concatenate([f.box, f.landmarks.ravel()]) for f in faces]).astype(np.float64)
     filled = np.stack([np.interp(frames, seen, column) for column in values.T], axis=1)
     low, high = filled[:, 0:2], filled[:, 2:4]
     face_side = (high - low).max(axis=1)
@@ -144,8 +59,7 @@ def steady_track(sightings: Sightings, fps: float) -> FaceTrack:
     half = np.maximum(steady[:, 2:], MARGIN * face_side.min()) / 2
     boxes = np.concatenate([steady[:, :2] - half, steady[:, :2] + half], axis=1)
     landmarks = filled[:, 4:].reshape(-1, 5, 2).astype(np.float32)
-    visible = ~np.isin(frames, sightings.hidden)
-    return FaceTrack(int(seen[0]), boxes, landmarks, np.isin(frames, seen), visible)
+    return FaceTrack(seen[0], boxes, landmarks, np.isin(frames, seen), ~np.isin(frames, hidden))
 
 
 def square_around(box: np.ndarray) -> np.ndarray:

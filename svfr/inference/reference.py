@@ -9,8 +9,8 @@ from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
 from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
+from svfr.data.linking import track_largest_face
 from svfr.data.recognition import Recognizer
-from svfr.data.tracks import track_largest_face
 from svfr.models.components import Components, Reference
 from svfr.models.identity import id_crop
 

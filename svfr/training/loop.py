@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from svfr.config import ConfigError
 from svfr.data.clip_sources import ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
-from svfr.data.loader import ClipLoader, load_batches
-from svfr.data.sampler import ClipBatchSampler
+from svfr.data.loader import ClipBatchSampler, ClipLoader, load_batches
 from svfr.files import sha256_of
 from svfr.models.components import Components
 from svfr.models.devices import check_compiler

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, default_collate
 import svfr.data.dataset
 from svfr.data.clip_sources import ClipError, ClipSource, DataError, Excerpt, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample, SampleConfig, set_up_worker
+from svfr.data.loader import ClipBatchSampler
 from svfr.data.manifest import Clip, read_manifest, write_manifest
-from svfr.data.sampler import ClipBatchSampler
 from svfr.models.identity import id_crop
 from svfr.synthetic import render_clip
 from tests import clips

@@ -281,6 +281,9 @@ class Recorder:
     def setInputSize(self, size: tuple[int, int]) -> None:
         self.size = size
 
+    def setScoreThreshold(self, score: float) -> None:
+        self.score = score
+
     def detect(self, image: np.ndarray) -> tuple[Any, Any]:
         self.image = image
         return (np.zeros((0, 5)), np.zeros((0, 5, 2))) if self.packed else (1, None)

@@ -7,7 +7,7 @@ import pytest
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import load_detector
 from svfr.data.faces import crop, feather, fit, frontality, region, sharpness
-from svfr.data.tracks import track_largest_face
+from svfr.data.linking import track_largest_face
 from tests import assets
 from tests.assets import needs_assets
 

@@ -13,7 +13,7 @@ import pytest
 
 from svfr.data import loader
 from svfr.data.clip_sources import DataError, Excerpt
-from svfr.data.sampler import ClipBatchSampler
+from svfr.data.loader import ClipBatchSampler
 from tests.data.test_dataset import MadeClips, dataset
 from tests.runs import overrides
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.data.mask_files import find_holes, read_masks
+from svfr.data.masks import find_holes, read_masks
 from svfr.data.video import ReadOptions
 
 HOLE = np.zeros((24, 32), bool)

@@ -87,5 +87,5 @@ def test_a_mirrored_mask_is_the_mirror_image() -> None:
 
 
 def test_a_mask_cannot_follow_nothing() -> None:
-    with pytest.raises(ValueError, match="landmarks"):
+    with pytest.raises(AssertionError, match="landmarks"):
         mask_clip(2, (32, 32), np.random.default_rng(0), moving=True)

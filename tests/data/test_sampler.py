@@ -2,7 +2,7 @@ from itertools import islice
 
 import pytest
 
-from svfr.data.sampler import ClipBatchSampler
+from svfr.data.loader import ClipBatchSampler
 
 
 def batches(count: int, *arguments: int, **more: int) -> list[list[tuple[int, int]]]:
@@ -35,10 +35,7 @@ def test_a_batch_may_be_larger_than_an_epoch() -> None:
     assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [((0, 1, 0, 1), "num_samples"), ((5, 0, 0, 1), "batch_size"), ((5, 1, 2, 2), "process_index")],
-)
-def test_numbers_out_of_range(arguments: tuple[int, int, int, int], name: str) -> None:
-    with pytest.raises(ValueError, match=name):
+@pytest.mark.parametrize("arguments", [(0, 1, 0, 1), (5, 0, 0, 1), (5, 1, 2, 2)])
+def test_numbers_out_of_range(arguments: tuple[int, int, int, int]) -> None:
+    with pytest.raises(AssertionError):
         ClipBatchSampler(*arguments, seed=0)

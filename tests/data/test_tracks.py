@@ -6,7 +6,8 @@ import pytest
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import Face
-from svfr.data.tracks import MARGIN, SHIFT_UP, smooth, track_largest_face
+from svfr.data.linking import track_largest_face
+from svfr.data.tracks import MARGIN, SHIFT_UP, smooth
 
 FPS = 25.0
 
