@@ -26,12 +26,7 @@ JUMP_BACK, JUMP_AHEAD = Fraction(1, 10), Fraction(10)
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a video for reading; the caller closes it.
-
-    Raises:
-        VideoError: of no format that is read.
-        OSError: it cannot be opened.
-    """
+    """Open a video for reading; VideoError if it is of no format that is read."""
     refuse_heif(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
@@ -42,11 +37,8 @@ def open_video(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path, max_pixels: int) -> av.VideoStream:
-    """The video stream with the most pixels that is neither a cover nor a single picture beside others.
-
-    Raises:
-        VideoError: there is none, or it has more than `max_pixels`.
-    """
+    """The video stream with the most pixels that is neither a cover nor a single picture beside others; VideoError if
+    there is none, or it has more than `max_pixels`."""
     streams = [
         stream
         for stream in container.streams.video
@@ -58,6 +50,11 @@ def video_stream(container: InputContainer, path: Path, max_pixels: int) -> av.V
     check_pixels(path, best.width, best.height, max_pixels)
     best.codec_context.options = {"max_pixels": str(max_pixels)}  # a stream may change its size
     return best
+
+
+def is_broadcast(container: InputContainer) -> bool:
+    """MPEG-TS and -PS, which may be joined and cut anywhere."""
+    return bool(container.format.flags & TS_DISCONT)
 
 
 def audio_streams(container: InputContainer) -> list[av.AudioStream]:
@@ -147,11 +144,6 @@ def whole_duration(container: InputContainer) -> Fraction:
     duration = Fraction(container.duration or 0, av.time_base)
     counts_from_0 = container.format.name.startswith("matroska")
     return duration - time_origin(container) if counts_from_0 and duration else duration
-
-
-def is_broadcast(container: InputContainer) -> bool:
-    """MPEG-TS and -PS, which may be joined and cut anywhere."""
-    return bool(container.format.flags & TS_DISCONT)
 
 
 def _riff_is_whole(file: Path) -> bool:

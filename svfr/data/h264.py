@@ -164,20 +164,12 @@ def _copy_look(template: av.VideoStream | None, encoder: av.VideoCodecContext, s
 
 
 def h264_round_trip(frames: np.ndarray, crf: int, rate: int = USUAL_RATE) -> np.ndarray:
-    """Compress a clip with x264 and decompress it again: preset medium, 4:2:0.
+    """Compress a clip (f, h, w, 3) uint8 RGB with x264 and decompress it again: preset medium, 4:2:0.
 
     One thread, so that the same frames give the same result. For the same reason the macroblock tree is off, which
-    differs from run to run on processors with AVX-512. The CRF makes up for what the tree does to the quality on
-    average: 2 for itself, and less on frames that are shown for longer, by 11 at 1 frame/s. Odd sizes, which 4:2:0
-    cannot have, are padded by repeating the edge and cut again.
-
-    Args:
-        frames: (f, h, w, 3) uint8 RGB.
-        crf: constant rate factor of x264, 0 (nearly lossless) to 51 (worst).
-        rate: [1/s] frame rate given to the encoder.
-
-    Returns:
-        (f, h, w, 3) uint8.
+    differs from run to run on processors with AVX-512. The CRF, 0 (nearly lossless) to 51 (worst), makes up for what
+    the tree does to the quality on average: 2 for itself, and less on frames that are shown for longer, by 11 at a rate
+    of 1 frame/s. Odd sizes, which 4:2:0 cannot have, are padded by repeating the edge and cut again.
     """
     height, width = frames.shape[1:3]
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")

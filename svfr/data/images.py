@@ -33,11 +33,8 @@ COMPARED, THUMBNAIL, ALIKE = 12, 16, 20
 
 @contextmanager
 def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture, not decoded yet.
-
-    Raises:
-        VideoError: it cannot be read, or it has more pixels than `max_pixels`; also for what the block meets in it.
-    """
+    """A picture, not decoded yet. What is wrong with it, here or in the block, or more than `max_pixels`, is a
+    VideoError."""
     formats = ("TGA",) if file.suffix.lower() == ".tga" else FORMATS  # TGA has nothing to be known by
     try:
         with warnings.catch_warnings():
@@ -76,11 +73,7 @@ def count_frames(file: Path, max_pixels: int) -> int:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder, "2.png" before "10.png".
-
-    Raises:
-        VideoError: there is none.
-    """
+    """The images of a folder, "2.png" before "10.png"; VideoError if there is none."""
     named = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
     if files := [file for file in named if file.is_file()]:
         return sorted(files, key=lambda file: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", file.name)])
@@ -136,11 +129,7 @@ def _thumbnail(file: Path) -> tuple[tuple[int, int], np.ndarray]:
 
 
 def read_animation(file: Path, max_pixels: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames (h, w, 3) uint8, transparent parts white, each with the time [ms] that it is shown.
-
-    Raises:
-        VideoError: it is truncated or corrupt, or its pages differ in size.
-    """
+    """Frames (h, w, 3) uint8, transparent parts white, each with the time [ms] that it is shown."""
     with open_image(file, max_pixels) as image:
         size, number = image.size, getattr(image, "n_frames", 1)
         for index in range(number):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 
@@ -56,28 +56,23 @@ class VideoWriter:
             source: of the input, from `probe`.
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
             format: "mp4", "nut" or "png".
-            width: [px] of the frames, if other than the source's.
-            height: [px], the same.
+            width: [px] of the frames, if other than the source's; so is `height`.
             encoder: further options of x264, such as {"g": "30", "threads": "1"}.
 
         Raises:
             ValueError: an argument is out of its range.
             VideoError: nothing can be written at `path`.
         """
-        if format not in ("mp4", SEGMENT, "png"):
-            raise ValueError(f'format is "{format}": it has to be "mp4" or "png"')
-        if not 0 <= crf <= 51:
-            raise ValueError(f"crf is {crf}: it has to be in 0..51")
+        if format not in ("mp4", SEGMENT, "png") or not 0 <= crf <= 51:
+            raise ValueError(f'format is "{format}", crf is {crf}: it has to be "mp4" or "png", and 0 to 51')
         self.path = Path(path)  # of the result; what it holds may ask for another suffix
         self.notes: list[str] = []  # what is changed or left out, one line each
         self._shape = (height or source.height, width or source.width, 3)
         self._last_time: Fraction | None = None
-        with one_line_errors(source.path):
-            container = None
-            if format == SEGMENT:
-                container = SEGMENT
-            elif format == "mp4" and source.kind != "image":
-                container = container_for(source.path) if source.kind == "video" else "mp4"
+        container = None if format == "png" or (format == "mp4" and source.kind == "image") else format
+        if container == "mp4" and source.kind == "video":
+            with one_line_errors(source.path):
+                container = container_for(source.path)
         if container and (suffix := CONTAINERS.get(container)):
             self.path = self.path.with_suffix(suffix)
         is_folder = format == "png" and source.kind != "image"
@@ -99,12 +94,9 @@ class VideoWriter:
                 raise
 
     def write(self, image: np.ndarray, pts: int, time_base: Fraction) -> None:
-        """Append a frame.
+        """Append a frame (h, w, 3) RGB of the writer's size, uint8 or uint16.
 
-        Args:
-            image: (h, w, 3) RGB of the writer's size, uint8 or uint16.
-            pts: its time in units of `time_base`; later than the last frame's. Give `Frame.pts` as read.
-            time_base: [s] of one unit.
+        Its time is `pts` units of `time_base` [s], as of `Frame`, and later than the last frame's.
 
         Raises:
             ValueError: an argument is not as described.
@@ -120,11 +112,7 @@ class VideoWriter:
             self._sink.write(image, time)
 
     def join(self, segment: Path) -> None:
-        """Append the frames of a file of format "nut", that the same source and encoder gave, as they are encoded.
-
-        Raises:
-            VideoError: it cannot be read, or nothing can be written.
-        """
+        """Append the frames of a file of format "nut", that the same source and encoder gave, as they are encoded."""
         assert isinstance(self._sink, H264File)
         with one_line_errors(self.path):
             self._last_time = self._sink.join(segment)
@@ -151,19 +139,16 @@ class VideoWriter:
 def write_lossless(path: Path, frames: Iterable[np.ndarray], fps: Fraction) -> None:
     """Write (h, w, 3) uint8 RGB frames of one size to an MP4 file of H.264 in RGB, QP 0: every decoder gives them back.
 
-    Raises:
-        VideoError: it cannot be written.
+    There has to be one frame at least.
     """
     with one_line_errors(path), replacing(path) as partial, av.open(f"file:{partial}", "w", format="mp4") as output:
-        stream: av.VideoStream | None = None
-        for image in frames:
-            if stream is None:
-                height, width = image.shape[:2]
-                stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
-                stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+        first = next(images := iter(frames))
+        height, width = first.shape[:2]
+        stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
+        stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+        for image in chain([first], images):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        if stream is not None:
-            output.mux(stream.encode())
+        output.mux(stream.encode())
 
 
 def _check_replaceable(path: Path, is_folder: bool) -> None:
