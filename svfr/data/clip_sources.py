@@ -75,15 +75,11 @@ class ManifestClips(ClipSource):
 
     Args:
         paths: of the manifests.
-        split: whose clips are taken.
+        split: whose clips are taken; DataError if there is none.
         best: take this many of them, those of the highest quality in all manifests together; None takes all.
         size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
         other_clip: share of the references that are of another clip of the same identity, where there is one.
         allow_outside: whether files may lie outside of their manifest's folder.
-
-    Raises:
-        DataError: there is no clip of this split, or one without a quality where `best` is given.
-        ManifestError: a manifest that cannot be read.
     """
 
     def __init__(
@@ -153,15 +149,8 @@ class ManifestClips(ClipSource):
 class ImageFolder(ClipSource):
     """The images of a folder and its subfolders as clips of one frame, without landmarks or reference.
 
-    They aren't repeated to longer clips: temporal layers would learn that nothing moves.
-
-    Args:
-        path: of the folder.
-        split: train, or val: images that are not trained on.
-        num_val: images of the split val, spread evenly over the names; a tenth of all at most.
-
-    Raises:
-        DataError: no image.
+    They aren't repeated to longer clips: temporal layers would learn that nothing moves. `num_val` of them, a tenth of
+    all at most, spread evenly over the names, are the split val, which is not trained on.
     """
 
     def __init__(self, path: Path, split: str = "train", num_val: int = 0) -> None:
@@ -186,15 +175,7 @@ class ImageFolder(ClipSource):
 
 
 class RenderedClips(ClipSource):
-    """Rendered talking heads, one per seed, each its own video of another person.
-
-    Args:
-        num_clips: how many.
-        first_seed: of the first; they are consecutive.
-
-    Raises:
-        DataError: seeds for training reach those that are kept for tests.
-    """
+    """Rendered talking heads, one a seed, each its own video of another person; no seeds that are kept for tests."""
 
     def __init__(self, num_clips: int, first_seed: int) -> None:
         if first_seed < TEST_SEEDS < first_seed + num_clips:
@@ -228,12 +209,8 @@ class RenderedClips(ClipSource):
 
 @contextmanager
 def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
-    """Inside, whatever goes wrong with the files of a clip becomes one line; `others` are files of the same source.
-
-    Raises:
-        SourceGoneError: they cannot be opened, and neither can any of some others.
-        ClipError: else.
-    """
+    """Whatever goes wrong with the files of a clip becomes a ClipError of one line: a SourceGoneError if they cannot be
+    opened, and neither can some `others` of the same source."""
     try:
         yield
     except Exception as error:  # what readers raise of broken files has no end

@@ -122,14 +122,9 @@ class SampleConfig:
 class ClipDataset(Dataset[Sample]):
     """Samples by (epoch, index); what one is depends on (seed, epoch, index) alone, not on workers or order.
 
-    A clip that cannot be read is named once and replaced by another, drawn from the same numbers. What is broken is
-    counted over all loader workers of a process, but each process of a distributed run counts what it has met itself.
-
-    Args:
-        source: of clips. Those shorter than `num_frames` are left out.
-        crop_face: aligns a reference for the ID network, as its weights want it.
-        config: of the samples.
-        seed: of everything random.
+    Clips of `source` that are shorter than `config.num_frames` are left out. One that cannot be read is named once and
+    replaced by another, drawn from the same numbers. Each process of a distributed run counts what is broken of what it
+    and its loader workers have met.
 
     Raises:
         DataError: settings that don't fit together, no clip that is long enough.
@@ -170,11 +165,7 @@ class ClipDataset(Dataset[Sample]):
         return int(self._broken.sum())
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """The sample at (epoch, index).
-
-        Raises:
-            DataError: more clips are broken than `max_broken_share` allows.
-        """
+        """The sample at (epoch, index); DataError if more clips are broken than `max_broken_share` allows."""
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
         config, probabilities = self.config, self.task_probabilities
@@ -233,12 +224,7 @@ class ClipDataset(Dataset[Sample]):
             clip = self._clips[replacements.integers(total)]
 
     def _read_patiently(self, clip: int, place: tuple[int, int], wants_reference: bool) -> Excerpt:
-        """Read one clip; while its source is gone, wait and try again.
-
-        Raises:
-            ClipError: it cannot be read.
-            DataError: the source is gone for `PATIENCE` seconds.
-        """
+        """Read one clip; while its source is gone, wait and try again, up to `PATIENCE`: then it is a DataError."""
         waited, pause = 0.0, FIRST_PAUSE
         while True:
             rng = np.random.default_rng([self.seed, *place, READING, 0])

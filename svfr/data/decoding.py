@@ -136,11 +136,7 @@ def _rate(stream: av.VideoStream, stamps: list[int]) -> Fraction:
 
 
 def decode(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[Frame]:
-    """The frames of a video that was described.
-
-    Raises:
-        VideoError: it ends before its container says so.
-    """
+    """The frames of a video that was described; then VideoError if it ends before its container says so."""
     path = info.path
     with open_video(path) as container:
         stream = video_stream(container, path, options.max_pixels)

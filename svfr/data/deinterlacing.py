@@ -32,11 +32,7 @@ def deinterlaced(stream: av.VideoStream, frames: Iterator[av.VideoFrame]) -> Ite
 
 
 def is_interlaced(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether the first frames of a video are flagged so, or most of them look combed (FFmpeg's idet).
-
-    Raises:
-        VideoError: it cannot be read.
-    """
+    """Whether the first frames of a video are flagged so, or most of them look combed (FFmpeg's idet)."""
     with one_line_errors(path), open_video(path) as container:
         stream = video_stream(container, path, max_pixels)
         frames = list[av.VideoFrame]()

@@ -81,12 +81,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class YuNet:
-    """OpenCV's face detector YuNet (Wu et al. 2023), face_detection_yunet_2023mar.onnx. Frames are searched at
-    `SEARCH_SIDE` at most.
-
-    Raises:
-        ValueError: OpenCV cannot load the file.
-    """
+    """OpenCV's face detector YuNet (Wu et al. 2023). Frames are searched at `SEARCH_SIDE` at most."""
 
     name = "yunet"
 
@@ -139,11 +134,7 @@ class YuNet:
 
 
 class InsightFace:
-    """The detection network of an InsightFace pack, a folder, through InsightFace's own loader and decoder.
-
-    Raises:
-        ValueError: insightface is not installed, or the folder holds no detector that gives landmarks.
-    """
+    """The detection network of an InsightFace pack, a folder, through InsightFace's own loader and decoder."""
 
     name = "insightface"
 

@@ -34,10 +34,6 @@ class H264File:
         shape: (h, w) [px] of the frames.
         x264: options of the encoder.
         show: called with what is changed or left out, one line each.
-
-    Raises:
-        OSError, av.FFmpegError: of writing, here as in the methods.
-        VideoError: the source cannot be read.
     """
 
     def __init__(

@@ -35,17 +35,13 @@ class Landmarker(Protocol):
 def load_landmarker(
     name: str = "auto", networks: Path | None = None, download: bool = True, device: str = "cpu"
 ) -> Landmarker:
-    """A landmark network by name.
+    """A landmark network by name; raises as `load_detector`.
 
     Args:
         name: "face_alignment" (FAN), "onnx" (PFLD), or "auto": FAN if its file is already there, else PFLD.
         networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
         download: whether missing files may be downloaded.
         device: torch device of FAN.
-
-    Raises:
-        NetworkMissing: its file is not there and cannot be downloaded.
-        ValueError: another name, a package that is not installed, or a broken file.
     """
     loaders: dict[str, Callable[[], Landmarker]] = {
         "face_alignment": lambda: FAN(find("fan", networks, download), device),
@@ -76,12 +72,7 @@ class PFLD(OnnxNetwork):
 
 
 class FAN:
-    """The 2D face alignment network (Bulat & Tzimiropoulos 2017) through the face-alignment package, of the state dict
-    2DFAN4-11f355bf06.pth.tar.
-
-    Raises:
-        ValueError: face-alignment is not installed, or the file is none of its networks.
-    """
+    """The 2D face alignment network (Bulat & Tzimiropoulos 2017), a state dict, through the face-alignment package."""
 
     name = "face_alignment"
 

@@ -54,18 +54,10 @@ class LinkedTrack:
 class FaceLinker:
     """Links detections, frame by frame, into tracks.
 
-    A face goes on where a box overlaps most with where it is expected. With a recognition network, every half a second
-    and where faces meet, it is looked at: then the likeness decides, too. A face that has become another person ends
-    its track where it was last recognized; one that overlaps with none goes on with the track of the same person, if
-    that was seen within `LONGEST_GAP`.
-
-    Args:
-        fps: [1/s] of the frames.
-        embed: gives the embeddings of faces of the frame that is being added; None for linking by boxes alone.
-        likeness: of these embeddings.
-
-    Raises:
-        ValueError: fps isn't above 0.
+    A face goes on where a box overlaps most with where it is expected. With a recognition network `embed`, every half a
+    second and where faces meet, it is looked at: then the likeness decides, too. A face that has become another person
+    ends its track where it was last recognized; one that overlaps with none goes on with the track of the same person,
+    if that was seen within `LONGEST_GAP`. `fps` [1/s] has to be above 0, or it is a ValueError.
     """
 
     def __init__(self, fps: float, embed: Embed | None = None, likeness: Likeness = RECOGNIZED) -> None:
@@ -245,20 +237,10 @@ class _Person:
 
 
 def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[FaceTrack]:
-    """Follow the largest face through a video; where it changes, a new track starts.
+    """Follow the largest face through a video by its detections in each frame; where it changes, a new track starts.
 
     Another face is followed when it is seen for `TAKEOVER` and is far larger, or the first one is missed; or when the
-    first one is gone.
-
-    Args:
-        detections: of each frame; read once.
-        fps: [1/s] of the frames.
-
-    Returns:
-        Tracks in the order of time, which do not overlap; [] if no face was found.
-
-    Raises:
-        ValueError: fps isn't above 0.
+    first one is gone. The tracks are in the order of time and do not overlap.
     """
     linker = FaceLinker(fps)
     for faces in detections:

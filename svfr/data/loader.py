@@ -88,11 +88,8 @@ class ClipLoader(DataLoader[Sample]):
 
 
 def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
-    """Refuse to start what would hang: a loader process that finds no room there never says so.
-
-    Raises:
-        DataError: /dev/shm has less room than the batches need that all processes of this machine prepare.
-    """
+    """Refuse to start what would hang: a loader process never says that /dev/shm has no room for the batches that all
+    processes of this machine prepare."""
     if not SHARED_MEMORY.is_dir():  # not Linux
         return
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of training on this machine

@@ -43,12 +43,11 @@ def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outs
 
     Args:
         path: of the manifest.
-        bad: takes what is wrong with lines that are no clips, which are then left out.
+        bad: takes what is wrong with lines that are no clips, which are then left out; None raises it.
         allow_outside: whether its files may lie outside of the manifest's folder.
 
     Raises:
-        ManifestError: it cannot be read, is empty, names a file outside of its folder, or a line is not a clip or of
-            another version and `bad` is None.
+        ManifestError: it cannot be read, is empty, or names a file outside of its folder.
     """
     try:
         lines = path.read_text().splitlines()

@@ -122,9 +122,6 @@ def read_masks(mask: Path, options: ReadOptions) -> Iterator[np.ndarray]:
     Holes are white: above half of the range in any channel. The range is that of the file's 8 or 16 bits; if no value
     is above 1, it is 1; if 16 bits hold no more than 8, it is theirs. Where pictures are transparent in parts, these
     are the holes instead.
-
-    Raises:
-        VideoError: it cannot be read.
     """
     options = replace(options, deinterlace=False, deep=False)
     highest = 0
@@ -141,10 +138,8 @@ def read_masks(mask: Path, options: ReadOptions) -> Iterator[np.ndarray]:
 def find_holes(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
     """Holes that someone painted white or black, and that stay in place: saturated patches with a sharp border.
 
-    Bars, which reach along most of a side of the picture, and what touches three sides are none.
-
-    Returns:
-        (h, w) uint8, 255 = hole, and how many there are, in frames (h, w, 3) uint8 RGB; at least one.
+    Bars, which reach along most of a side of the picture, and what touches three sides are none. Of at least one frame
+    (h, w, 3) uint8 RGB: (h, w) uint8, 255 = hole, and how many there are.
     """
     number, sums = 0, [np.zeros((), np.float32)] * 3  # white, black, levels
     for frame in frames:

@@ -25,9 +25,6 @@ def container_for(path: Path) -> str:
     """The first of `CONTAINERS` that can hold a video's sound as it is; MP4 if none can.
 
     PCM of a QuickTime file stays in one: few players take it in MP4.
-
-    Raises:
-        VideoError: it cannot be read.
     """
     with open_video(path) as source:
         tracks = audio_streams(source)
@@ -71,16 +68,9 @@ def _takes(container: str, stream: Stream, packet: av.Packet) -> bool:
 
 
 class OtherStreams:
-    """Copies what goes along with the pictures into an output, interleaved by time. Sound that it takes none of is
-    encoded to AAC.
+    """Copies what goes along with the pictures of a source into an output that has not started, interleaved by time.
 
-    Args:
-        path: of the source.
-        source: the same, open; only this reads from it.
-        video: its video stream.
-        output: gets a stream for each; all have to be there before it starts.
-        container: the name of the output's format.
-        show: called with what is changed or left out, one line each.
+    Sound that the output's format takes none of is encoded to AAC. `show` is told what is changed or left out.
     """
 
     def __init__(

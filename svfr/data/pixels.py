@@ -50,12 +50,7 @@ def to_rgb(
 def to_yuv(image: np.ndarray, pix_fmt: str, matrix: int, scaler: VideoReformatter, threads: int) -> av.VideoFrame:
     """A picture (h, w, 3) RGB, uint8 or uint16, as encoders take it, in TV range.
 
-    Args:
-        image: the picture.
-        pix_fmt: FFmpeg's name of the pixel format.
-        matrix: the scaler's number of the colour matrix.
-        scaler: is used again for the next one.
-        threads: of the scaler; 0: one per core.
+    `pix_fmt` is FFmpeg's name, `matrix` the scaler's number of the colours, `threads` are its own; 0: one per core.
     """
     format, image = "rgb24" if image.dtype == np.uint8 else "rgb48le", np.ascontiguousarray(image)
     return scaler.reformat(

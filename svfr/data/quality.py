@@ -14,16 +14,7 @@ SMALLEST = 64  # [px] Assumption: smaller images say nothing to the encoder, whi
 
 
 class Arniqa:
-    """Scores images: 0 is worst, 1 best.
-
-    Args:
-        networks: searched for ARNIQA.pth and its regressor before $SVFR_NETWORKS and the user's caches.
-        download: whether missing files may be downloaded.
-
-    Raises:
-        NetworkMissing: its files are not there and cannot be downloaded.
-        ValueError: torchmetrics or torchvision is not installed, or a file isn't ARNIQA's.
-    """
+    """Scores images: 0 is worst, 1 best. Its two files are found as `load_detector` finds networks, with its errors."""
 
     def __init__(self, networks: Path | None = None, download: bool = True) -> None:
         encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)

@@ -27,7 +27,7 @@ class Recognizer(Protocol):
 
 
 def load_recognizer(name: str = "auto", networks: Path | None = None, download: bool = True) -> Recognizer:
-    """A face recognition network by name.
+    """A face recognition network by name; raises as `load_detector`.
 
     Args:
         name: "insightface" (any pack), the name of one of the table's packs, "edgeface", the path of an ONNX file of
@@ -35,10 +35,6 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
             else EdgeFace.
         networks: searched before $SVFR_NETWORKS and the user's cache.
         download: whether missing files may be downloaded.
-
-    Raises:
-        NetworkMissing: its files are not there and cannot be downloaded.
-        ValueError: another name, a package that is not installed, or a broken file.
     """
     if name.endswith(".onnx"):
         if not Path(name).is_file():

@@ -35,9 +35,7 @@ USUAL = ReadOptions()
 def kind_of(path: Path, max_pixels: int = MAX_PIXELS) -> str:
     """ "frames", "image", "animation" or "video"; a file of an unknown suffix is taken for what it contains.
 
-    Raises:
-        VideoError: nothing of these.
-        OSError: it is not there.
+    VideoError if it is nothing of these, OSError if it is not there.
     """
     if path.is_dir():
         return "frames"
@@ -127,11 +125,7 @@ def read_frames(
 
 
 def frames_at(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """(f, h, w, 3) uint8: frames by their numbers, as `read_frames` counts them, which may repeat.
-
-    Raises:
-        VideoError: they cannot be read, or it has fewer.
-    """
+    """(f, h, w, 3) uint8: frames by numbers, as `read_frames` counts them, which may repeat; or VideoError."""
     wanted = sorted(set(indices))
     with one_line_errors(path):
         info = probe(path)
