@@ -28,14 +28,7 @@ def content_differences(images: Iterable[np.ndarray]) -> np.ndarray:
     The mean absolute difference over pixels and the channels hue, saturation and value; hue counts on its circle, and
     hue and saturation as far as the pixel is bright and colourful enough to have them.
     """
-    differences = []
-    before: np.ndarray | None = None
-    for image in images:
-        small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
-        now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
-        differences.append(0.0 if before is None else _difference(before, now))
-        before = now
-    return np.array(differences)
+    return np.array([small.difference for small in _compared(images)])
 
 
 def shot_starts(differences: np.ndarray, threshold: float) -> list[int]:
@@ -61,23 +54,24 @@ class _Small:
     difference: float
 
 
+def _compared(images: Iterable[np.ndarray]) -> Iterator[_Small]:
+    before: np.ndarray | None = None
+    for image in images:
+        small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
+        now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
+        yield _Small(image, small.astype(np.float64), 0.0 if before is None else _difference(before, now))
+        before = now
+
+
 def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
     """All frames in order, each with whether it starts a shot: as of `shot_starts` with `CUT`, or amid a dissolve.
 
     `DISSOLVE` + 1 of the frames, (h, w, 3) uint8 RGB, are held.
     """
     window: deque[_Small | None] = deque([None] * (2 * DISSOLVE + 1), maxlen=2 * DISSOLVE + 1)
-    before: np.ndarray | None = None
     since = 0  # frames since the last start
-    for image in chain(images, repeat(None, DISSOLVE)):
-        if image is None:
-            window.append(None)
-        else:
-            small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
-            now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
-            difference = 0.0 if before is None else _difference(before, now)
-            window.append(_Small(image, small.astype(np.float64), difference))
-            before = now
+    for small in chain(_compared(images), repeat(None, DISSOLVE)):
+        window.append(small)
         middle = window[DISSOLVE]
         if middle is None or middle.image is None:
             continue
