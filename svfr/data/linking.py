@@ -68,35 +68,27 @@ class FaceLinker:
         self._longest_gap = round(LONGEST_GAP * fps)
         self._embed_every = max(1, round(EMBED_EVERY * fps))
         self._index = -1
-        self._open: list[_Person] = []
-        self._closed: list[_Person] = []
+        self._people: list[_Person] = []  # all so far
+        self._open: list[_Person] = []  # of these, who may go on
 
     def add(self, faces: list[Face], image: np.ndarray | None = None) -> None:
         """Add the faces of the next frame; with the frame, (h, w, 3) uint8, tracks know where they are visible."""
         self._index += 1
-        for person in [p for p in self._open if self._index - p.frames[-1] - 1 > self._longest_gap]:
-            self._close(person)
-        overlaps = {
-            (j, p): person.overlap(face, self._index)
-            for j, face in enumerate(faces)
-            for p, person in enumerate(self._open)
-        }
+        self._open = [p for p in self._open if self._index - p.frames[-1] - 1 <= self._longest_gap]
+        overlaps = {(j, p): p.overlap(face, self._index) for j, face in enumerate(faces) for p in self._open}
         looks = self._look(faces, overlaps, image)
-        linked, over = self._link(overlaps, looks), list[_Person]()
-        for (j, p), overlap in overlaps.items():
-            person = self._open[p]
-            look = looks.get(j)
-            is_free = j not in linked and person not in linked.values()
-            if overlap >= MATCH_IOU and is_free and person.likeness(look) < self._likeness.other:
+        linked = self._link(overlaps, looks)
+        for (j, person), overlap in overlaps.items():
+            is_free = j not in linked and person not in linked.values() and person in self._open
+            if is_free and overlap >= MATCH_IOU and person.likeness(looks.get(j)) < self._likeness.other:
                 kept = sum(frame <= person.looked[-1] for frame in person.frames)
                 del person.frames[kept:], person.faces[kept:]  # somebody else, since nobody knows when
-                over.append(person)
-        for person in [p for p in self._open if p in over]:
-            self._close(person)
+                self._open.remove(person)
         for j, face in enumerate(faces):
             person = linked.get(j) or _Person()
             if j not in linked:
                 self._open.append(person)
+                self._people.append(person)
             person.frames.append(self._index)
             person.faces.append(face)
             if j in looks and self._is_due(person):
@@ -110,7 +102,7 @@ class FaceLinker:
         """All tracks, in the order of their first frames."""
         joined: list[_Person] = []
         at: dict[int, list[Face]] = {}
-        for person in sorted(self._closed + self._open, key=lambda person: person.frames[0]):
+        for person in sorted(self._people, key=lambda person: person.frames[0]):
             for frame, face in zip(person.frames, person.faces, strict=True):
                 at.setdefault(frame, []).append(face)
             for earlier in joined if person.total is not None else []:
@@ -124,36 +116,27 @@ class FaceLinker:
         tracks = [self._track(person, at) for person in joined]
         return sorted(tracks, key=lambda linked: (linked.track.start, tuple(linked.track.boxes[0])))
 
-    def _close(self, person: "_Person") -> None:
-        self._open.remove(person)
-        self._closed.append(person)
-
     def _is_due(self, person: "_Person") -> bool:
         return not person.looked or self._index - person.looked[-1] >= self._embed_every
 
-    def _look(
-        self, faces: list[Face], overlaps: dict[tuple[int, int], float], image: np.ndarray | None
-    ) -> dict[int, np.ndarray]:
+    def _look(self, faces: list[Face], overlaps: "Overlaps", image: np.ndarray | None) -> dict[int, np.ndarray]:
         """Unit embeddings, by the face's index: where it is time again, or where it is not clear whose face it is."""
-        if self._embed is None:
-            return {}
-        near = [pair for pair, overlap in overlaps.items() if overlap >= MATCH_IOU]
         due = []
+        near = [pair for pair, overlap in overlaps.items() if overlap >= MATCH_IOU]
         for j in range(len(faces)):
-            people = [p for face, p in near if face == j]
-            rivals = [face for face, p in near if p in people]
-            if len(people) != 1 or len(rivals) != 1 or self._is_due(self._open[people[0]]):
+            people = [person for face, person in near if face == j]
+            rivals = [face for face, person in near if person in people]
+            if len(people) != 1 or len(rivals) != 1 or self._is_due(people[0]):
                 due.append(j)
-        if not due:
+        if not due or self._embed is None:
             return {}
         embeddings = self._embed([faces[j] for j in due], image)
         return {j: unit(embedding) for j, embedding in zip(due, embeddings, strict=True)}
 
-    def _link(self, overlaps: dict[tuple[int, int], float], looks: dict[int, np.ndarray]) -> dict[int, "_Person"]:
+    def _link(self, overlaps: "Overlaps", looks: dict[int, np.ndarray]) -> dict[int, "_Person"]:
         """Who it is, by the face's index; the best overlap and likeness together come first."""
         candidates = []
-        for (j, p), overlap in overlaps.items():
-            person = self._open[p]
+        for (j, person), overlap in overlaps.items():
             alike, is_known = person.likeness(looks.get(j)), j in looks and person.total is not None
             if alike >= self._likeness.other if overlap >= MATCH_IOU else is_known and alike >= self._likeness.same:
                 candidates.append((overlap + alike * is_known, j, person))
@@ -234,6 +217,9 @@ class _Person:
         quality = face.score * frontality(face.landmarks) * min(PICTURE, float(max(face.box[2:] - face.box[:2])))
         if self.picture is None or quality > BETTER * self.quality:
             self.picture, self.quality = crop(image, square_around(face.box), PICTURE), quality
+
+
+Overlaps = dict[tuple[int, _Person], float]  # by the face's index in its frame, and by who it may be
 
 
 def track_largest_face(detections: Iterable[list[Face]], fps: float) -> list[FaceTrack]:
