@@ -23,6 +23,7 @@ PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from tho
 ENDLESS = 2**31  # frames of a rendered clip
 FARTHEST = 3  # crop's sides from its corner that landmarks may be away; profiles reach a little outside
 WITNESSES = 8  # other files that are tried before a source counts as gone
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 [px between pixel edges]
 
 
 class DataError(ValueError):
@@ -124,8 +125,7 @@ class ManifestClips(ClipSource):
             other = _choose_other(reliable, chosen, rng) if reference else None
             numbers = chosen if other is None else [*chosen, other]
             images = frames_at(files[0], [clip.start_frame + number for number in numbers])
-            box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
-            _check_crop(box, *images.shape[1:3])
+            box = _square(clip.crop, *images.shape[1:3])
             frames = np.stack([crop(image, box, size) for image in images])
             if points is not None:
                 points = _to_square(points, clip, box, size)
@@ -169,8 +169,7 @@ class ImageFolder(ClipSource):
         """See `ClipSource`; of an image that is not square, the square in its middle."""
         with _reading([self.files[index]], self.files):
             image = next(read_frames(self.files[index])).image
-        height, width = image.shape[:2]
-        frame = crop(image, _square((0, 0, width, height)), size)
+        frame = crop(image, _square(None, *image.shape[:2]), size)
         return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
 
 
@@ -179,9 +178,8 @@ class RenderedClips(ClipSource):
 
     def __init__(self, num_clips: int, first_seed: int) -> None:
         if first_seed < TEST_SEEDS < first_seed + num_clips:
-            raise DataError(
-                f"{num_clips} rendered clips from seed {first_seed}: seeds from {TEST_SEEDS} up are kept for tests"
-            )
+            kept = f"seeds from {TEST_SEEDS} up are kept for tests"
+            raise DataError(f"{num_clips} rendered clips from seed {first_seed}: {kept}")
         self.video_ids = range(first_seed, first_seed + num_clips)  # the seeds
         self.lengths = [ENDLESS] * num_clips
 
@@ -193,17 +191,15 @@ class RenderedClips(ClipSource):
         seed = self.video_ids[index]
         photo = bool(rng.uniform() < PHOTOS)
         spare = max(1, num_frames // 2) if reference and not photo else 0
-        clip = render_clip(seed, num_frames + spare, size)
+        clip = shown = render_clip(seed, num_frames + spare, size)
         start = int(rng.integers(spare + 1))
-        chosen = list(range(start, start + num_frames))
-        image = points = None
+        chosen, other = list(range(start, start + num_frames)), None
         if reference and photo:
-            scene = PHOTO_SCENES + int(rng.integers(PHOTO_SCENES))
-            taken = render_clip(scene, 1, size, identity=seed)
-            image, points = taken.frames[0], taken.landmarks[0]
+            other = 0
+            shown = render_clip(PHOTO_SCENES + int(rng.integers(PHOTO_SCENES)), 1, size, identity=seed)
         elif reference:
             other = _choose_other(np.ones(num_frames + spare, dtype=bool), chosen, rng)
-            image, points = clip.frames[other], clip.landmarks[other]
+        image, points = (None, None) if other is None else (shown.frames[other], shown.landmarks[other])
         return Excerpt(clip.frames[chosen], np.ones(num_frames, dtype=bool), clip.landmarks[chosen], image, points)
 
 
@@ -226,13 +222,11 @@ def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
 
 
 def _can_be_opened(path: Path) -> bool:
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            return bool(file.read(1))
-    except (OSError, ValueError):
-        return False
+    with suppress(OSError, ValueError):
+        if path.is_file():  # a pipe would be waited for
+            with path.open("rb") as file:
+                return bool(file.read(1))
+    return False
 
 
 def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Generator) -> int | None:
@@ -240,12 +234,10 @@ def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Genera
 
     Among those, frames with reliable landmarks, `reliable` (f,) bool, come first: the ID network's crop needs them.
     """
-    if len(reliable) == 1:
-        return None
     candidates = np.setdiff1d(np.arange(len(reliable)), chosen)
     candidates = candidates if len(candidates) else np.array(chosen)
     preferred = candidates[reliable[candidates]]
-    return int(rng.choice(preferred if len(preferred) else candidates))
+    return int(rng.choice(preferred if len(preferred) else candidates)) if len(reliable) > 1 else None
 
 
 def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.ndarray]:
@@ -259,9 +251,8 @@ def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.nda
     except Exception as error:  # NumPy and zipfile raise a dozen types
         raise ClipError(f"{path}: not an npz file with 'points' and 'score'") from error
     if points.shape != (clip.num_frames, 68, 2) or score.shape != (clip.num_frames,):
-        raise ClipError(
-            f"{path}: points {points.shape} and score {score.shape} don't fit a clip of {clip.num_frames} frames"
-        )
+        shapes = f"points {points.shape} and score {score.shape}"
+        raise ClipError(f"{path}: {shapes} don't fit a clip of {clip.num_frames} frames")
     finite = np.isfinite(points).all(axis=(1, 2))
     near = (np.abs(points) <= FARTHEST * max(clip.width, clip.height)).all(axis=(1, 2))
     if (far := finite & ~near & (score > 0)).any():
@@ -270,21 +261,17 @@ def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.nda
     return points, near & (score > 0) & (np.ptp(five_points(points), axis=1) > 0).all(axis=1)
 
 
-def _check_crop(box: tuple[float, float, float, float], height: int, width: int) -> None:
-    x0, y0, x1, y1 = box
-    if not (0 < x0 + x1 < 2 * width and 0 < y0 + y1 < 2 * height and 1 <= x1 - x0 <= 2 * max(width, height)):
-        raise ValueError(f"the crop {x0:g}, {y0:g}, {x1:g}, {y1:g} does not fit its frames of {width}x{height} px")
-
-
-def _square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """The largest square in the middle of x0, y0, x1, y1 [px between pixel edges]."""
-    x0, y0, x1, y1 = box
+def _square(box: Box | None, height: int, width: int) -> Box:
+    """The largest square in the middle of a box in frames of a size, or of these."""
+    x0, y0, x1, y1 = box or (0, 0, width, height)
     side = min(x1 - x0, y1 - y0)
+    if not (0 < x0 + x1 < 2 * width and 0 < y0 + y1 < 2 * height and 1 <= side <= 2 * max(width, height)):
+        raise ValueError(f"the crop {x0:g}, {y0:g}, {x1:g}, {y1:g} does not fit its frames of {width}x{height} px")
     left, top = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
     return left, top, left + side, top + side
 
 
-def _to_square(points: np.ndarray, clip: Clip, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+def _to_square(points: np.ndarray, clip: Clip, box: Box, size: int) -> np.ndarray:
     """Landmarks [px of the clip's crop, pixel centres] in px of its square `box`, resized to `size`."""
     crop_box = clip.crop or (0, 0, clip.width, clip.height)
     scale = np.array([(crop_box[2] - crop_box[0]) / clip.width, (crop_box[3] - crop_box[1]) / clip.height])

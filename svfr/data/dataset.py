@@ -134,7 +134,15 @@ class ClipDataset(Dataset[Sample]):
         if config.preset not in PRESETS:
             raise DataError(f"unknown preset '{config.preset}' of degradations: choose from {', '.join(PRESETS)}")
         self.source, self.crop_face, self.config, self.seed = source, crop_face, config, seed
-        self.task_sets, self.task_probabilities = _task_sets(config)
+        try:
+            weights = {parse_tasks(tasks): float(weight) for tasks, weight in config.resolved_task_weights.items()}
+        except ValueError as error:
+            raise DataError(f"task_weights: {error}") from error
+        if len(weights) < config.num_views:
+            combinations = f"combinations of {', '.join(TASKS)} in task_weights, there are {len(weights)}"
+            raise DataError(f"num_views={config.num_views} needs as many {combinations}")
+        self._task_sets, shares = list(weights), np.array(list(weights.values()))
+        self._probabilities = shares / shares.sum()
         self._clips = [index for index, length in enumerate(source.lengths) if length >= config.num_frames]
         total, longest = len(source.lengths), max(source.lengths, default=0)
         if not self._clips:
@@ -168,35 +176,34 @@ class ClipDataset(Dataset[Sample]):
         """The sample at (epoch, index); DataError if more clips are broken than `max_broken_share` allows."""
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
-        config, probabilities = self.config, self.task_probabilities
-        chosen = choices.choice(len(self.task_sets), size=config.num_views, replace=False, p=probabilities)
+        config, size = self.config, self.config.size
+        chosen = choices.choice(len(self._task_sets), size=config.num_views, replace=False, p=self._probabilities)
+        tasks = [self._task_sets[which] for which in chosen]
         wants_reference = bool(choices.uniform() >= config.reference_dropout)
         mirrored = bool(choices.uniform() < 0.5) and config.flip
         seed = int(choices.integers(2**63 - 1))
         clip, excerpt = self._read(epoch, index, wants_reference)
         rng = np.random.default_rng([self.seed, epoch, index, REFERENCE])
         if excerpt.reference is not None and rng.uniform() < config.reference_degraded:
-            degradation = PRESETS[config.preset].sample(rng, config.size)
+            degradation = PRESETS[config.preset].sample(rng, size)
             excerpt = replace(excerpt, reference=degrade(excerpt.reference[None], degradation, rng)[0])
         if mirrored:
             excerpt = _mirror(excerpt)
         views = [
-            self._view(excerpt, self.task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
-            for view, tasks in enumerate(chosen)
+            self._view(excerpt, each, np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
+            for view, each in enumerate(tasks)
         ]
-        landmarks = torch.zeros(self.config.num_frames, 68, 2)
-        valid = torch.from_numpy(excerpt.valid.copy())
+        landmarks, valid = torch.zeros(config.num_frames, 68, 2), torch.from_numpy(excerpt.valid.copy())
         if excerpt.landmarks is not None:
-            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.config.size
-        reference = torch.zeros(3, self.config.size, self.config.size, dtype=torch.uint8)
-        id_face = torch.zeros(3, ID_SIZE, ID_SIZE)
+            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / size
+        reference, id_face = torch.zeros(3, size, size, dtype=torch.uint8), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
             reference = _to_tensors(excerpt.reference)
             id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
-            task_prompts=torch.stack([task_prompt(self.task_sets[tasks]) for tasks in chosen]),
+            task_prompts=torch.stack([task_prompt(each) for each in tasks]),
             landmarks=landmarks,
             landmarks_valid=valid,
             reference=reference,
@@ -239,12 +246,11 @@ class ClipDataset(Dataset[Sample]):
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
-        frames = excerpt.frames
+        frames, size, preset = excerpt.frames, self.config.size, self.config.preset
         if "bfr" in tasks:
-            preset = self.config.preset
             if self.config.old_media and rng.uniform() < self.config.old_media:
                 preset = str(rng.choice(["film", "vhs"]))
-            frames = degrade(frames, PRESETS[preset].sample(rng, self.config.size), rng)
+            frames = degrade(frames, PRESETS[preset].sample(rng, size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
             landmarks = None
@@ -252,24 +258,9 @@ class ClipDataset(Dataset[Sample]):
                 landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
             moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
             mirrored = bool(rng.uniform() < 0.5)  # GPEN's strokes run to the right
-            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving, mirrored)
+            masks = mask_clip(len(frames), (size, size), rng, landmarks, moving, mirrored)
             holes = list(masks > HOLE_THRESHOLD)
         return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
-
-
-def _task_sets(config: SampleConfig) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Combinations of tasks and their probabilities."""
-    try:
-        sets = {parse_tasks(tasks): float(weight) for tasks, weight in config.resolved_task_weights.items()}
-    except ValueError as error:
-        raise DataError(f"task_weights: {error}") from error
-    if len(sets) < config.num_views:
-        raise DataError(
-            f"num_views={config.num_views} needs as many combinations of {', '.join(TASKS)} in task_weights, "
-            f"there are {len(sets)}"
-        )
-    probabilities = np.array(list(sets.values()))
-    return list(sets), probabilities / probabilities.sum()
 
 
 def _mirror(excerpt: Excerpt) -> Excerpt:
