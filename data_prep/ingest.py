@@ -7,7 +7,7 @@ from data_prep.readers import Found, find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.video import IMAGE_SUFFIXES, ReadOptions, probe
 from svfr.files import digest, sha256_of
 from svfr.inference.workers import Workers

@@ -48,7 +48,6 @@ NARROWER = {"training/losses.py": (set[str](), PURE)}
 ONLY_IN = {
     "av": {
         "data/decoding.py",
-        "data/deinterlacing.py",
         "data/demuxing.py",
         "data/errors.py",
         "data/h264.py",

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from svfr.data.deinterlacing import deinterlaced
 from svfr.data.demuxing import (
     Demuxed,
     audio_streams,
@@ -23,7 +24,7 @@ from svfr.data.demuxing import (
     video_stream,
     whole_duration,
 )
-from svfr.data.errors import MAX_PIXELS, VideoError
+from svfr.data.errors import MAX_PIXELS, VideoError, one_line_errors
 from svfr.data.pixels import TURNS, display_matrix, side_data, to_8_bits, to_rgb
 
 IMAGE_RATE = Fraction(25)  # [1/s] of images and frame folders, which have no rate of their own
@@ -33,6 +34,10 @@ WRONG_RATE, FIRST_FRAMES = 1.4, 100
 HIGHEST_RATE = 10_000  # [1/s] beyond which nothing films
 LOST = 0.1  # Assumption: share of missing frames from which on it is said
 MOSTLY = 0.5  # share of hidden frames from which on it is said
+# Of interlaced video, fields of two times woven into one picture, as television and camcorders made it.
+LOOKED_AT = 60  # frames from the start
+COMBED = 0.5  # Assumption: share of the judged ones that have to be combed, as noise combs some
+VERDICT = "lavfi.idet.multiple.current_frame"
 # What a frame carries beside its pixels that results do not (FFmpeg's AV_FRAME_DATA_...).
 DROPPED = {
     "HDR mastering data": {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA"},
@@ -48,7 +53,7 @@ class ReadOptions:
 
     max_pixels: int = MAX_PIXELS  # of a picture or a frame; more is refused
     fps: Fraction = IMAGE_RATE  # [1/s] of folders of frames
-    deinterlace: bool = False  # make whole pictures of fields (see `svfr.data.deinterlacing`)
+    deinterlace: bool = False  # make whole pictures of fields, where `is_interlaced`
     deep: bool = False  # give frames their 16-bit picture, too
     salvage: bool = False  # take the readable part of a truncated video, with a note
     first: int = 0  # index of the first frame that is given; those before it are decoded alone
@@ -146,7 +151,7 @@ def decode(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[F
         demuxed, scaler = Demuxed(), VideoReformatter()
         frames = _decode(container, stream, demuxed)
         if options.deinterlace:
-            frames = deinterlaced(stream, frames)
+            frames = _deinterlaced(stream, frames)
         index, start, pts, end, size = 0, None, -1, Fraction(0), None
         for frame in frames:
             # Some files (AVI, bare streams) have no timestamps, broken ones repeat them.
@@ -217,3 +222,45 @@ def seek(info: VideoInfo, wanted: list[int]) -> dict[int, np.ndarray]:
             if frame is not None:
                 found[index] = to_rgb(frame, info.width, info.height, scaler)
     return found
+
+
+def is_interlaced(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether the first frames of a video are flagged so, or most of them look combed (FFmpeg's idet)."""
+    with one_line_errors(path), open_video(path) as container:
+        stream = video_stream(container, path, max_pixels)
+        frames = list[av.VideoFrame]()
+        with suppress(av.FFmpegError):  # of a damaged file, which reading tells
+            frames.extend(islice(container.decode(stream), LOOKED_AT))
+        if sum(frame.interlaced_frame for frame in frames) > len(frames) / 2:
+            return True
+        judged = [frame.metadata.get(VERDICT) for frame in _filtered(stream, "idet", "", iter(frames))]
+        known = [verdict for verdict in judged if verdict != "undetermined"]
+        return bool(known) and sum(verdict in ("tff", "bff") for verdict in known) > COMBED * len(known)
+
+
+def _deinterlaced(stream: av.VideoStream, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """A whole picture of each pair of fields, as many and of the same times as `frames`, by FFmpeg's bwdif."""
+    times: list[tuple[int | None, int]] = []  # of the frames inside the filter, whose own unit is half as long
+
+    def noted() -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            times.append((frame.pts, frame.duration))
+            yield frame
+
+    for frame in _filtered(stream, "bwdif", "mode=send_frame:parity=auto:deint=all", noted()):
+        frame.pts, frame.duration = times.pop(0)
+        yield frame
+
+
+def _filtered(
+    stream: av.VideoStream, name: str, options: str, frames: Iterator[av.VideoFrame]
+) -> Iterator[av.VideoFrame]:
+    graph = Graph()
+    graph.link_nodes(graph.add_buffer(template=stream), graph.add(name, options), graph.add("buffersink")).configure()
+    for frame in chain(frames, (None,)):
+        graph.push(frame)
+        with suppress(av.BlockingIOError, av.EOFError):
+            while True:
+                filtered = graph.pull()
+                assert isinstance(filtered, av.VideoFrame)
+                yield filtered

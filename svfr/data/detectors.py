@@ -9,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from svfr.data.onnx_network import onnx_providers
+from svfr.data.recognition import onnx_providers
 from svfr.networks import PACKS, find, first_line, installed_packs, load_by_name
 
 # [px] Longer side at which frames are searched. Measured with YuNet: a face of 60 px in a 1080p frame is

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from svfr.data.faces import crop
-from svfr.data.onnx_network import OnnxNetwork
+from svfr.data.recognition import OnnxNetwork
 from svfr.files import sha256_of
 from svfr.networks import find, first_line, load_by_name
 

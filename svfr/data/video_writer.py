@@ -27,15 +27,24 @@ from svfr.files import partial_path, remove, replace, replacing
 class VideoWriter:
     """Write restored frames of `source` to `path`; a context manager.
 
-    format "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel aspect,
-    colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file becomes Matroska
-    (with timestamps in ms) or QuickTime: `path` says which.
-    format "nut": a part of such a file, of frames alone, for `join`.
-    format "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
-    A source of kind "image" gives one PNG file at `path` in both, with the source's transparency.
-
     Leaving the block puts the result at `path`, in the place of what was there; leaving it by an exception changes
     nothing.
+
+    Args:
+        path: of the result. Its folder has to exist.
+        source: of the input, from `probe`. One of kind "image" gives a PNG file, with its transparency, as "mp4", too.
+        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
+        format: "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel
+            aspect, colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file
+            becomes Matroska (with timestamps in ms) or QuickTime: `path` says which.
+            "nut": a part of such a file, of frames alone, for `join`.
+            "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
+        width: [px] of the frames, if other than the source's; so is `height`.
+        encoder: further options of x264, such as {"g": "30", "threads": "1"}.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        VideoError: nothing can be written at `path`.
     """
 
     def __init__(
@@ -49,20 +58,6 @@ class VideoWriter:
         height: int | None = None,
         encoder: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the file or the folder under its hidden name.
-
-        Args:
-            path: of the result. Its folder has to exist.
-            source: of the input, from `probe`.
-            crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
-            format: "mp4", "nut" or "png".
-            width: [px] of the frames, if other than the source's; so is `height`.
-            encoder: further options of x264, such as {"g": "30", "threads": "1"}.
-
-        Raises:
-            ValueError: an argument is out of its range.
-            VideoError: nothing can be written at `path`.
-        """
         if format not in ("mp4", SEGMENT, "png") or not 0 <= crf <= 51:
             raise ValueError(f'format is "{format}", crf is {crf}: it has to be "mp4" or "png", and 0 to 51')
         self.path = Path(path)  # of the result; what it holds may ask for another suffix
@@ -97,10 +92,6 @@ class VideoWriter:
         """Append a frame (h, w, 3) RGB of the writer's size, uint8 or uint16.
 
         Its time is `pts` units of `time_base` [s], as of `Frame`, and later than the last frame's.
-
-        Raises:
-            ValueError: an argument is not as described.
-            VideoError: the frame cannot be written, for example because the disk is full.
         """
         if image.shape != self._shape or image.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"image is {image.dtype} {image.shape}: it has to be uint8 or uint16 {self._shape}")

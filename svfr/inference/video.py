@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.faces import crop
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.h264 import SEGMENT

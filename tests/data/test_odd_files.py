@@ -11,7 +11,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageCms
 
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.video import ReadOptions, VideoError, VideoWriter, kind_of, probe, read_frames
 from tests.assets import FIELD, needs_field
 from tests.data.video_files import NTSC, frames_of, make_clip, picture, sound, times
