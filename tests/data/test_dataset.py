@@ -325,14 +325,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "one.npz", points=points, score=score)
     whole = Clip("two", "videos.mp4", "a.mov", "train", start_frame=10, num_frames=10, fps=30.0, width=96, height=64)
     cut = replace(
-        whole,
-        id="one",
-        start_frame=2,
-        num_frames=8,
-        width=SIZE,
-        height=SIZE,
-        crop=(20, 4, 68, 52),
-        landmarks="one.npz",
+        whole, id="one", start_frame=2, num_frames=8, width=SIZE, height=SIZE, crop=(20, 4, 68, 52), landmarks="one.npz"
     )
     write_manifest(folder / "manifest.jsonl", [cut, whole, replace(whole, id="three", split="val")])
     return folder / "manifest.jsonl"
