@@ -62,21 +62,19 @@ class ClipSource(Protocol):
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.
 
-        Raises:
-            SourceGoneError: nothing of the source can be read now.
-            ClipError: the clip cannot be read, whatever is wrong with it.
+        Whatever is wrong is a ClipError; a SourceGoneError if nothing of the source can be read now.
         """
 
 
 class ManifestClips(ClipSource):
-    """The clips of a split of one or more manifests.
+    """The clips of a split of one or more manifests; DataError if there is none.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
     ones). A line of a manifest that is no clip counts as a clip of the split train that cannot be read.
 
     Args:
         paths: of the manifests.
-        split: whose clips are taken; DataError if there is none.
+        split: whose clips are taken.
         best: take this many of them, those of the highest quality in all manifests together; None takes all.
         size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
         other_clip: share of the references that are of another clip of the same identity, where there is one.

@@ -58,7 +58,6 @@ class Sample(NamedTuple):
         """The same with gt, lq and reference on a device as float32 in [-1, 1]; without a reference, it stays zeros."""
 
         def convert(pictures: Tensor) -> Tensor:
-            assert pictures.dtype == torch.uint8
             values = pictures.to(device).float()
             # By a tensor, since GPUs multiply by the rounded inverse of a plain number.
             return values.div_(torch.tensor(127.5, device=values.device)).sub_(1)
@@ -80,9 +79,7 @@ def keep_freed_memory() -> bool:
 
     Large arrays that go back to the system and come again, full of zeros, cost a third of a worker's time.
     """
-    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
-    if mallopt is None:
-        return False
+    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", lambda option, value: 0)
     return all(mallopt(option, KEPT_MEMORY) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 

@@ -1,7 +1,7 @@
 """One video file: what is in it, and its frames."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -9,21 +9,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from svfr.data.demuxing import (
-    Demuxed,
-    audio_streams,
-    demux,
-    ends_early,
-    is_broadcast,
-    open_video,
-    own_duration,
-    video_stream,
-    whole_duration,
-)
+from svfr.data.demuxing import VideoFile
 from svfr.data.errors import MAX_PIXELS, VideoError, one_line_errors
 from svfr.data.pixels import TURNS, display_matrix, side_data, to_8_bits, to_rgb
 
@@ -90,10 +79,9 @@ class Frame:
 
 def describe(path: Path, max_pixels: int) -> VideoInfo:
     """What is in a video; decodes its first frame."""
-    with open_video(path) as container:
-        stream = video_stream(container, path, max_pixels)
-        frame, stamps = None, list[int]()
-        for packet in demux(container, stream):
+    with closing(VideoFile(path, max_pixels)) as file:
+        stream, frame, stamps = file.stream, None, list[int]()
+        for packet in file.demux():
             if packet.stream.index != stream.index:
                 continue
             if packet.pts is not None:
@@ -104,7 +92,7 @@ def describe(path: Path, max_pixels: int) -> VideoInfo:
         if frame is None:
             raise VideoError(f"{path}: the video has no frames")
         fps = _rate(stream, sorted(stamps))
-        duration = own_duration(container, stream) or whole_duration(container) or stream.frames / fps
+        duration = file.own_duration or file.whole_duration or stream.frames / fps
         estimate = round(duration * fps)
         has_alpha = any(component.is_alpha for component in frame.format.components)
         dropped = [f"its {what} are dropped" for what, kinds in DROPPED.items() if kinds & side_data(frame).keys()]
@@ -117,7 +105,7 @@ def describe(path: Path, max_pixels: int) -> VideoInfo:
             # A cut made without re-encoding counts frames that its edit list hides: the smaller number is displayed.
             num_frames=min(stream.frames, estimate) if stream.frames and estimate else stream.frames or estimate,
             duration=float(duration),
-            has_audio=bool(audio_streams(container)),
+            has_audio=bool(file.audio),
             rotation=TURNS.get(matrix, 0),
             kind="video",
             bits=max(component.bits for component in frame.format.components),
@@ -142,14 +130,12 @@ def _rate(stream: av.VideoStream, stamps: list[int]) -> Fraction:
 
 def decode(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[Frame]:
     """The frames of a video that was described; then VideoError if it ends before its container says so."""
-    path = info.path
-    with open_video(path) as container:
-        stream = video_stream(container, path, options.max_pixels)
+    with closing(VideoFile(info.path, options.max_pixels)) as file:
+        stream = file.stream
         stream.thread_type = "AUTO"
         time_base = stream.time_base or 1 / info.fps
         step = max(1, round(1 / (info.fps * time_base)))
-        demuxed, scaler = Demuxed(), VideoReformatter()
-        frames = _decode(container, stream, demuxed)
+        scaler, frames = VideoReformatter(), _decode(file)
         if options.deinterlace:
             frames = _deinterlaced(stream, frames)
         index, start, pts, end, size = 0, None, -1, Fraction(0), None
@@ -167,35 +153,36 @@ def decode(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[F
                 image = to_rgb(frame, info.width, info.height, scaler) if deep is None else to_8_bits(deep)
                 yield Frame(index, image, pts, time_base, deep)
             index += 1
-        if demuxed.hidden > MOSTLY * demuxed.packets:
-            on_note(f"its edit list hides {demuxed.hidden} of {demuxed.packets} frames")
+        if file.num_hidden > MOSTLY * file.num_packets:
+            on_note(f"its edit list hides {file.num_hidden} of {file.num_packets} frames")
         elif not stream.frames and index < (1 - LOST) * info.num_frames:  # damage inside, which no reader notices
             on_note(f"{index} frames are there, its rate makes {info.num_frames}: some are lost, or the rate varies")
         span = max(end, end - (start or 0) * time_base)  # durations count from 0 or from the first frame
-        if demuxed.damaged or ends_early(container, stream, demuxed, span, 1 / info.fps):
-            expected = stream.frames - demuxed.hidden if stream.frames else info.num_frames
+        if file.is_damaged or file.ends_early(span, 1 / info.fps):
+            expected = stream.frames - file.num_hidden if stream.frames else info.num_frames
             if index < expected or not expected:
                 of = f" of {expected}" if expected else ""
                 reason = f"ends after {index}{of} frames: truncated or corrupt"
                 if not options.salvage or not index:
-                    raise VideoError(f"{path}: {reason}")
+                    raise VideoError(f"{info.path}: {reason}")
                 on_note(reason)
 
 
-def _decode(container: InputContainer, stream: av.VideoStream, demuxed: Demuxed) -> Iterator[av.VideoFrame]:
-    """Yield frames up to the end or the first damage; updates `demuxed`."""
+def _decode(file: VideoFile) -> Iterator[av.VideoFrame]:
+    """Yield frames up to the end or the first damage."""
+    stream = file.stream
     try:
-        for packet in demux(container, stream, demuxed=demuxed):
+        for packet in file.demux():
             if packet.stream.index != stream.index:  # a flushing packet's own stream_index is always 0
                 continue
             # A file that was cut off ends with half a packet. In broadcasts each lost bit is marked so.
-            if packet.is_corrupt and not is_broadcast(container):
-                demuxed.damaged = True
+            if packet.is_corrupt and not file.is_broadcast:
+                file.is_damaged = True
                 break
             yield from stream.decode(packet)
     except av.FFmpegError:
-        demuxed.damaged = True
-    if demuxed.damaged:
+        file.is_damaged = True
+    if file.is_damaged:
         with suppress(av.FFmpegError):
             yield from stream.decode(None)  # good frames that the decoder still holds
 
@@ -204,13 +191,13 @@ def seek(info: VideoInfo, wanted: list[int]) -> dict[int, np.ndarray]:
     """Pictures (h, w, 3) uint8 by number: those that there are of `wanted`, which rises; of most videos only what
     follows a keyframe is decoded. None where places cannot be known by times."""
     scaler, found = VideoReformatter(), dict[int, np.ndarray]()
-    with open_video(info.path) as container:
-        stream = video_stream(container, info.path, MAX_PIXELS)
+    with closing(VideoFile(info.path, MAX_PIXELS)) as file:
+        container, stream = file.container, file.stream
         stream.codec_context.thread_count = 1  # loaders have many processes
         packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
         stamps = sorted(pts for pts, dts, _ in packets if pts is not None and dts is not None)
         keys = {pts: dts for pts, dts, is_key in packets if is_key and pts is not None and dts is not None}
-        if is_broadcast(container) or len(stamps) < len(packets) or not keys:
+        if file.is_broadcast or len(stamps) < len(packets) or not keys:
             return found
         frames, current = iter(list[av.VideoFrame]()), None
         for index in (index for index in wanted if index < len(stamps)):
@@ -226,11 +213,10 @@ def seek(info: VideoInfo, wanted: list[int]) -> dict[int, np.ndarray]:
 
 def is_interlaced(path: Path, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether the first frames of a video are flagged so, or most of them look combed (FFmpeg's idet)."""
-    with one_line_errors(path), open_video(path) as container:
-        stream = video_stream(container, path, max_pixels)
-        frames = list[av.VideoFrame]()
+    with one_line_errors(path), closing(VideoFile(path, max_pixels)) as file:
+        stream, frames = file.stream, list[av.VideoFrame]()
         with suppress(av.FFmpegError):  # of a damaged file, which reading tells
-            frames.extend(islice(container.decode(stream), LOOKED_AT))
+            frames.extend(islice(file.container.decode(stream), LOOKED_AT))
         if sum(frame.interlaced_frame for frame in frames) > len(frames) / 2:
             return True
         judged = [frame.metadata.get(VERDICT) for frame in _filtered(stream, "idet", "", iter(frames))]

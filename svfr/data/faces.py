@@ -41,15 +41,9 @@ def region(box: Iterable[float], width: int, height: int) -> tuple[int, int, int
 
 
 def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, int]) -> np.ndarray:
-    """A restored crop resampled onto pixels of the frame, sub-pixel exact; the inverse of `crop`.
+    """A restored `crop(frame, box, s)`, (s, s, 3) uint8, resampled onto pixels of the frame, sub-pixel exact.
 
-    Args:
-        patch: (s, s, 3) uint8, the restored `crop(frame, box, s)`.
-        box: of the crop [px].
-        region: x0, y0, x1, y1 of the frame, inside the box, with area.
-
-    Returns:
-        (y1 - y0, x1 - x0, 3) uint8.
+    `region` is x0, y0, x1, y1 of the frame, inside the box, with area; what comes out has its size.
     """
     corner, size = np.array([*box], dtype=np.float64).reshape(2, 2), patch.shape[0]
     inside = (np.reshape(region, (2, 2)) - corner[0]) * (size / (corner[1] - corner[0]))

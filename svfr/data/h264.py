@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from svfr.data.decoding import VideoInfo
-from svfr.data.demuxing import audio_streams, open_video, video_stream
+from svfr.data.demuxing import VideoFile
 from svfr.data.images import ANIMATION_UNIT
 from svfr.data.other_streams import OtherStreams
 from svfr.data.pixels import BT601, EXACT, MATRICES, to_yuv, usual_matrix
@@ -25,15 +25,10 @@ UNKNOWN = 2  # FFmpeg's number of a colour space, primaries or transfer curve th
 
 
 class H264File:
-    """A file of encoded frames and what goes along with those of the source, interleaved by time.
+    """A file of encoded frames of `shape` (h, w) and what goes along with those of the source, interleaved by time.
 
-    Args:
-        file: where to write it.
-        container: one of `CONTAINERS`; or `SEGMENT`, which holds a part of the frames alone.
-        source: gives its sound, time base, pixel aspect and colour tags; a deep one gives 10 bits.
-        shape: (h, w) [px] of the frames.
-        x264: options of the encoder.
-        show: called with what is changed or left out, one line each.
+    `container` is one of `CONTAINERS`, or `SEGMENT`, which holds a part of the frames alone. The source gives sound,
+    time base, pixel aspect and colour tags; a deep one gives 10 bits. `show` is told what is changed or left out.
     """
 
     def __init__(
@@ -45,8 +40,8 @@ class H264File:
         x264: Mapping[str, str],
         show: Callable[[str], None],
     ) -> None:
-        self._input = open_video(source.path) if source.kind == "video" else None
-        template = video_stream(self._input, source.path, source.width * source.height) if self._input else None
+        self._input = VideoFile(source.path, source.width * source.height) if source.kind == "video" else None
+        template = self._input.stream if self._input else None
         unit = {"video": template and template.time_base, "animation": ANIMATION_UNIT}.get(source.kind)
         self._time_base = unit or 1 / source.fps
         self._step = max(1, round(1 / (source.fps * self._time_base)))
@@ -54,7 +49,7 @@ class H264File:
         if container not in ("matroska", SEGMENT):
             # Units of the source, for the frames and for the start of the tracks, or times would be rounded.
             units = self._time_base.denominator
-            tracks = audio_streams(self._input) if self._input else []
+            tracks = self._input.audio if self._input else []
             common = math.lcm(units, 1000, *(t.time_base.denominator for t in tracks if t.time_base))
             options = {
                 "movflags": "+faststart",  # the index first, so that a browser can start at once
@@ -85,8 +80,8 @@ class H264File:
         self._durations: dict[int | None, int] = {}  # by pts, of the frames inside the encoder
 
         self._others: OtherStreams | None = None
-        if self._input and template and container != SEGMENT:
-            self._others = OtherStreams(source.path, self._input, template, self._output, container, show)
+        if self._input and container != SEGMENT:
+            self._others = OtherStreams(self._input, self._output, container, show)
         self._output.start_encoding()
 
     def write(self, image: np.ndarray, time: Fraction) -> None:

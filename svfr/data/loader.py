@@ -53,34 +53,21 @@ class ClipBatchSampler:
             position += self.batch_size * self.num_processes
 
 
-def load_batches(
-    dataset: ClipDataset,
-    sampler: ClipBatchSampler,
-    num_workers: int,
-    pin_memory: bool,
-    longest_wait: int = LONGEST_WAIT,
-) -> "ClipLoader":
+class ClipLoader(DataLoader[Sample]):
     """The sampler's batches, without end, made by `num_workers` processes, or by this one if there are none.
 
-    Raises:
-        DataError: shared memory is too small for what they prepare; later, when a batch is asked for: the dataset
-            fails, a process has died, or there is no batch for `longest_wait` seconds.
+    The processes start with `iter`. A DataError is that shared memory is too small for what they prepare; later, when a
+    batch is asked for, that the dataset fails, a process has died, or there is no batch for `LONGEST_WAIT`.
     """
-    if num_workers:
-        check_shared_memory(dataset.sample_bytes * sampler.batch_size, num_workers)
-    return ClipLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        worker_init_fn=set_up_worker,
-        pin_memory=pin_memory,
-        prefetch_factor=PREFETCH if num_workers else None,
-        timeout=longest_wait if num_workers else 0,
-    )
 
-
-class ClipLoader(DataLoader[Sample]):
-    """A DataLoader whose own failures are one line; its processes start with `iter`."""
+    def __init__(
+        self, dataset: ClipDataset, sampler: ClipBatchSampler, num_workers: int, pin_memory: bool = False
+    ) -> None:
+        about: dict[str, Any] = {}
+        if num_workers:
+            check_shared_memory(dataset.sample_bytes * sampler.batch_size, num_workers)
+            about = {"worker_init_fn": set_up_worker, "prefetch_factor": PREFETCH, "timeout": LONGEST_WAIT}
+        super().__init__(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, **about)
 
     def __iter__(self) -> Any:
         """Start the processes."""

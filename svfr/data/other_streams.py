@@ -1,16 +1,16 @@
 """What goes along with the pictures of a video: sound, subtitles, chapters and titles, carried over into the result."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.stream import Stream
 
-from svfr.data.demuxing import audio_streams, demux, open_video
+from svfr.data.demuxing import VideoFile, audio_streams, open_video
 from svfr.data.errors import one_line_errors
 
 # FFmpeg's names, and the suffix that a file has to have. In order of preference: MP4 and Matroska each refuse some
@@ -73,50 +73,44 @@ class OtherStreams:
     Sound that the output's format takes none of is encoded to AAC. `show` is told what is changed or left out.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        source: InputContainer,
-        video: av.VideoStream,
-        output: OutputContainer,
-        container: str,
-        show: Callable[[str], None],
-    ) -> None:
-        self._path, self._output, self._video = path, output, video.index
+    def __init__(self, source: VideoFile, output: OutputContainer, container: str, show: Callable[[str], None]) -> None:
+        self._source, self._output, opened = source, output, source.container
         self.last_picture = (-1, 0)  # (pts, duration) of the last video packet of the source so far
         self._targets: dict[int, Stream] = {}  # of the output, by the source's index
         self._decoders: dict[int, av.AudioStream] = {}  # of what is encoded to AAC
         self._ends: dict[int, int] = {}  # decoding times that are taken, by stream
-        held, sound, chapters = _held(container, path), audio_streams(source), source.chapters()
-        for stream in source.streams:
+        held, chapters = _held(container, source.path), opened.chapters()
+        for stream in opened.streams:
             codec = stream.codec_context.name if stream.codec_context else ""
             if stream.index in held:
                 self._targets[stream.index] = output.add_stream_from_template(stream)
-            elif stream in sound and isinstance(stream, av.AudioStream) and stream.rate:
+            elif isinstance(stream, av.AudioStream) and codec and stream.rate:
                 rate = stream.rate if stream.rate in AAC_RATES else 48000
                 layout = AAC_CHANNELS.get(stream.channels, "stereo")
                 self._targets[stream.index] = output.add_stream("aac", rate=rate, layout=layout)
                 self._decoders[stream.index] = stream
                 show(f"sound {codec} is encoded to AAC")
-            elif stream in sound:
+            elif stream.type == "audio" and codec:
                 show(f"sound {codec} is left out")
             elif stream.type == "subtitle":
                 show(f"subtitles ({codec or 'of an unknown kind'}) are left out: {container} does not take them")
-            elif stream != video and not (chapters and stream.frames == len(chapters)):  # a track of their titles
+            elif stream != source.stream and not (
+                chapters and stream.frames == len(chapters)
+            ):  # a track of their titles
                 kind = codec or stream.metadata.get("handler_name", "data")
                 show(f"a further stream ({stream.type} {kind}) is left out")
         for index, target in self._targets.items():
-            _copy_about(source.streams[index], target)
-        output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
+            _copy_about(opened.streams[index], target)
+        output.metadata.update({k: v for k, v in opened.metadata.items() if k.lower() not in OF_THE_FILE})
         output.set_chapters(chapters)
-        self._packets: Iterator[av.Packet] = demux(source, video, *source.streams.subtitles)
+        self._packets = source.demux(*opened.streams.subtitles)
         self._pending: av.Packet | None = None
 
     def copy(self, until: Fraction | None) -> None:
         """Copy up to a time [s], or all that is left."""
         while True:
             if self._pending is None:
-                with one_line_errors(self._path):
+                with one_line_errors(self._source.path):
                     self._pending = next(self._packets, None)
             packet = self._pending
             if packet is None:
@@ -139,7 +133,7 @@ class OtherStreams:
 
     def _take(self, packet: av.Packet) -> None:
         index = packet.stream.index
-        if index == self._video:
+        if index == self._source.stream.index:
             if packet.pts is not None:
                 self.last_picture = max(self.last_picture, (packet.pts, packet.duration or 0))
         elif index in self._decoders:

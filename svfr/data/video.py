@@ -13,7 +13,7 @@ import numpy as np
 
 from svfr.data import decoding, images
 from svfr.data.decoding import FIRST_FRAMES, Frame, OnNote, ReadOptions, VideoInfo
-from svfr.data.demuxing import open_video, video_stream
+from svfr.data.demuxing import VideoFile
 from svfr.data.errors import MAX_PIXELS, VideoError, one_line_errors
 from svfr.data.images import ANIMATION_UNIT, IMAGE_SUFFIXES, image_files
 from svfr.data.pixels import DEEP
@@ -56,10 +56,8 @@ def is_media(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        if images.is_image(path):
-            return True
-        with one_line_errors(path), open_video(path) as container:
-            return bool(video_stream(container, path, MAX_PIXELS))
+        with one_line_errors(path):
+            return images.is_image(path) or bool(VideoFile(path, MAX_PIXELS))
     except VideoError:
         return False
 

@@ -5,7 +5,7 @@ What is written grows under a hidden name beside the final one, which it takes w
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
@@ -24,8 +24,8 @@ from svfr.data.pixels import to_8_bits
 from svfr.files import partial_path, remove, replace, replacing
 
 
-class VideoWriter:
-    """Write restored frames of `source` to `path`; a context manager.
+class VideoWriter(AbstractContextManager["VideoWriter"]):
+    """Write restored frames of `source` to `path`; VideoError if they cannot be.
 
     Leaving the block puts the result at `path`, in the place of what was there; leaving it by an exception changes
     nothing.
@@ -41,10 +41,6 @@ class VideoWriter:
             "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
         width: [px] of the frames, if other than the source's; so is `height`.
         encoder: further options of x264, such as {"g": "30", "threads": "1"}.
-
-    Raises:
-        ValueError: an argument is out of its range.
-        VideoError: nothing can be written at `path`.
     """
 
     def __init__(
@@ -107,9 +103,6 @@ class VideoWriter:
         assert isinstance(self._sink, H264File)
         with one_line_errors(self.path):
             self._last_time = self._sink.join(segment)
-
-    def __enter__(self) -> "VideoWriter":
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -78,10 +78,13 @@ class Dying(MadeClips):
 @pytest.mark.parametrize(
     ("source", "words"), [(Hanging, "timed out after 1 seconds"), (Dying, "killed by signal|exited unexpectedly")]
 )
-def test_processes_that_hang_or_die_are_one_line(source: type[MadeClips], words: str) -> None:
+def test_processes_that_hang_or_die_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, source: type[MadeClips], words: str
+) -> None:
+    monkeypatch.setattr(loader, "LONGEST_WAIT", 1)
     data = dataset(source())
     sampler = ClipBatchSampler(len(data), 2, 0, 1, seed=1)
-    batches = iter(loader.load_batches(data, sampler, 1, pin_memory=False, longest_wait=1))
+    batches = iter(loader.ClipLoader(data, sampler, 1))
     with pytest.raises(DataError, match=words) as error:
         next(batches)
     assert "\n" not in str(error.value)
