@@ -21,9 +21,7 @@ MIRRORED_68 = np.array([
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation, uniform scale and shift, without reflection, that takes points `source` (n, 2), n >= 2, nearest to
     `target`: (2, 3) float64 for `cv2.warpAffine`. Least squares (Umeyama 1991; scikit-image's).
-
-    Raises:
-        ValueError: the source's points all coincide, or aren't finite.
+    ValueError if the source's points all coincide, or aren't finite.
     """
     source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if not (np.isfinite(source).all() and np.ptp(source, axis=0).any()):

@@ -48,7 +48,7 @@ class Excerpt:
 
     frames: np.ndarray  # (f, s, s, 3) uint8 RGB
     valid: np.ndarray  # (f,) bool, whether the landmarks are reliable
-    landmarks: np.ndarray | None = None  # (f, 68, 2) float32 [px, whole numbers are pixel centres], if there are any
+    landmarks: np.ndarray  # (f, 68, 2) float32 [px, whole numbers are pixel centres]
     reference: np.ndarray | None = None  # (s, s, 3) uint8; None if it was not asked for or there is no other frame
     reference_landmarks: np.ndarray | None = None  # (68, 2) float32 [px]; None if there are none that are reliable
 
@@ -125,21 +125,20 @@ class ManifestClips(ClipSource):
             images = frames_at(files[0], [clip.start_frame + number for number in numbers])
             box = _square(clip.crop, *images.shape[1:3])
             frames = np.stack([crop(image, box, size) for image in images])
-            if points is not None:
-                points = _to_square(points, clip, box, size)
+            points = _to_square(points, clip, box, size)
         excerpt = Excerpt(
             frames=frames[:num_frames],
             valid=reliable[chosen],
-            landmarks=None if points is None else points[chosen],
+            landmarks=points[chosen],
             reference=None if other is None else frames[-1],
-            reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
+            reference_landmarks=None if other is None or not reliable[other] else points[other],
         )
         if reference and self._other_clip and rng.uniform() < self._other_clip:
             people = [other.identity if its == path else None for its, other in self._clips]  # one manifest's
             others = [i for i, person in enumerate(people) if person == clip.identity is not None and i != index]
             with suppress(ClipError):  # a broken one is named when its own turn comes
                 photo = self.read(int(rng.choice(others)), 1, size, rng, False) if others else excerpt
-                if others and photo.landmarks is not None and photo.valid[0]:
+                if others and photo.valid[0]:
                     return replace(excerpt, reference=photo.frames[0], reference_landmarks=photo.landmarks[0])
         return excerpt
 
@@ -168,7 +167,7 @@ class ImageFolder(ClipSource):
         with _reading([self.files[index]], self.files):
             image = next(read_frames(self.files[index])).image
         frame = crop(image, _square(None, *image.shape[:2]), size)
-        return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
+        return Excerpt(frame[None], np.zeros(1, dtype=bool), np.zeros((1, 68, 2), dtype=np.float32))
 
 
 class RenderedClips(ClipSource):
@@ -238,10 +237,10 @@ def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Genera
     return int(rng.choice(preferred if len(preferred) else candidates)) if len(reliable) > 1 else None
 
 
-def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.ndarray]:
-    """(f, 68, 2) float32 [px of the crop], if there are any, and (f,) bool, which are reliable."""
+def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """(f, 68, 2) float32 [px of the crop], and (f,) bool, which are reliable."""
     if clip.landmarks is None:
-        return None, np.zeros(clip.num_frames, dtype=bool)
+        return np.zeros((clip.num_frames, 68, 2), dtype=np.float32), np.zeros(clip.num_frames, dtype=bool)
     path = folder / clip.landmarks
     try:
         with np.load(path) as file:

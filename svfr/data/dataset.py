@@ -191,8 +191,7 @@ class ClipDataset(Dataset[Sample]):
             for view, each in enumerate(tasks)
         ]
         landmarks, valid = torch.zeros(config.num_frames, 68, 2), torch.from_numpy(excerpt.valid.copy())
-        if excerpt.landmarks is not None:
-            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / size
+        landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / size
         reference, id_face = torch.zeros(3, size, size, dtype=torch.uint8), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
             reference = _to_tensors(excerpt.reference)
@@ -250,10 +249,8 @@ class ClipDataset(Dataset[Sample]):
             frames = degrade(frames, PRESETS[preset].sample(rng, size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
-            landmarks = None
-            if excerpt.landmarks is not None and excerpt.valid.any():
-                landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
-            moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
+            landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
+            moving = bool(rng.uniform() < MOVING_MASKS) and bool(excerpt.valid.any())
             mirrored = bool(rng.uniform() < 0.5)  # GPEN's strokes run to the right
             masks = mask_clip(len(frames), (size, size), rng, landmarks, moving, mirrored)
             holes = list(masks > HOLE_THRESHOLD)
@@ -261,14 +258,13 @@ class ClipDataset(Dataset[Sample]):
 
 
 def _mirror(excerpt: Excerpt) -> Excerpt:
-    width = excerpt.frames.shape[2]
-    points, reference, reference_points = excerpt.landmarks, excerpt.reference, excerpt.reference_landmarks
+    width, reference, points = excerpt.frames.shape[2], excerpt.reference, excerpt.reference_landmarks
     return replace(
         excerpt,
         frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
-        landmarks=None if points is None else mirror_landmarks(points, width),
+        landmarks=mirror_landmarks(excerpt.landmarks, width),
         reference=None if reference is None else np.ascontiguousarray(reference[:, ::-1]),
-        reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
+        reference_landmarks=None if points is None else mirror_landmarks(points, width),
     )
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 # Assumption: half axes of the oval in which a face is pasted, and its shift towards the chin, in halves of the crop.
 OVAL, OVAL_SHIFT = (0.92, 0.95), 0.05
-FADE = 1 / 12  # Assumption: share of the crop's side over which a pasted face fades in
 
 
 def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
@@ -23,10 +22,9 @@ def crop(image: np.ndarray, box: Iterable[float], size: int) -> np.ndarray:
     x0, y0, x1, y1 = map(float, box)
     if not (x1 > x0 and y1 > y0):
         raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area")
-    (left, right), (top, bottom) = (
-        (max(0, math.ceil(-low)), max(0, math.ceil(high - length)))
-        for low, high, length in ((x0, x1, image.shape[1]), (y0, y1, image.shape[0]))
-    )
+    height, width = image.shape[:2]
+    left, right = max(0, math.ceil(-x0)), max(0, math.ceil(x1 - width))
+    top, bottom = max(0, math.ceil(-y0)), max(0, math.ceil(y1 - height))
     if left or right or top or bottom:
         image = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
     inner = (x0 + left, y0 + top, x1 + left, y1 + top)
@@ -52,15 +50,16 @@ def fit(patch: np.ndarray, box: Iterable[float], region: tuple[int, int, int, in
     return np.asarray(Image.fromarray(patch).resize(extent, Image.Resampling.BICUBIC, box=tuple(inside.ravel())))
 
 
-def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: float = FADE) -> np.ndarray:
+def feather(box: Iterable[float], region: tuple[int, int, int, int], softness: float) -> np.ndarray:
     """Opacity (y1 - y0, x1 - x0, 1) float32 in a region of the box [px]: 0 at its border, rising smoothly to 1 inside.
 
     It depends only on the distance to the box's border, so that nothing jumps when a moving box leaves the frame.
-    `softness` is the width of the rise as a share of the box's side; 0 for none.
+    `softness` is the width of the rise as a share of the box's side.
     """
     x0, y0, x1, y1 = map(float, box)
-    across = _ramp(np.arange(region[0], region[2]) + 0.5, x0, x1, softness)
-    down = _ramp(np.arange(region[1], region[3]) + 0.5, y0, y1, softness)
+    x, y = np.arange(region[0], region[2]) + 0.5, np.arange(region[1], region[3]) + 0.5
+    across = _rise(np.minimum(x - x0, x1 - x) / (softness * (x1 - x0)))
+    down = _rise(np.minimum(y - y0, y1 - y) / (softness * (y1 - y0)))
     return (down[:, None] * across[None, :]).astype(np.float32)[..., None]
 
 
@@ -80,8 +79,7 @@ def oval(
     x = (np.arange(region[0], region[2], dtype=np.float32) + 0.5 - (x0 + x1) / 2)[None] / half
     y = (np.arange(region[1], region[3], dtype=np.float32) + 0.5 - (y0 + y1) / 2)[:, None] / half
     radius = np.hypot((cosine * x + sine * y) / OVAL[0], (cosine * y - sine * x - OVAL_SHIFT) / OVAL[1])
-    t = np.clip((1 - radius) / softness, 0, 1)
-    return (t * t * (3 - 2 * t))[..., None]
+    return _rise((1 - radius) / softness)[..., None]
 
 
 def sharpness(image: np.ndarray) -> float:
@@ -105,9 +103,7 @@ def frontality(landmarks: np.ndarray) -> float:
     return max(0.0, 1 - offset) * max(0.0, float(line[0]) / distance)
 
 
-def _ramp(position: np.ndarray, low: float, high: float, softness: float) -> np.ndarray:
-    """Smoothstep of the distance to the nearer end of [low, high]."""
-    distance = np.minimum(position - low, high - position)
-    width = softness * (high - low)
-    t = np.clip(distance / width, 0, 1) if width > 0 else (distance > 0).astype(np.float64)
+def _rise(t: np.ndarray) -> np.ndarray:
+    """Smoothstep from 0 to 1."""
+    t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
