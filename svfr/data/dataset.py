@@ -121,10 +121,7 @@ class ClipDataset(Dataset[Sample]):
 
     Clips of `source` that are shorter than `config.num_frames` are left out. One that cannot be read is named once and
     replaced by another, drawn from the same numbers. Each process of a distributed run counts what is broken of what it
-    and its loader workers have met.
-
-    Raises:
-        DataError: settings that don't fit together, no clip that is long enough.
+    and its loader workers have met. Settings that don't fit together, or no clip that is long enough, are a DataError.
     """
 
     def __init__(self, source: ClipSource, crop_face: CropFace, config: SampleConfig, seed: int) -> None:

@@ -61,12 +61,10 @@ class H264File:
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # players take 4:2:0, which has even sides
         if height % 2 or width % 2:
             show(f"{width}x{height} is padded to even sides, by one px")
-        pix_fmt = "yuv420p" if source.bits <= 8 else "yuv420p10le"
-        even_width, even_height = width + width % 2, height + height % 2
-        self._stream = self._output.add_stream(
-            "libx264", rate=source.fps, width=even_width, height=even_height, pix_fmt=pix_fmt
-        )
+        self._stream = self._output.add_stream("libx264", rate=source.fps)
         encoder = self._stream.codec_context
+        encoder.width, encoder.height = width + width % 2, height + height % 2
+        encoder.pix_fmt = "yuv420p" if source.bits <= 8 else "yuv420p10le"
         encoder.time_base = self._time_base
         # veryfast: some 200 frames/s of 512x512 on two cores; slower ones mostly save space. bf=0: MP4 stores steps of
         # decoding times, which B-frames shift; with a variable rate the length would come out wrong.

@@ -59,11 +59,9 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 def is_image(file: Path) -> bool:
     """Whether the content is a picture of a known format, by whatever name."""
-    try:
-        with open_image(file, max_pixels=2**62):
-            return True
-    except VideoError:
-        return False
+    with suppress(VideoError), open_image(file, max_pixels=2**62):
+        return True
+    return False
 
 
 def count_frames(file: Path, max_pixels: int) -> int:

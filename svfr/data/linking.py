@@ -113,7 +113,14 @@ class FaceLinker:
                     break
             else:
                 joined.append(person)
-        tracks = [self._track(person, at) for person in joined]
+        tracks = []
+        for person in joined:
+            track = steady_track(person.frames, person.faces, person.hidden, self._fps)
+            boxes = face_boxes(track.boxes)
+            for i in np.flatnonzero(~track.detected).tolist():  # somebody else is there, before the face
+                track.visible[i] &= all(iou(boxes[i], face.box) < MATCH_IOU for face in at.get(track.start + i, []))
+            embedding = None if person.total is None else unit(person.total)
+            tracks.append(LinkedTrack(track, person.faces, embedding, person.picture))
         return sorted(tracks, key=lambda linked: (linked.track.start, tuple(linked.track.boxes[0])))
 
     def _is_due(self, person: "_Person") -> bool:
@@ -145,14 +152,6 @@ class FaceLinker:
             if j not in linked and person not in linked.values():
                 linked[j] = person
         return linked
-
-    def _track(self, person: "_Person", faces: dict[int, list[Face]]) -> LinkedTrack:
-        embedding = None if person.total is None else unit(person.total)
-        track = steady_track(person.frames, person.faces, person.hidden, self._fps)
-        boxes = face_boxes(track.boxes)
-        for i in np.flatnonzero(~track.detected).tolist():  # somebody else is there, before the face
-            track.visible[i] &= all(iou(boxes[i], face.box) < MATCH_IOU for face in faces.get(track.start + i, []))
-        return LinkedTrack(track, person.faces, embedding, person.picture)
 
 
 @dataclass(eq=False)

@@ -39,15 +39,12 @@ class Clip:
 
 
 def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outside: bool = False) -> list[Clip]:
-    """Read all clips of a manifest.
+    """Read all clips of a manifest; ManifestError if there are none, or a file lies outside of its folder.
 
     Args:
         path: of the manifest.
         bad: takes what is wrong with lines that are no clips, which are then left out; None raises it.
         allow_outside: whether its files may lie outside of the manifest's folder.
-
-    Raises:
-        ManifestError: it cannot be read, is empty, or names a file outside of its folder.
     """
     try:
         lines = path.read_text().splitlines()
@@ -85,12 +82,8 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
             file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")
 
 
-def _is_number(value: Any, least: float = float("-inf")) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < float("inf")
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and _is_number(value, least)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < float("inf")  # nan is not, either
 
 
 def _is_box(value: Any) -> bool:
@@ -104,9 +97,13 @@ OPTIONAL = {field.name for field in fields(Clip) if field.default is None}
 CHECKS: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
     (("id", "video", "source", "landmarks", "sha256"), "a text", lambda value: isinstance(value, str) and value != ""),
     (("split",), f"one of {', '.join(SPLITS)}", lambda value: isinstance(value, str) and value in SPLITS),
-    (("start_frame", "identity"), "a whole number of at least 0", lambda value: _is_whole(value, 0)),
-    (("num_frames", "width", "height"), "a whole number of at least 1", lambda value: _is_whole(value, 1)),
-    (("fps",), "a number above 0", lambda value: _is_number(value, 0) and value > 0),
+    (("start_frame", "identity"), "a whole number of at least 0", lambda value: type(value) is int and value >= 0),
+    (
+        ("num_frames", "width", "height"),
+        "a whole number of at least 1",
+        lambda value: type(value) is int and value >= 1,
+    ),
+    (("fps",), "a number above 0", lambda value: _is_number(value) and value > 0),
     (("quality",), "a number", _is_number),
     (("crop",), "x0, y0, x1, y1 with x0 < x1 and y0 < y1", _is_box),
 ]

@@ -53,17 +53,13 @@ def _held(container: str, path: Path) -> set[int]:
 
 
 def _takes(container: str, stream: Stream, packet: av.Packet) -> bool:
-    output = av.open(io.BytesIO(), "w", format=container)
     try:
-        packet.stream = output.add_stream_from_template(stream)
-        packet.dts = packet.pts = 0
-        output.mux(packet)
-        output.close()
+        with av.open(io.BytesIO(), "w", format=container) as output:
+            packet.stream = output.add_stream_from_template(stream)
+            packet.dts = packet.pts = 0
+            output.mux(packet)
     except (ValueError, av.FFmpegError):
         return False
-    finally:
-        with suppress(ValueError, av.FFmpegError):
-            output.close()
     return True
 
 

@@ -43,11 +43,8 @@ class Arniqa:
 
 
 def _load(module: torch.nn.Module, path: Path) -> None:
-    """Load a published file under torchmetrics' names.
-
-    The encoder is a ResNet-50 without its last layer, and a projector for training only, which is left out. The
-    regressor is a linear layer as TorchScript, which runs no Python, with `weights` and `biases`.
-    """
+    """Load a published file under torchmetrics' names: the encoder, a ResNet-50 without its last layer (a projector for
+    training only is left out), or the regressor, a linear layer as TorchScript, which runs no Python."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as first:  # torch.load raises a dozen types

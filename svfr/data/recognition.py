@@ -27,8 +27,7 @@ def onnx_providers() -> list[str]:
 class OnnxNetwork:
     """A network of an ONNX file, from batches of square images of `size` px to one vector each.
 
-    Raises:
-        ValueError: onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
+    ValueError if onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
     """
 
     def __init__(self, path: Path, size: int, name: str) -> None:
@@ -108,9 +107,9 @@ class OnnxRecognizer(OnnxNetwork):
 
 def _from_pack(pack: Path) -> OnnxRecognizer:
     """The recognition network of an InsightFace pack: the one of its files that maps faces of 112 px to vectors."""
-    files = sorted(pack.glob("*.onnx"))
     # Names of the published ones come first, so that no detector is loaded in vain.
-    for file in sorted(files, key=lambda file: (not file.name.startswith(("w600k", "glintr")), file.name)):
+    files = sorted(pack.glob("*.onnx"), key=lambda file: (not file.name.startswith(("w600k", "glintr")), file.name))
+    for file in files:
         with suppress(ValueError):
             return OnnxRecognizer(file, f"insightface/{pack.name}")
     raise ValueError(f"{pack}: none of its {len(files)} ONNX files is a face recognition network")

@@ -6,6 +6,7 @@ never in a silent early end.
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -53,20 +54,15 @@ def is_media(path: Path) -> bool:
     """Whether a file is a video or a picture, by its suffix or else by its content."""
     if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return True
-    if not path.is_file():
-        return False
-    try:
-        with one_line_errors(path):
-            return images.is_image(path) or bool(VideoFile(path, MAX_PIXELS))
-    except VideoError:
-        return False
+    with suppress(VideoError), one_line_errors(path):
+        return path.is_file() and (images.is_image(path) or bool(VideoFile(path, MAX_PIXELS)))
+    return False
 
 
 def probe(path: str | os.PathLike[str], options: ReadOptions = USUAL) -> VideoInfo:
     """Describe a video (decodes its first frame), an animation, an image, or a folder of images (reads all headers).
 
-    Raises:
-        VideoError: there is nothing to read, or it cannot be read.
+    VideoError if there is nothing to read, or it cannot be read.
     """
     path, most = Path(path), options.max_pixels
     with one_line_errors(path):
@@ -93,11 +89,11 @@ def probe(path: str | os.PathLike[str], options: ReadOptions = USUAL) -> VideoIn
 def read_frames(
     path: str | os.PathLike[str], options: ReadOptions = USUAL, on_note: OnNote = lambda note: None
 ) -> Iterator[Frame]:
-    """Yield the frames of what `probe` describes, in presentation order and constant memory; tells `on_note` what a
-    user should know.
+    """Yield the frames of what `probe` describes, in presentation order and constant memory.
 
-    Of a damaged video, the frames before the damage come first and then the error. Frames lost in the middle of
-    Matroska and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing.
+    Of a damaged video, the frames before the damage come first and then the error. Frames lost in the middle of Matroska
+    and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing. `on_note` is told what a
+    user should know.
 
     Raises:
         VideoError: there is nothing to read, it cannot be read, or it ends before its container says so.

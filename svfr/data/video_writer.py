@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -104,9 +104,7 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         with one_line_errors(self.path):
             self._last_time = self._sink.join(segment)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
             with one_line_errors(self.path):
                 if error is None:
