@@ -10,7 +10,7 @@ from data_prep.records import Record, read_step
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.data.landmarks import temporal_scores
-from svfr.data.tracks import face_boxes
+from svfr.data.linking import face_boxes
 from svfr.inference.workers import Workers
 
 

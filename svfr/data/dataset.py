@@ -191,8 +191,10 @@ class ClipDataset(Dataset[Sample]):
         landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / size
         reference, id_face = torch.zeros(3, size, size, dtype=torch.uint8), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference = _to_tensors(excerpt.reference)
-            id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
+            reference, points = _to_tensors(excerpt.reference), excerpt.reference_landmarks
+            # Without landmarks, its face counts as aligned as in FFHQ.
+            face = FFHQ_TEMPLATE * size / FFHQ_SIZE if points is None else five_points(points)
+            id_face = self.crop_face(excerpt.reference, face)
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
@@ -207,35 +209,32 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _read(self, epoch: int, index: int, wants_reference: bool) -> tuple[int, Excerpt]:
-        """Read the clip at `index`, or one in its place; returns the source's index with it."""
-        clip = self._clips[index]
+        """Read the clip at `index`, or one in its place; returns the source's index with it.
+
+        While the source is gone, it waits and tries again, up to `PATIENCE`: then it is a DataError.
+        """
+        clip, config, waited, pause = self._clips[index], self.config, 0.0, FIRST_PAUSE
         replacements = np.random.default_rng([self.seed, epoch, index, READING, 1])
         while True:
-            if not self._broken[clip]:
-                try:
-                    return clip, self._read_patiently(clip, (epoch, index), wants_reference)
-                except ClipError as error:
-                    self._broken[clip] = True
-                    logger.warning("%s; another clip takes its place", error)
-            broken, total = self.num_broken, len(self._clips)
-            if broken == total or broken > self.config.max_broken_share * total:
-                limit = f"max_broken_share={self.config.max_broken_share:g}"
-                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
-            clip = self._clips[replacements.integers(total)]
-
-    def _read_patiently(self, clip: int, place: tuple[int, int], wants_reference: bool) -> Excerpt:
-        """Read one clip; while its source is gone, wait and try again, up to `PATIENCE`: then it is a DataError."""
-        waited, pause = 0.0, FIRST_PAUSE
-        while True:
-            rng = np.random.default_rng([self.seed, *place, READING, 0])
+            rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
             try:
-                return self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+                if not self._broken[clip]:
+                    return clip, self.source.read(clip, config.num_frames, config.size, rng, wants_reference)
             except SourceGoneError as error:
                 if waited >= PATIENCE:
                     raise DataError(f"{error}, for {waited:.0f} s: is their disk there?") from error
                 logger.warning("%s; trying again in %g s", error, pause)
                 time.sleep(pause)
                 waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
+                continue
+            except ClipError as error:
+                self._broken[clip] = True
+                logger.warning("%s; another clip takes its place", error)
+            broken, total = self.num_broken, len(self._clips)
+            if broken == total or broken > config.max_broken_share * total:
+                limit = f"max_broken_share={config.max_broken_share:g}"
+                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
+            clip = self._clips[replacements.integers(total)]
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
@@ -263,14 +262,6 @@ def _mirror(excerpt: Excerpt) -> Excerpt:
         reference=None if reference is None else np.ascontiguousarray(reference[:, ::-1]),
         reference_landmarks=None if points is None else mirror_landmarks(points, width),
     )
-
-
-def _face_points(excerpt: Excerpt) -> np.ndarray:
-    """(5, 2) landmarks of the reference [px]; without any, its face counts as aligned as in FFHQ."""
-    assert excerpt.reference is not None
-    if excerpt.reference_landmarks is not None:
-        return five_points(excerpt.reference_landmarks)
-    return FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:

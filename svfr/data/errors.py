@@ -17,10 +17,8 @@ class VideoError(ValueError):
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
     """Raises VideoError for a picture that may not fit into memory."""
     if width * height > max_pixels:
-        raise VideoError(
-            f"{path}: {width}x{height} are {width * height / 1e6:.0f} million pixels; "
-            f"max_pixels={width * height} would allow them"
-        )
+        pixels, allowing = f"{width * height / 1e6:.0f} million pixels", f"max_pixels={width * height}"
+        raise VideoError(f"{path}: {width}x{height} are {pixels}; {allowing} would allow them")
 
 
 def refuse_heif(path: Path) -> None:

@@ -69,8 +69,7 @@ def oval(
     """Opacity with which a face is pasted: 0 at the border of an oval around it, rising smoothly to 1 inside.
 
     It is as steady as the crop, whose place and size it has; the angle moves little of a shape that is nearly round.
-    Arguments and result as of `feather`; `landmarks` (5, 2) [px] are None if the face is upright, and `softness` is in
-    half axes of the oval.
+    As `feather`, but `landmarks` (5, 2) [px] are None if the face is upright, and `softness` is in half axes.
     """
     x0, y0, x1, y1 = map(float, box)
     right, down = (1.0, 0.0) if landmarks is None else map(float, landmarks[1] - landmarks[0])

@@ -41,10 +41,7 @@ class Clip:
 def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outside: bool = False) -> list[Clip]:
     """Read all clips of a manifest; ManifestError if there are none, or a file lies outside of its folder.
 
-    Args:
-        path: of the manifest.
-        bad: takes what is wrong with lines that are no clips, which are then left out; None raises it.
-        allow_outside: whether its files may lie outside of the manifest's folder.
+    What is wrong with lines that are no clips goes into `bad`, if it is given; else the first is raised.
     """
     try:
         lines = path.read_text().splitlines()
@@ -95,15 +92,15 @@ def _is_box(value: Any) -> bool:
 OPTIONAL = {field.name for field in fields(Clip) if field.default is None}
 # Fields, what their values have to be, and whether one is that.
 CHECKS: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
-    (("id", "video", "source", "landmarks", "sha256"), "a text", lambda value: isinstance(value, str) and value != ""),
-    (("split",), f"one of {', '.join(SPLITS)}", lambda value: isinstance(value, str) and value in SPLITS),
-    (("start_frame", "identity"), "a whole number of at least 0", lambda value: type(value) is int and value >= 0),
+    (("id", "video", "source", "landmarks", "sha256"), "a text", lambda x: isinstance(x, str) and x != ""),
+    (("split",), f"one of {', '.join(SPLITS)}", lambda x: isinstance(x, str) and x in SPLITS),
+    (("start_frame", "identity"), "a whole number of at least 0", lambda x: type(x) is int and x >= 0),
     (
         ("num_frames", "width", "height"),
         "a whole number of at least 1",
-        lambda value: type(value) is int and value >= 1,
+        lambda x: type(x) is int and x >= 1,
     ),
-    (("fps",), "a number above 0", lambda value: _is_number(value) and value > 0),
+    (("fps",), "a number above 0", lambda x: _is_number(x) and x > 0),
     (("quality",), "a number", _is_number),
     (("crop",), "x0, y0, x1, y1 with x0 < x1 and y0 < y1", _is_box),
 ]

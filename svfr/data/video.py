@@ -70,13 +70,12 @@ def probe(path: str | os.PathLike[str], options: ReadOptions = USUAL) -> VideoIn
         if kind == "video":
             return decoding.describe(path, most)
         files = image_files(path) if kind == "frames" else [path]
-        width, height = images.image_size(files[0], most)
-        for file in files[1:]:
-            if (size := images.image_size(file, most)) != (width, height):
-                raise VideoError(
-                    f"{path}: images differ in size: {files[0].name} is {width}x{height}, "
-                    f"{file.name} is {size[0]}x{size[1]}"
-                )
+        sizes = [images.image_size(file, most) for file in files]
+        width, height = sizes[0]
+        if len(set(sizes)) > 1:
+            odd = next(index for index, size in enumerate(sizes) if size != sizes[0])
+            one, other = (f"{files[at].name} is {sizes[at][0]}x{sizes[at][1]}" for at in (0, odd))
+            raise VideoError(f"{path}: images differ in size: {one}, {other}")
         fps, number = options.fps, len(files)
         if kind == "animation":
             number = images.count_frames(path, most)
@@ -91,9 +90,8 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yield the frames of what `probe` describes, in presentation order and constant memory.
 
-    Of a damaged video, the frames before the damage come first and then the error. Frames lost in the middle of Matroska
-    and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing. `on_note` is told what a
-    user should know.
+    Of a damaged video, the frames before the damage come first and then the error. Frames lost in the middle of
+    Matroska and MPEG-TS files are no error if the decoder does not notice; their timestamps are missing.
 
     Raises:
         VideoError: there is nothing to read, it cannot be read, or it ends before its container says so.

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from svfr.data.detectors import Face
-from svfr.data.linking import FaceLinker, LinkedTrack
-from svfr.data.tracks import face_boxes
+from svfr.data.linking import FaceLinker, LinkedTrack, face_boxes
 from tests.data.test_tracks import face
 
 FPS = 20.0

@@ -6,8 +6,7 @@ import pytest
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import Face
-from svfr.data.linking import track_largest_face
-from svfr.data.tracks import MARGIN, SHIFT_UP, smooth
+from svfr.data.linking import MARGIN, SHIFT_UP, smooth, track_largest_face
 
 FPS = 25.0
 

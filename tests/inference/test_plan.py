@@ -13,7 +13,7 @@ import torch
 import svfr.inference.video
 from svfr.config import ConfigError
 from svfr.data.detectors import Face
-from svfr.data.tracks import square_around
+from svfr.data.linking import square_around
 from svfr.data.video import ReadOptions, probe, read_frames
 from svfr.inference.people import Looks
 from svfr.inference.plan import Plan, choose, make_plan
