@@ -34,7 +34,6 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(partial)
         yield partial
         replace(path, partial)
     except OSError as error:

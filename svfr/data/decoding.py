@@ -149,7 +149,7 @@ def decode(info: VideoInfo, options: ReadOptions, on_note: OnNote) -> Iterator[F
                 on_note(f"the picture changes its size at frame {index}: scaled to the first")
             size = frame.width, frame.height
             if index >= options.first:
-                deep = to_rgb(frame, info.width, info.height, scaler, "rgb48le") if options.deep else None
+                deep = to_rgb(frame, info.width, info.height, scaler, deep=True) if options.deep else None
                 image = to_rgb(frame, info.width, info.height, scaler) if deep is None else to_8_bits(deep)
                 yield Frame(index, image, pts, time_base, deep)
             index += 1

@@ -40,8 +40,6 @@ def load_landmarker(
     Args:
         name: "face_alignment" (FAN), "onnx" (PFLD), or "auto": FAN if its file is already there, else PFLD.
         networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
-        download: whether missing files may be downloaded.
-        device: torch device of FAN.
     """
     loaders: dict[str, Callable[[], Landmarker]] = {
         "face_alignment": lambda: FAN(find("fan", networks, download), device),

@@ -330,10 +330,8 @@ def smooth(values: np.ndarray, sigma: float) -> np.ndarray:
         # Nothing lies beyond the ends. Convolving mirrors the offsets, so s1 and t1 both change their sign.
         return np.convolve(column, kernel, mode="full")[reach : reach + n]
 
-    ones = np.ones(n)
-    s0, s1, s2 = (summed(ones, weight * offset**power) for power in range(3))
-    t0 = np.stack([summed(column, weight) for column in values.T], axis=1)
-    t1 = np.stack([summed(column, weight * offset) for column in values.T], axis=1)
+    s0, s1, s2 = (summed(np.ones(n), weight * offset**power) for power in range(3))
+    t0, t1 = (np.stack([summed(column, weight * offset**power) for column in values.T], axis=1) for power in range(2))
     return (s2[:, None] * t0 - s1[:, None] * t1) / (s0 * s2 - s1**2)[:, None]
 
 

@@ -34,10 +34,6 @@ class ClipBatchSampler:
     seed: int  # of the permutations
     start: int = 0  # global batches that were done before
 
-    def __post_init__(self) -> None:
-        assert min(self.num_samples, self.batch_size) >= 1, "an epoch and a batch have samples"
-        assert 0 <= self.process_index < self.num_processes
-
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         shuffled_epoch, order = -1, np.empty(0, dtype=np.int64)
         position = (self.start * self.num_processes + self.process_index) * self.batch_size

@@ -108,8 +108,7 @@ class OtherStreams:
             if self._pending is None:
                 with one_line_errors(self._source.path):
                     self._pending = next(self._packets, None)
-            packet = self._pending
-            if packet is None:
+            if (packet := self._pending) is None:
                 return
             if packet.dts is not None and until is not None and packet.dts * packet.time_base > until:
                 return

@@ -24,10 +24,8 @@ def usual_matrix(height: int) -> int:
     return BT709 if height >= 720 else BT601
 
 
-def to_rgb(
-    frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatter, format: str = "rgb24"
-) -> np.ndarray:
-    """(height, width, 3), uint8 of "rgb24" or uint16 of "rgb48le", upright.
+def to_rgb(frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatter, deep: bool = False) -> np.ndarray:
+    """(height, width, 3) uint8, or uint16 if `deep`, upright.
 
     A frame's own scaler would start a thread on each core, for each frame.
     """
@@ -35,7 +33,7 @@ def to_rgb(
     matrix = MATRICES.get(frame.colorspace, MATRICES[usual_matrix(frame.height)])
     rgb = scaler.reformat(
         frame,
-        format=format,
+        format="rgb48le" if deep else "rgb24",
         width=width if a else height,
         height=height if a else width,
         src_colorspace=None if frame.format.is_rgb else matrix,

@@ -76,7 +76,6 @@ def load_recognizer(name: str = "auto", networks: Path | None = None, download: 
             InsightFace's interface (RGB in [-1, 1], 112 px), or "auto": an InsightFace pack that is already there,
             else EdgeFace.
         networks: searched before $SVFR_NETWORKS and the user's cache.
-        download: whether missing files may be downloaded.
     """
     if name.endswith(".onnx"):
         if not Path(name).is_file():

@@ -60,10 +60,8 @@ def is_media(path: Path) -> bool:
 
 
 def probe(path: str | os.PathLike[str], options: ReadOptions = USUAL) -> VideoInfo:
-    """Describe a video (decodes its first frame), an animation, an image, or a folder of images (reads all headers).
-
-    VideoError if there is nothing to read, or it cannot be read.
-    """
+    """Describe a video (decodes its first frame), an animation, an image, or a folder of images (reads all headers);
+    VideoError if there is nothing to read, or it cannot be read."""
     path, most = Path(path), options.max_pixels
     with one_line_errors(path):
         kind = kind_of(path, most)

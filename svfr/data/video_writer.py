@@ -72,7 +72,6 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
         self._partial = partial_path(self.path)
         with one_line_errors(self.path):
             _check_replaceable(self.path, is_folder)
-            remove(self._partial)
             try:
                 self._sink: H264File | _Pngs
                 if container:
@@ -119,10 +118,8 @@ class VideoWriter(AbstractContextManager["VideoWriter"]):
 
 
 def write_lossless(path: Path, frames: Iterable[np.ndarray], fps: Fraction) -> None:
-    """Write (h, w, 3) uint8 RGB frames of one size to an MP4 file of H.264 in RGB, QP 0: every decoder gives them back.
-
-    There has to be one frame at least.
-    """
+    """Write (h, w, 3) uint8 RGB frames, one at least, to an MP4 file of H.264 in RGB, QP 0: every decoder gives them
+    back."""
     with one_line_errors(path), replacing(path) as partial, av.open(f"file:{partial}", "w", format="mp4") as output:
         first = next(images := iter(frames))
         height, width = first.shape[:2]

@@ -33,9 +33,3 @@ def test_a_later_start_goes_on_where_the_earlier_one_was() -> None:
 def test_a_batch_may_be_larger_than_an_epoch() -> None:
     (batch,) = batches(1, 2, 5, 0, 1, seed=0)
     assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
-
-
-@pytest.mark.parametrize("arguments", [(0, 1, 0, 1), (5, 0, 0, 1), (5, 1, 2, 2)])
-def test_numbers_out_of_range(arguments: tuple[int, int, int, int]) -> None:
-    with pytest.raises(AssertionError):
-        ClipBatchSampler(*arguments, seed=0)
