@@ -77,8 +77,7 @@ def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
         return
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of training on this machine
     needed = batch_bytes * (PREFETCH * num_workers + 1) * processes
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    if needed > free:
+    if needed > (free := shutil.disk_usage(SHARED_MEMORY).free):
         raise DataError(
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, data.num_workers={num_workers} needs "
             f"{needed / 2**20:.0f} MiB: give the container more (docker run --shm-size=...), or lower data.num_workers "

@@ -84,9 +84,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_box(value: Any) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))):
-        return False
-    return value[0] < value[2] and value[1] < value[3]
+    is_four = isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))
+    return is_four and value[0] < value[2] and value[1] < value[3]
 
 
 OPTIONAL = {field.name for field in fields(Clip) if field.default is None}
