@@ -7,7 +7,7 @@ from data_prep.readers import find
 from data_prep.records import Record
 from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.video import IMAGE_SUFFIXES, ReadOptions, probe
 from svfr.files import fingerprint, sha256_of, sha256_of_all
 from svfr.inference.workers import Workers

@@ -9,7 +9,7 @@ from data_prep.records import LANDMARKS, TRACKS, Record, load_arrays, read_step,
 from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from svfr.data.landmarks import temporal_scores
-from svfr.data.tracks import face_boxes
+from svfr.data.linking import face_boxes
 from svfr.inference.workers import Workers
 
 

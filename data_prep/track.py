@@ -12,8 +12,7 @@ from data_prep.runner import Step, reject
 from data_prep.settings import DataPrepConfig
 from svfr.data.detectors import Face
 from svfr.data.faces import crop, frontality, sharpness
-from svfr.data.linking import FaceLinker
-from svfr.data.tracks import MARGIN
+from svfr.data.linking import MARGIN, FaceLinker
 from svfr.inference.workers import Workers
 from svfr.models.identity import align_face
 

@@ -25,21 +25,15 @@ NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk is full, th
 def replacing(path: Path) -> Iterator[Path]:
     """A place to write a file or a folder at; when the block ends well, it takes the place of `path`.
 
-    Until then whatever stands at `path` stays. What an error leaves half-written is removed.
-
-    Args:
-        path: of the result; its folder is made if needed.
+    Until then whatever stands at `path` stays. What an error leaves half-written is removed. The folder is made if
+    needed. OSErrors of writing have the name of `path`.
 
     Yields:
         A hidden path beside it, with the same suffix; nothing is there yet.
-
-    Raises:
-        OSError: of writing, with the name of `path`.
     """
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(partial)
         yield partial
         replace(path, partial)
     except OSError as error:
@@ -77,11 +71,7 @@ def sweep(folder: Path, keep: Collection[Path] = ()) -> None:
 
 
 def replace(path: Path, new: Path) -> None:
-    """Move a file or a folder to `path`, in the place of what is there: at no moment nothing stands there.
-
-    Raises:
-        OSError: the system does not allow it.
-    """
+    """Move a file or a folder to `path`, in the place of what is there: at no moment nothing stands there."""
     if not path.is_dir():
         os.replace(new, path)
     elif _exchange(path, new):
@@ -142,11 +132,7 @@ def walk(root: Path, enter: Callable[[Path], bool] = lambda folder: True) -> Ite
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON; an error leaves what was at `path` before.
-
-    Raises:
-        OSError: with the file's name.
-    """
+    """Write JSON; an error, an OSError with the file's name, leaves what was at `path` before."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
 

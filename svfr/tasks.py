@@ -20,11 +20,7 @@ TASK_WEIGHTS = {
 
 
 def parse_tasks(tasks: str | Iterable[str]) -> tuple[str, ...]:
-    """Tasks in canonical order, without repeats, from names or one comma-separated string.
-
-    Raises:
-        ValueError: no task, or a name that is none of `TASKS`.
-    """
+    """Tasks in canonical order, without repeats, from names or one comma-separated string; ValueError if it is none."""
     names = tasks.split(",") if isinstance(tasks, str) else list(tasks)
     names = [name.strip() for name in names if name.strip()]
     unknown = [name for name in names if name not in TASKS]
@@ -42,11 +38,7 @@ def task_prompt(tasks: str | Iterable[str]) -> Tensor:
 
 
 def check_mask_needed(tasks: Iterable[str], has_mask: bool) -> None:
-    """A mask goes with inpainting, and inpainting with a mask.
-
-    Raises:
-        ValueError: one without the other.
-    """
+    """ValueError unless a mask goes with inpainting, and inpainting with a mask."""
     if "inpainting" in tasks and not has_mask:
         raise ValueError("the task inpainting needs a mask (white = fill in)")
     if "inpainting" not in tasks and has_mask:

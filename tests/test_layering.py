@@ -47,13 +47,12 @@ OF_ALL = {"svfr", *(f"svfr.{name}" for name in ("__version__", "bar", "note"))} 
 NARROWER = {"training/losses.py": (set[str](), PURE)}
 ONLY_IN = {
     "av": {
-        "data/compression.py",
-        "data/deinterlacing.py",
+        "data/decoding.py",
         "data/demuxing.py",
         "data/errors.py",
         "data/h264.py",
         "data/other_streams.py",
-        "data/video_reader.py",
+        "data/pixels.py",
         "data/video_writer.py",
     },
     "omegaconf": {"config.py"},

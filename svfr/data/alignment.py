@@ -4,14 +4,9 @@ import numpy as np
 from skimage.transform import estimate_transform
 
 # [px] at 512 px, the five-point template of FFHQ-aligned photos (facexlib).
-FFHQ_TEMPLATE = np.array(
-    [
-        [192.98138, 239.94708],
-        [318.90277, 240.1936],
-        [256.63416, 314.01935],
-        [201.26117, 371.41043],
-        [313.08905, 371.15118],
-    ]
+FFHQ_TEMPLATE = np.reshape(
+    [192.98138, 239.94708, 318.90277, 240.1936, 256.63416, 314.01935, 201.26117, 371.41043, 313.08905, 371.15118],
+    (5, 2),
 )
 # The iBUG landmark that each of the 68 becomes in a mirrored picture: jaw, brows, nose, eyes, mouth.
 # fmt: off
@@ -24,19 +19,9 @@ MIRRORED_68 = np.array([
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, uniform scale and shift, without reflection, that takes `source` nearest to `target`.
-
-    Least squares (Umeyama 1991; scikit-image's).
-
-    Args:
-        source: (n, 2) points, n >= 2.
-        target: (n, 2) points.
-
-    Returns:
-        (2, 3) float64 matrix for `cv2.warpAffine`.
-
-    Raises:
-        ValueError: the source's points all coincide, or aren't finite.
+    """The rotation, uniform scale and shift, without reflection, that takes points `source` (n, 2), n >= 2, nearest to
+    `target`: (2, 3) float64 for `cv2.warpAffine`. Least squares (Umeyama 1991; scikit-image's).
+    ValueError if the source's points all coincide, or aren't finite.
     """
     source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if not (np.isfinite(source).all() and np.ptp(source, axis=0).any()):

@@ -23,6 +23,7 @@ PHOTO_SCENES = 2**40  # scenes of photos are numbered from here up, far from tho
 ENDLESS = 2**31  # frames of a rendered clip
 FARTHEST = 3  # crop's sides from its corner that landmarks may be away; profiles reach a little outside
 WITNESSES = 8  # other files that are tried before a source counts as gone
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 [px between pixel edges]
 
 
 class DataError(ValueError):
@@ -47,7 +48,7 @@ class Excerpt:
 
     frames: np.ndarray  # (f, s, s, 3) uint8 RGB
     valid: np.ndarray  # (f,) bool, whether the landmarks are reliable
-    landmarks: np.ndarray | None = None  # (f, 68, 2) float32 [px, whole numbers are pixel centres], if there are any
+    landmarks: np.ndarray  # (f, 68, 2) float32 [px, whole numbers are pixel centres]
     reference: np.ndarray | None = None  # (s, s, 3) uint8; None if it was not asked for or there is no other frame
     reference_landmarks: np.ndarray | None = None  # (68, 2) float32 [px]; None if there are none that are reliable
 
@@ -61,14 +62,12 @@ class ClipSource(Protocol):
     def read(self, index: int, num_frames: int, size: int, rng: np.random.Generator, reference: bool) -> Excerpt:
         """Read `num_frames` frames from a random start, at `size` px; with another frame if `reference`.
 
-        Raises:
-            SourceGoneError: nothing of the source can be read now.
-            ClipError: the clip cannot be read, whatever is wrong with it.
+        Whatever is wrong is a ClipError; a SourceGoneError if nothing of the source can be read now.
         """
 
 
 class ManifestClips(ClipSource):
-    """The clips of a split of one or more manifests.
+    """The clips of a split of one or more manifests; DataError if there is none.
 
     Of a clip that is not square, the largest square in its middle is taken (Assumption: preparation writes square
     ones). A line of a manifest that is no clip counts as a clip of the split train that cannot be read.
@@ -80,10 +79,6 @@ class ManifestClips(ClipSource):
         size: of the frames to be read [px]; if clips have to be enlarged to it, a warning says so.
         other_clip: share of the references that are of another clip of the same identity, where there is one.
         allow_outside: whether files may lie outside of their manifest's folder.
-
-    Raises:
-        DataError: there is no clip of this split, or one without a quality where `best` is given.
-        ManifestError: a manifest that cannot be read.
     """
 
     def __init__(
@@ -128,24 +123,22 @@ class ManifestClips(ClipSource):
             other = _choose_other(reliable, chosen, rng) if reference else None
             numbers = chosen if other is None else [*chosen, other]
             images = frames_at(files[0], [clip.start_frame + number for number in numbers])
-            box = _square(clip.crop or (0, 0, images.shape[2], images.shape[1]))
-            _check_crop(box, *images.shape[1:3])
+            box = _square(clip.crop, *images.shape[1:3])
             frames = np.stack([crop(image, box, size) for image in images])
-            if points is not None:
-                points = _to_square(points, clip, box, size)
+            points = _to_square(points, clip, box, size)
         excerpt = Excerpt(
             frames=frames[:num_frames],
             valid=reliable[chosen],
-            landmarks=None if points is None else points[chosen],
+            landmarks=points[chosen],
             reference=None if other is None else frames[-1],
-            reference_landmarks=None if points is None or other is None or not reliable[other] else points[other],
+            reference_landmarks=None if other is None or not reliable[other] else points[other],
         )
         if reference and self._other_clip and rng.uniform() < self._other_clip:
             people = [other.identity if its == path else None for its, other in self._clips]  # one manifest's
             others = [i for i, person in enumerate(people) if person == clip.identity is not None and i != index]
             with suppress(ClipError):  # a broken one is named when its own turn comes
                 photo = self.read(int(rng.choice(others)), 1, size, rng, False) if others else excerpt
-                if others and photo.landmarks is not None and photo.valid[0]:
+                if others and photo.valid[0]:
                     return replace(excerpt, reference=photo.frames[0], reference_landmarks=photo.landmarks[0])
         return excerpt
 
@@ -153,15 +146,8 @@ class ManifestClips(ClipSource):
 class ImageFolder(ClipSource):
     """The images of a folder and its subfolders as clips of one frame, without landmarks or reference.
 
-    They aren't repeated to longer clips: temporal layers would learn that nothing moves.
-
-    Args:
-        path: of the folder.
-        split: train, or val: images that are not trained on.
-        num_val: images of the split val, spread evenly over the names; a tenth of all at most.
-
-    Raises:
-        DataError: no image.
+    They aren't repeated to longer clips: temporal layers would learn that nothing moves. `num_val` of them, a tenth of
+    all at most, spread evenly over the names, are the split val, which is not trained on.
     """
 
     def __init__(self, path: Path, split: str = "train", num_val: int = 0) -> None:
@@ -180,27 +166,17 @@ class ImageFolder(ClipSource):
         """See `ClipSource`; of an image that is not square, the square in its middle."""
         with _reading([self.files[index]], self.files):
             image = next(read_frames(self.files[index])).image
-        height, width = image.shape[:2]
-        frame = crop(image, _square((0, 0, width, height)), size)
-        return Excerpt(frame[None], valid=np.zeros(1, dtype=bool))
+        frame = crop(image, _square(None, *image.shape[:2]), size)
+        return Excerpt(frame[None], np.zeros(1, dtype=bool), np.zeros((1, 68, 2), dtype=np.float32))
 
 
 class RenderedClips(ClipSource):
-    """Rendered talking heads, one per seed, each its own video of another person.
-
-    Args:
-        num_clips: how many.
-        first_seed: of the first; they are consecutive.
-
-    Raises:
-        DataError: seeds for training reach those that are kept for tests.
-    """
+    """Rendered talking heads, one a seed, each its own video of another person; no seeds that are kept for tests."""
 
     def __init__(self, num_clips: int, first_seed: int) -> None:
         if first_seed < TEST_SEEDS < first_seed + num_clips:
-            raise DataError(
-                f"{num_clips} rendered clips from seed {first_seed}: seeds from {TEST_SEEDS} up are kept for tests"
-            )
+            kept = f"seeds from {TEST_SEEDS} up are kept for tests"
+            raise DataError(f"{num_clips} rendered clips from seed {first_seed}: {kept}")
         self.video_ids = range(first_seed, first_seed + num_clips)  # the seeds
         self.lengths = [ENDLESS] * num_clips
 
@@ -212,28 +188,22 @@ class RenderedClips(ClipSource):
         seed = self.video_ids[index]
         photo = bool(rng.uniform() < PHOTOS)
         spare = max(1, num_frames // 2) if reference and not photo else 0
-        clip = render_clip(seed, num_frames + spare, size)
+        clip = shown = render_clip(seed, num_frames + spare, size)
         start = int(rng.integers(spare + 1))
-        chosen = list(range(start, start + num_frames))
-        image = points = None
+        chosen, other = list(range(start, start + num_frames)), None
         if reference and photo:
-            scene = PHOTO_SCENES + int(rng.integers(PHOTO_SCENES))
-            taken = render_clip(scene, 1, size, identity=seed)
-            image, points = taken.frames[0], taken.landmarks[0]
+            other = 0
+            shown = render_clip(PHOTO_SCENES + int(rng.integers(PHOTO_SCENES)), 1, size, identity=seed)
         elif reference:
             other = _choose_other(np.ones(num_frames + spare, dtype=bool), chosen, rng)
-            image, points = clip.frames[other], clip.landmarks[other]
+        image, points = (None, None) if other is None else (shown.frames[other], shown.landmarks[other])
         return Excerpt(clip.frames[chosen], np.ones(num_frames, dtype=bool), clip.landmarks[chosen], image, points)
 
 
 @contextmanager
 def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
-    """Inside, whatever goes wrong with the files of a clip becomes one line; `others` are files of the same source.
-
-    Raises:
-        SourceGoneError: they cannot be opened, and neither can any of some others.
-        ClipError: else.
-    """
+    """Whatever goes wrong with the files of a clip becomes a ClipError of one line: a SourceGoneError if they cannot be
+    opened, and neither can some `others` of the same source."""
     try:
         yield
     except Exception as error:  # what readers raise of broken files has no end
@@ -249,13 +219,11 @@ def _reading(files: Sequence[Path], others: Iterable[Path]) -> Iterator[None]:
 
 
 def _can_be_opened(path: Path) -> bool:
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            return bool(file.read(1))
-    except (OSError, ValueError):
-        return False
+    with suppress(OSError, ValueError):
+        if path.is_file():  # a pipe would be waited for
+            with path.open("rb") as file:
+                return bool(file.read(1))
+    return False
 
 
 def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Generator) -> int | None:
@@ -263,18 +231,16 @@ def _choose_other(reliable: np.ndarray, chosen: list[int], rng: np.random.Genera
 
     Among those, frames with reliable landmarks, `reliable` (f,) bool, come first: the ID network's crop needs them.
     """
-    if len(reliable) == 1:
-        return None
     candidates = np.setdiff1d(np.arange(len(reliable)), chosen)
     candidates = candidates if len(candidates) else np.array(chosen)
     preferred = candidates[reliable[candidates]]
-    return int(rng.choice(preferred if len(preferred) else candidates))
+    return int(rng.choice(preferred if len(preferred) else candidates)) if len(reliable) > 1 else None
 
 
-def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.ndarray]:
-    """(f, 68, 2) float32 [px of the crop], if there are any, and (f,) bool, which are reliable."""
+def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """(f, 68, 2) float32 [px of the crop], and (f,) bool, which are reliable."""
     if clip.landmarks is None:
-        return None, np.zeros(clip.num_frames, dtype=bool)
+        return np.zeros((clip.num_frames, 68, 2), dtype=np.float32), np.zeros(clip.num_frames, dtype=bool)
     path = folder / clip.landmarks
     try:
         with np.load(path) as file:
@@ -282,9 +248,8 @@ def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.nda
     except Exception as error:  # NumPy and zipfile raise a dozen types
         raise ClipError(f"{path}: not an npz file with 'points' and 'score'") from error
     if points.shape != (clip.num_frames, 68, 2) or score.shape != (clip.num_frames,):
-        raise ClipError(
-            f"{path}: points {points.shape} and score {score.shape} don't fit a clip of {clip.num_frames} frames"
-        )
+        shapes = f"points {points.shape} and score {score.shape}"
+        raise ClipError(f"{path}: {shapes} don't fit a clip of {clip.num_frames} frames")
     finite = np.isfinite(points).all(axis=(1, 2))
     near = (np.abs(points) <= FARTHEST * max(clip.width, clip.height)).all(axis=(1, 2))
     if (far := finite & ~near & (score > 0)).any():
@@ -293,21 +258,17 @@ def _read_landmarks(folder: Path, clip: Clip) -> tuple[np.ndarray | None, np.nda
     return points, near & (score > 0) & (np.ptp(five_points(points), axis=1) > 0).all(axis=1)
 
 
-def _check_crop(box: tuple[float, float, float, float], height: int, width: int) -> None:
-    x0, y0, x1, y1 = box
-    if not (0 < x0 + x1 < 2 * width and 0 < y0 + y1 < 2 * height and 1 <= x1 - x0 <= 2 * max(width, height)):
-        raise ValueError(f"the crop {x0:g}, {y0:g}, {x1:g}, {y1:g} does not fit its frames of {width}x{height} px")
-
-
-def _square(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """The largest square in the middle of x0, y0, x1, y1 [px between pixel edges]."""
-    x0, y0, x1, y1 = box
+def _square(box: Box | None, height: int, width: int) -> Box:
+    """The largest square in the middle of a box in frames of a size, or of these."""
+    x0, y0, x1, y1 = box or (0, 0, width, height)
     side = min(x1 - x0, y1 - y0)
+    if not (0 < x0 + x1 < 2 * width and 0 < y0 + y1 < 2 * height and 1 <= side <= 2 * max(width, height)):
+        raise ValueError(f"the crop {x0:g}, {y0:g}, {x1:g}, {y1:g} does not fit its frames of {width}x{height} px")
     left, top = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
     return left, top, left + side, top + side
 
 
-def _to_square(points: np.ndarray, clip: Clip, box: tuple[float, float, float, float], size: int) -> np.ndarray:
+def _to_square(points: np.ndarray, clip: Clip, box: Box, size: int) -> np.ndarray:
     """Landmarks [px of the clip's crop, pixel centres] in px of its square `box`, resized to `size`."""
     crop_box = clip.crop or (0, 0, clip.width, clip.height)
     scale = np.array([(crop_box[2] - crop_box[0]) / clip.width, (crop_box[3] - crop_box[1]) / clip.height])

@@ -40,7 +40,7 @@ CropFace = Callable[[np.ndarray, np.ndarray], Tensor]
 class Sample(NamedTuple):
     """What training sees of one clip; with a leading axis b, of a batch. s: side of the frames [px].
 
-    Pictures are shipped between processes as uint8, a quarter of their size; `to_float` makes them float.
+    Pictures go from process to process as uint8, a quarter of their size; `to_float` makes them float.
     """
 
     gt: Tensor  # (f, 3, s, s) uint8
@@ -58,7 +58,6 @@ class Sample(NamedTuple):
         """The same with gt, lq and reference on a device as float32 in [-1, 1]; without a reference, it stays zeros."""
 
         def convert(pictures: Tensor) -> Tensor:
-            assert pictures.dtype == torch.uint8
             values = pictures.to(device).float()
             # By a tensor, since GPUs multiply by the rounded inverse of a plain number.
             return values.div_(torch.tensor(127.5, device=values.device)).sub_(1)
@@ -78,11 +77,9 @@ def set_up_worker(worker: int) -> None:
 def keep_freed_memory() -> bool:
     """Tell the C library to keep up to `KEPT_MEMORY` of freed memory; False where it is not glibc, which alone can.
 
-    Giving every large array back to the system and having it filled with zeros again costs a third of a worker's time.
+    Large arrays that go back to the system and come again, full of zeros, cost a third of a worker's time.
     """
-    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
-    if mallopt is None:
-        return False
+    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", lambda option, value: 0)
     return all(mallopt(option, KEPT_MEMORY) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 
@@ -122,24 +119,24 @@ class SampleConfig:
 class ClipDataset(Dataset[Sample]):
     """Samples by (epoch, index); what one is depends on (seed, epoch, index) alone, not on workers or order.
 
-    A clip that cannot be read is named once and replaced by another, drawn from the same numbers. What is broken is
-    counted over all loader workers of a process, but each process of a distributed run counts what it has met itself.
-
-    Args:
-        source: of clips. Those shorter than `num_frames` are left out.
-        crop_face: aligns a reference for the ID network, as its weights want it.
-        config: of the samples.
-        seed: of everything random.
-
-    Raises:
-        DataError: settings that don't fit together, no clip that is long enough.
+    Clips of `source` that are shorter than `config.num_frames` are left out. One that cannot be read is named once and
+    replaced by another, drawn from the same numbers. Each process of a distributed run counts what is broken of what it
+    and its loader workers have met. Settings that don't fit together, or no clip that is long enough, are a DataError.
     """
 
     def __init__(self, source: ClipSource, crop_face: CropFace, config: SampleConfig, seed: int) -> None:
         if config.preset not in PRESETS:
             raise DataError(f"unknown preset '{config.preset}' of degradations: choose from {', '.join(PRESETS)}")
         self.source, self.crop_face, self.config, self.seed = source, crop_face, config, seed
-        self.task_sets, self.task_probabilities = _task_sets(config)
+        try:
+            weights = {parse_tasks(tasks): float(weight) for tasks, weight in config.resolved_task_weights.items()}
+        except ValueError as error:
+            raise DataError(f"task_weights: {error}") from error
+        if len(weights) < config.num_views:
+            combinations = f"combinations of {', '.join(TASKS)} in task_weights, there are {len(weights)}"
+            raise DataError(f"num_views={config.num_views} needs as many {combinations}")
+        self._task_sets, shares = list(weights), np.array(list(weights.values()))
+        self._probabilities = shares / shares.sum()
         self._clips = [index for index, length in enumerate(source.lengths) if length >= config.num_frames]
         total, longest = len(source.lengths), max(source.lengths, default=0)
         if not self._clips:
@@ -170,42 +167,38 @@ class ClipDataset(Dataset[Sample]):
         return int(self._broken.sum())
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
-        """The sample at (epoch, index).
-
-        Raises:
-            DataError: more clips are broken than `max_broken_share` allows.
-        """
+        """The sample at (epoch, index); DataError if more clips are broken than `max_broken_share` allows."""
         epoch, index = place
         choices = np.random.default_rng([self.seed, epoch, index, CHOICES])
-        config, probabilities = self.config, self.task_probabilities
-        chosen = choices.choice(len(self.task_sets), size=config.num_views, replace=False, p=probabilities)
+        config, size = self.config, self.config.size
+        chosen = choices.choice(len(self._task_sets), size=config.num_views, replace=False, p=self._probabilities)
+        tasks = [self._task_sets[which] for which in chosen]
         wants_reference = bool(choices.uniform() >= config.reference_dropout)
         mirrored = bool(choices.uniform() < 0.5) and config.flip
         seed = int(choices.integers(2**63 - 1))
         clip, excerpt = self._read(epoch, index, wants_reference)
         rng = np.random.default_rng([self.seed, epoch, index, REFERENCE])
         if excerpt.reference is not None and rng.uniform() < config.reference_degraded:
-            degradation = PRESETS[config.preset].sample(rng, config.size)
+            degradation = PRESETS[config.preset].sample(rng, size)
             excerpt = replace(excerpt, reference=degrade(excerpt.reference[None], degradation, rng)[0])
         if mirrored:
             excerpt = _mirror(excerpt)
         views = [
-            self._view(excerpt, self.task_sets[tasks], np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
-            for view, tasks in enumerate(chosen)
+            self._view(excerpt, each, np.random.default_rng([self.seed, epoch, index, VIEWS, view]))
+            for view, each in enumerate(tasks)
         ]
-        landmarks = torch.zeros(self.config.num_frames, 68, 2)
-        valid = torch.from_numpy(excerpt.valid.copy())
-        if excerpt.landmarks is not None:
-            landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / self.config.size
-        reference = torch.zeros(3, self.config.size, self.config.size, dtype=torch.uint8)
-        id_face = torch.zeros(3, ID_SIZE, ID_SIZE)
+        landmarks, valid = torch.zeros(config.num_frames, 68, 2), torch.from_numpy(excerpt.valid.copy())
+        landmarks[valid] = (torch.from_numpy(excerpt.landmarks[excerpt.valid]).float() + 0.5) / size
+        reference, id_face = torch.zeros(3, size, size, dtype=torch.uint8), torch.zeros(3, ID_SIZE, ID_SIZE)
         if excerpt.reference is not None:
-            reference = _to_tensors(excerpt.reference)
-            id_face = self.crop_face(excerpt.reference, _face_points(excerpt))
+            reference, points = _to_tensors(excerpt.reference), excerpt.reference_landmarks
+            # Without landmarks, its face counts as aligned as in FFHQ.
+            face = FFHQ_TEMPLATE * size / FFHQ_SIZE if points is None else five_points(points)
+            id_face = self.crop_face(excerpt.reference, face)
         return Sample(
             gt=_to_tensors(excerpt.frames),
             lq=_to_tensors(np.stack(views)),
-            task_prompts=torch.stack([task_prompt(self.task_sets[tasks]) for tasks in chosen]),
+            task_prompts=torch.stack([task_prompt(each) for each in tasks]),
             landmarks=landmarks,
             landmarks_valid=valid,
             reference=reference,
@@ -216,94 +209,59 @@ class ClipDataset(Dataset[Sample]):
         )
 
     def _read(self, epoch: int, index: int, wants_reference: bool) -> tuple[int, Excerpt]:
-        """Read the clip at `index`, or one in its place; returns the source's index with it."""
-        clip = self._clips[index]
+        """Read the clip at `index`, or one in its place; returns the source's index with it.
+
+        While the source is gone, it waits and tries again, up to `PATIENCE`: then it is a DataError.
+        """
+        clip, config, waited, pause = self._clips[index], self.config, 0.0, FIRST_PAUSE
         replacements = np.random.default_rng([self.seed, epoch, index, READING, 1])
         while True:
-            if not self._broken[clip]:
-                try:
-                    return clip, self._read_patiently(clip, (epoch, index), wants_reference)
-                except ClipError as error:
-                    self._broken[clip] = True
-                    logger.warning("%s; another clip takes its place", error)
-            broken, total = self.num_broken, len(self._clips)
-            if broken == total or broken > self.config.max_broken_share * total:
-                limit = f"max_broken_share={self.config.max_broken_share:g}"
-                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
-            clip = self._clips[replacements.integers(total)]
-
-    def _read_patiently(self, clip: int, place: tuple[int, int], wants_reference: bool) -> Excerpt:
-        """Read one clip; while its source is gone, wait and try again.
-
-        Raises:
-            ClipError: it cannot be read.
-            DataError: the source is gone for `PATIENCE` seconds.
-        """
-        waited, pause = 0.0, FIRST_PAUSE
-        while True:
-            rng = np.random.default_rng([self.seed, *place, READING, 0])
+            rng = np.random.default_rng([self.seed, epoch, index, READING, 0])
             try:
-                return self.source.read(clip, self.config.num_frames, self.config.size, rng, wants_reference)
+                if not self._broken[clip]:
+                    return clip, self.source.read(clip, config.num_frames, config.size, rng, wants_reference)
             except SourceGoneError as error:
                 if waited >= PATIENCE:
                     raise DataError(f"{error}, for {waited:.0f} s: is their disk there?") from error
                 logger.warning("%s; trying again in %g s", error, pause)
                 time.sleep(pause)
                 waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
+                continue
+            except ClipError as error:
+                self._broken[clip] = True
+                logger.warning("%s; another clip takes its place", error)
+            broken, total = self.num_broken, len(self._clips)
+            if broken == total or broken > config.max_broken_share * total:
+                limit = f"max_broken_share={config.max_broken_share:g}"
+                raise DataError(f"{broken} of {total} clips cannot be read, more than {limit} allows")
+            clip = self._clips[replacements.integers(total)]
 
     def _view(self, excerpt: Excerpt, tasks: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
         """(f, s, s, 3) uint8: degraded, then made gray, then holes painted white."""
-        frames = excerpt.frames
+        frames, size, preset = excerpt.frames, self.config.size, self.config.preset
         if "bfr" in tasks:
-            preset = self.config.preset
             if self.config.old_media and rng.uniform() < self.config.old_media:
                 preset = str(rng.choice(["film", "vhs"]))
-            frames = degrade(frames, PRESETS[preset].sample(rng, self.config.size), rng)
+            frames = degrade(frames, PRESETS[preset].sample(rng, size), rng)
         holes: Sequence[np.ndarray | None] = [None] * len(frames)
         if "inpainting" in tasks:
-            landmarks = None
-            if excerpt.landmarks is not None and excerpt.valid.any():
-                landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
-            moving = bool(rng.uniform() < MOVING_MASKS) and landmarks is not None
+            landmarks = np.where(excerpt.valid[:, None, None], excerpt.landmarks, np.nan)
+            moving = bool(rng.uniform() < MOVING_MASKS) and bool(excerpt.valid.any())
             mirrored = bool(rng.uniform() < 0.5)  # GPEN's strokes run to the right
-            masks = mask_clip(len(frames), (self.config.size, self.config.size), rng, landmarks, moving, mirrored)
+            masks = mask_clip(len(frames), (size, size), rng, landmarks, moving, mirrored)
             holes = list(masks > HOLE_THRESHOLD)
         return np.stack([task_input(frame, tasks, hole) for frame, hole in zip(frames, holes, strict=True)])
 
 
-def _task_sets(config: SampleConfig) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Combinations of tasks and their probabilities."""
-    try:
-        sets = {parse_tasks(tasks): float(weight) for tasks, weight in config.resolved_task_weights.items()}
-    except ValueError as error:
-        raise DataError(f"task_weights: {error}") from error
-    if len(sets) < config.num_views:
-        raise DataError(
-            f"num_views={config.num_views} needs as many combinations of {', '.join(TASKS)} in task_weights, "
-            f"there are {len(sets)}"
-        )
-    probabilities = np.array(list(sets.values()))
-    return list(sets), probabilities / probabilities.sum()
-
-
 def _mirror(excerpt: Excerpt) -> Excerpt:
-    width = excerpt.frames.shape[2]
-    points, reference, reference_points = excerpt.landmarks, excerpt.reference, excerpt.reference_landmarks
+    width, reference, points = excerpt.frames.shape[2], excerpt.reference, excerpt.reference_landmarks
     return replace(
         excerpt,
         frames=np.ascontiguousarray(excerpt.frames[:, :, ::-1]),
-        landmarks=None if points is None else mirror_landmarks(points, width),
+        landmarks=mirror_landmarks(excerpt.landmarks, width),
         reference=None if reference is None else np.ascontiguousarray(reference[:, ::-1]),
-        reference_landmarks=None if reference_points is None else mirror_landmarks(reference_points, width),
+        reference_landmarks=None if points is None else mirror_landmarks(points, width),
     )
-
-
-def _face_points(excerpt: Excerpt) -> np.ndarray:
-    """(5, 2) landmarks of the reference [px]; without any, its face counts as aligned as in FFHQ."""
-    assert excerpt.reference is not None
-    if excerpt.reference_landmarks is not None:
-        return five_points(excerpt.reference_landmarks)
-    return FFHQ_TEMPLATE * excerpt.reference.shape[0] / FFHQ_SIZE
 
 
 def _to_tensors(frames: np.ndarray) -> Tensor:

@@ -1,8 +1,7 @@
 """Degradations of blind face restoration: blur, noise, downsampling, noise, H.264, upsampling.
 
 One kernel and one set of parameters per clip; the noise differs from frame to frame. A `Preset` holds the ranges, a
-`Degradation` the numbers drawn from them, which can be written down and applied again. A new preset is an entry of
-`PRESETS`; a new kind of degradation is a field of both classes and a line each in `Preset.sample` and `degrade`.
+`Degradation` the numbers drawn from them, which can be written down and applied again.
 
 Quality after it, on ten sharp clips of 16 frames at 512 px, two draws each (PSNR / SSIM / cosine of EdgeFace):
 keep_easy 25.5 dB / 0.73 / 0.68, dicface 26.2 / 0.73 / 0.76, keep_train 25.8 / 0.75 / 0.68, vfhq 26.3 / 0.75 / 0.72;
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from svfr.data.compression import h264_round_trip
+from svfr.data.h264 import h264_round_trip
 from svfr.data.media import MEDIA
 
 REFERENCE_SIZE = 512  # [px] that the presets' kernels and factors are meant for
@@ -62,11 +61,9 @@ class Preset:
     medium: str | None = None  # one of `media.MEDIA`
 
     def sample(self, rng: np.random.Generator, size: int) -> Degradation:
-        """Draw the parameters for a clip.
+        """Draw the parameters for a clip of frames whose shorter side is `size` px, by as many draws for each clip.
 
-        Args:
-            rng: takes the same number of draws whatever comes out.
-            size: [px] of the frames' shorter side. Below 512 px, kernel and factor shrink (`shrinkage`).
+        Below 512 px, kernel and factor shrink (`shrinkage`).
         """
         shrink = shrinkage(size)
         sigma_x, sigma_y = rng.uniform(*self.sigma, size=2) * shrink
@@ -156,30 +153,24 @@ def shrinkage(size: int) -> float:
 
 
 def degrade(frames: np.ndarray, degradation: Degradation, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a clip; what comes out has the size of what went in.
+    """Degrade a clip (f, h, w, 3) uint8 RGB; what comes out has the size of what went in.
 
-    Args:
-        frames: (f, h, w, 3) uint8 RGB.
-        degradation: the same for all frames.
-        rng: for the noise, drawn anew for every frame, and for the defects of the medium.
-
-    Returns:
-        (f, h, w, 3) uint8.
+    The noise is drawn anew for every frame, as are the defects of the medium.
     """
     height, width = frames.shape[1:3]
     low_size = max(1, round(width / degradation.scale)), max(1, round(height / degradation.scale))
-    kernel = blur_kernel(degradation)
-    low = []
-    blurred: Iterable[np.ndarray] = (_blur(frame.astype(np.float32), kernel) for frame in frames)
+    kernel, low = blur_kernel(degradation), []
+    blurred: Iterable[np.ndarray] = (cv2.filter2D(frame.astype(np.float32), -1, kernel) for frame in frames)
     if degradation.medium is not None:
         blurred = MEDIA[degradation.medium](np.stack(list(blurred)), rng)
     for image in blurred:
         image = _add_noise(image, degradation.noise[0], degradation.gray_noise[0], rng)
-        image = _resize(image, low_size, degradation.downsample)
+        image = cv2.resize(image, low_size, interpolation=INTERPOLATIONS[degradation.downsample])
         image = _add_noise(image, degradation.noise[1], degradation.gray_noise[1], rng)
         low.append(np.rint(image).clip(0, 255).astype(np.uint8))
+    enlarging = INTERPOLATIONS[degradation.upsample]
     compressed = h264_round_trip(np.stack(low), degradation.crf, degradation.rate)
-    return np.stack([_resize(image, (width, height), degradation.upsample) for image in compressed])
+    return np.stack([cv2.resize(image, (width, height), interpolation=enlarging) for image in compressed])
 
 
 def blur_kernel(degradation: Degradation) -> np.ndarray:
@@ -192,17 +183,9 @@ def blur_kernel(degradation: Degradation) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def _blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    return cv2.filter2D(image, -1, kernel) if kernel.size > 1 else image
-
-
 def _add_noise(image: np.ndarray, sigma: float, gray: bool, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise on (h, w, 3) float32 in [0, 255], clipped."""
     if sigma == 0:
         return image
     noise = rng.standard_normal((*image.shape[:2], 1 if gray else 3), dtype=np.float32)
     return np.clip(image + np.float32(sigma) * noise, 0, 255)
-
-
-def _resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    return cv2.resize(image, size, interpolation=INTERPOLATIONS[interpolation])

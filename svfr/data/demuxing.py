@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,12 +25,7 @@ JUMP_BACK, JUMP_AHEAD = Fraction(1, 10), Fraction(10)
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a video for reading; the caller closes it.
-
-    Raises:
-        VideoError: of no format that is read.
-        OSError: it cannot be opened.
-    """
+    """Open a video for reading; VideoError if it is of no format that is read."""
     refuse_heif(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
@@ -41,117 +35,93 @@ def open_video(path: Path) -> InputContainer:
         raise VideoError(f"{path}: not a video of a format that is read") from error
 
 
-def video_stream(container: InputContainer, path: Path, max_pixels: int) -> av.VideoStream:
-    """The video stream with the most pixels that is neither a cover nor a single picture beside others.
-
-    Raises:
-        VideoError: there is none, or it has more than `max_pixels`.
-    """
-    streams = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
-    ]
-    if not streams:
-        raise VideoError(f"{path}: no video stream{' (audio only)' if container.streams.audio else ''}")
-    best = max(streams, key=lambda stream: (stream.frames != 1, stream.width * stream.height))
-    check_pixels(path, best.width, best.height, max_pixels)
-    best.codec_context.options = {"max_pixels": str(max_pixels)}  # a stream may change its size
-    return best
-
-
 def audio_streams(container: InputContainer) -> list[av.AudioStream]:
     """All sound tracks of a known codec."""
     return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
-def time_origin(container: InputContainer) -> Fraction:
-    """The time [s] to count from: that at which the first sound or picture starts, if it starts late."""
-    starts = [
-        stream.start_time * stream.time_base
-        for stream in (*container.streams.video, *audio_streams(container))
-        if stream.start_time is not None and stream.time_base is not None
-    ]
-    origin = min(starts, default=Fraction(0))
-    return origin if is_broadcast(container) else max(origin, Fraction(0))
+class VideoFile:
+    """A video file that is open, and what was read of it so far.
 
-
-@dataclass
-class Demuxed:
-    """What was read of a container so far; the video stream's packets are counted."""
-
-    packets: int = 0
-    hidden: int = 0  # of these, hidden by an edit list
-    end: Fraction = Fraction(0)  # [s] of the last packet of any stream
-    damaged: bool = False
-
-
-def demux(
-    container: InputContainer, video: av.VideoStream, *others: Stream, demuxed: Demuxed | None = None
-) -> Iterator[av.Packet]:
-    """Packets of the video, all sound and `others`, of times that count from the start of the first sound or picture.
-
-    In broadcast formats they go on where files were joined. Updates `demuxed`.
+    Its stream is the one with the most pixels that is neither a cover nor a single picture beside others; VideoError if
+    there is none, or it has more than `max_pixels`.
     """
-    demuxed = demuxed or Demuxed()
-    offset = -time_origin(container)
-    ends: dict[int, Fraction] = {}  # [s] of each stream's last packet
-    for packet in container.demux(video, *audio_streams(container), *others):
-        index, unit = packet.stream.index, packet.time_base
-        if packet.dts is not None:
-            dts, end = packet.dts * unit + offset, ends.get(index)
-            jumps = end is not None and (dts < end - JUMP_BACK or dts > max(ends.values()) + JUMP_AHEAD)
-            if jumps and end is not None and is_broadcast(container):
-                offset, dts = offset + end - dts, end
-            ends[index] = dts + (packet.duration or 0) * unit
-            demuxed.end = max(demuxed.end, ends[index])
-            demuxed.packets += index == video.index
-        shift = round(offset / unit)
-        if packet.dts is not None:
-            packet.dts += shift
-        if packet.pts is not None:
-            packet.pts += shift
-        if index == video.index:
-            demuxed.hidden += packet.is_discard
-        yield packet
 
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        self.path, self.container = path, open_video(path)
+        container = self.container
+        videos = (v for v in container.streams.video if not v.disposition & Disposition.attached_pic)
+        streams = [video for video in videos if video.codec_context is not None]
+        if not streams:
+            raise VideoError(f"{path}: no video stream{' (audio only)' if container.streams.audio else ''}")
+        self.stream = max(streams, key=lambda video: (video.frames != 1, video.width * video.height))
+        check_pixels(path, self.stream.width, self.stream.height, max_pixels)
+        self.stream.codec_context.options = {"max_pixels": str(max_pixels)}  # a stream may change its size
+        self.close = container.close
+        self.is_broadcast = bool(container.format.flags & TS_DISCONT)  # MPEG-TS, -PS: may be joined and cut anywhere
+        self.audio = audio_streams(container)
+        timed = (*container.streams.video, *self.audio)
+        starts = [each.start_time * each.time_base for each in timed if each.start_time is not None and each.time_base]
+        origin = min(starts, default=Fraction(0))
+        # [s] that is counted from: at which the first sound or picture starts, if it starts late.
+        self.origin = origin if self.is_broadcast else max(origin, Fraction(0))
+        self.num_packets = self.num_hidden = 0  # of the video stream; of these, hidden by an edit list
+        self.end = Fraction(0)  # [s] of the last packet of any stream
+        self.is_damaged = False
 
-def ends_early(
-    container: InputContainer, stream: av.VideoStream, demuxed: Demuxed, span: Fraction, period: Fraction
-) -> bool:
-    """Whether the container promised more packets or a longer video than the `span` [s] that was read."""
-    if container.format.name == "avi":  # which counts null frames, that have no packets
-        return not _riff_is_whole(Path(container.name.removeprefix("file:")))
-    if stream.frames - demuxed.packets > max(Fraction(MISSING_FRAMES), stream.frames * MISSING_SHARE):
-        return True
-    if is_broadcast(container) or container.format.flags & NO_TIMESTAMPS:
-        return False  # the duration is only an estimate from the data themselves
-    promised = own_duration(container, stream)
-    if promised is None:  # that of the file, whose sound may be longer
-        promised, span = whole_duration(container), max(span, demuxed.end)
-    return promised - span > max(MISSING_FRAMES * period, promised * MISSING_SHARE)
+    def demux(self, *others: Stream) -> Iterator[av.Packet]:
+        """Packets of the video, all sound and `others`, of times that count from the start of the first sound or
+        picture; in broadcast formats they go on where files were joined."""
+        offset = -self.origin
+        ends: dict[int, Fraction] = {}  # [s] of each stream's last packet
+        for packet in self.container.demux(self.stream, *self.audio, *others):
+            index, unit = packet.stream.index, packet.time_base
+            if packet.dts is not None:
+                dts, end = packet.dts * unit + offset, ends.get(index)
+                jumps = end is not None and (dts < end - JUMP_BACK or dts > max(ends.values()) + JUMP_AHEAD)
+                if jumps and end is not None and self.is_broadcast:
+                    offset, dts = offset + end - dts, end
+                ends[index] = dts + (packet.duration or 0) * unit
+                self.end = max(self.end, ends[index])
+                self.num_packets += index == self.stream.index
+            shift = round(offset / unit)
+            if packet.dts is not None:
+                packet.dts += shift
+            if packet.pts is not None:
+                packet.pts += shift
+            if index == self.stream.index:
+                self.num_hidden += packet.is_discard
+            yield packet
 
+    def ends_early(self, span: Fraction, period: Fraction) -> bool:
+        """Whether the container promised more packets or a longer video than the `span` [s] that was read."""
+        if self.container.format.name == "avi":  # which counts null frames, that have no packets
+            return not _riff_is_whole(self.path)
+        promised_packets = self.stream.frames
+        if promised_packets - self.num_packets > max(Fraction(MISSING_FRAMES), promised_packets * MISSING_SHARE):
+            return True
+        if self.is_broadcast or self.container.format.flags & NO_TIMESTAMPS:
+            return False  # the duration is only an estimate from the data themselves
+        promised = self.own_duration
+        if promised is None:  # that of the file, whose sound may be longer
+            promised, span = self.whole_duration, max(span, self.end)
+        return promised - span > max(MISSING_FRAMES * period, promised * MISSING_SHARE)
 
-def own_duration(container: InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """Length [s] of the stream itself, if the container says it: QuickTime for each, Matroska in a tag."""
-    if stream.frames and stream.duration and stream.time_base:
-        return stream.duration * stream.time_base
-    if match := re.fullmatch(r"(\d+):(\d+):(\d+(\.\d*)?)", stream.metadata.get("DURATION", "")):
-        end = int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
-        return end - time_origin(container)
-    return None
+    @property
+    def own_duration(self) -> Fraction | None:
+        """Length [s] of the stream itself, if the container says it: QuickTime for each, Matroska in a tag."""
+        if self.stream.frames and self.stream.duration and self.stream.time_base:
+            return self.stream.duration * self.stream.time_base
+        if match := re.fullmatch(r"(\d+):(\d+):(\d+(\.\d*)?)", self.stream.metadata.get("DURATION", "")):
+            return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3]) - self.origin
+        return None
 
-
-def whole_duration(container: InputContainer) -> Fraction:
-    """Length [s] of the longest stream; 0 if unknown."""
-    duration = Fraction(container.duration or 0, av.time_base)
-    counts_from_0 = container.format.name.startswith("matroska")
-    return duration - time_origin(container) if counts_from_0 and duration else duration
-
-
-def is_broadcast(container: InputContainer) -> bool:
-    """MPEG-TS and -PS, which may be joined and cut anywhere."""
-    return bool(container.format.flags & TS_DISCONT)
+    @property
+    def whole_duration(self) -> Fraction:
+        """Length [s] of the longest stream; 0 if unknown."""
+        duration = Fraction(self.container.duration or 0, av.time_base)
+        counts_from_0 = self.container.format.name.startswith("matroska")
+        return duration - self.origin if counts_from_0 and duration else duration
 
 
 def _riff_is_whole(file: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from svfr.data.onnx_network import onnx_providers
+from svfr.data.recognition import onnx_providers
 from svfr.networks import PACKS, find, first_line, installed_packs, load_by_name
 
 # [px] Longer side at which frames are searched. Measured with YuNet: a face of 60 px in a 1080p frame is
@@ -41,17 +41,13 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Finds the faces of an image: (h, w, 3) uint8 RGB -> faces, largest first; [] if there is none.
-
-    A closer look sees the picture larger and takes doubtful faces, too.
-    """
+    """Finds the faces of an image; a closer look sees it larger and takes doubtful faces, too."""
 
     name: str  # of the detector, for reports
     source: str  # the file or folder that it was loaded from
 
     def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
-        """Find the faces of an image."""
-        ...
+        """(h, w, 3) uint8 RGB -> faces, largest first; [] if there is none."""
 
 
 def load_detector(name: str = "auto", networks: Path | None = None) -> FaceDetector:
@@ -85,14 +81,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class YuNet:
-    """OpenCV's face detector YuNet (Wu et al. 2023). Frames are searched at `SEARCH_SIDE` at most.
-
-    Args:
-        path: face_detection_yunet_2023mar.onnx.
-
-    Raises:
-        ValueError: OpenCV cannot load the file.
-    """
+    """OpenCV's face detector YuNet (Wu et al. 2023). Frames are searched at `SEARCH_SIDE` at most."""
 
     name = "yunet"
 
@@ -111,20 +100,17 @@ class YuNet:
             cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
-        """Find the faces of an image."""
+        """As of `FaceDetector`."""
         if _too_small(image):
             return []
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        bgr, longer = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), max(image.shape[:2])
+        side = min(SEARCH_SIDE, longer)
+        self._network.setScoreThreshold(YUNET_SCORE * (CLOSER_SCORE if closer else 1))
         if closer:
-            self._network.setScoreThreshold(CLOSER_SCORE * YUNET_SCORE)
-            try:
-                return self._detect(bgr, CLOSER_SIZE * min(SEARCH_SIDE, max(image.shape[:2])))
-            finally:
-                self._network.setScoreThreshold(YUNET_SCORE)
-        side = min(SEARCH_SIDE, max(image.shape[:2]))
+            return self._detect(bgr, CLOSER_SIZE * side)
         faces = self._detect(bgr, side)
-        if not faces or max(faces[0].box[2:] - faces[0].box[:2]) * side > LARGE_FACE * max(image.shape[:2]):
-            coarse = self._detect(bgr, min(SEARCH_SIDE // 2, max(image.shape[:2])))
+        if not faces or max(faces[0].box[2:] - faces[0].box[:2]) * side > LARGE_FACE * longer:
+            coarse = self._detect(bgr, min(SEARCH_SIDE // 2, longer))
             faces = coarse + [f for f in faces if all(iou(f.box, c.box) < SAME_FACE_IOU for c in coarse)]
         return _largest_first(faces)
 
@@ -133,9 +119,8 @@ class YuNet:
         height, width = bgr.shape[:2]
         if side != max(height, width):
             ratio = side / max(height, width)
-            size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-            how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
-            bgr = cv2.resize(bgr, size, interpolation=how)
+            size = max(1, round(width * ratio)), max(1, round(height * ratio))
+            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
         self._network.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, rows = self._network.detect(bgr)
         if rows is None:
@@ -149,14 +134,7 @@ class YuNet:
 
 
 class InsightFace:
-    """The detection network of an InsightFace pack, through InsightFace's own loader and decoder.
-
-    Args:
-        pack: folder of ONNX files.
-
-    Raises:
-        ValueError: insightface is not installed, or the folder holds no detector that gives landmarks.
-    """
+    """The detection network of an InsightFace pack, a folder, through InsightFace's own loader and decoder."""
 
     name = "insightface"
 
@@ -185,7 +163,7 @@ class InsightFace:
         self._network = network
 
     def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
-        """Find the faces of an image."""
+        """As of `FaceDetector`."""
         if _too_small(image):
             return []
         self._network.det_thresh = INSIGHTFACE_SCORE * (CLOSER_SCORE if closer else 1)

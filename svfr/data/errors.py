@@ -15,24 +15,14 @@ class VideoError(ValueError):
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse what would not fit into memory.
-
-    Raises:
-        VideoError: more than `max_pixels`.
-    """
+    """Raises VideoError for a picture that may not fit into memory."""
     if width * height > max_pixels:
-        raise VideoError(
-            f"{path}: {width}x{height} are {width * height / 1e6:.0f} million pixels; "
-            f"max_pixels={width * height} would allow them"
-        )
+        pixels, allowing = f"{width * height / 1e6:.0f} million pixels", f"max_pixels={width * height}"
+        raise VideoError(f"{path}: {width}x{height} are {pixels}; {allowing} would allow them")
 
 
 def refuse_heif(path: Path) -> None:
-    """Refuse pictures of iPhones, by whatever name: FFmpeg would show one tile of them, Pillow does not read them.
-
-    Raises:
-        VideoError: it is one.
-    """
+    """Raises VideoError for pictures of iPhones, whatever their name: FFmpeg would show one tile, Pillow nothing."""
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS:

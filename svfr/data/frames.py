@@ -35,13 +35,8 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 
 def task_input(image: np.ndarray, tasks: Collection[str], hole: np.ndarray | None) -> np.ndarray:
-    """The network's input frame: gray for colorization, then with holes painted white for inpainting.
-
-    Args:
-        image: (h, w, 3) uint8, already at the network's size.
-        tasks: names from `svfr.tasks.TASKS`.
-        hole: (h, w) bool, True is a hole; used for inpainting alone.
-    """
+    """The network's input frame, of (h, w, 3) uint8 at its size: gray for colorization, then, for inpainting, with the
+    holes (h, w) bool painted white."""
     if "colorization" in tasks:
         image = to_gray(image)
     if "inpainting" in tasks and hole is not None:

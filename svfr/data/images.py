@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 # Pillow knows others, some of which start programs (EPS) or read what they are pointed to.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
-ANIMATED = (
-    "GIF",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "AVIF",
-)  # those that may hold a film; the second picture of others is a preview
+ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # may hold a film; the second picture of others is a preview
+ANIMATION_UNIT = Fraction(1, 1000)  # [s] of the times of frames
 NO_TIME, SHORTEST = 100, 10  # [ms] as browsers show a frame that says nothing, or at most the latter
 PAGE_TIME = 40  # [ms] Assumption: of a page, which says nothing
 GIF_FRAME = re.compile(rb"!\xf9\x04.{4}\0,", re.DOTALL)  # a graphic control block, and the picture that it is for
@@ -37,11 +33,8 @@ COMPARED, THUMBNAIL, ALIKE = 12, 16, 20
 
 @contextmanager
 def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture, not decoded yet.
-
-    Raises:
-        VideoError: it cannot be read, or it has more pixels than `max_pixels`; also for what the block meets in it.
-    """
+    """A picture, not decoded yet. What is wrong with it, here or in the block, or more than `max_pixels`, is a
+    VideoError."""
     formats = ("TGA",) if file.suffix.lower() == ".tga" else FORMATS  # TGA has nothing to be known by
     try:
         with warnings.catch_warnings():
@@ -66,17 +59,23 @@ def open_image(file: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 def is_image(file: Path) -> bool:
     """Whether the content is a picture of a known format, by whatever name."""
-    try:
-        with open_image(file, max_pixels=2**62):
-            return True
-    except VideoError:
-        return False
+    with suppress(VideoError), open_image(file, max_pixels=2**62):
+        return True
+    return False
 
 
-def is_animation(file: Path, max_pixels: int) -> bool:
-    """Whether a picture holds several frames."""
+def count_frames(file: Path, max_pixels: int) -> int:
+    """How many frames a picture holds: more than 1 of an animation."""
     with open_image(file, max_pixels) as image:
-        return image.format in ANIMATED and getattr(image, "n_frames", 1) > 1
+        return getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, "2.png" before "10.png"; VideoError if there is none."""
+    named = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+    if files := [file for file in named if file.is_file()]:
+        return sorted(files, key=lambda file: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", file.name)])
+    raise VideoError(f"{folder}: a folder without images ({' '.join(sorted(IMAGE_SUFFIXES))})")
 
 
 def image_size(file: Path, max_pixels: int) -> tuple[int, int]:
@@ -111,7 +110,7 @@ def are_frames(files: Sequence[Path]) -> bool:
     alike = list[bool]()
     for index in range(0, len(files), max(1, len(files) // COMPARED)):
         with suppress(VideoError):
-            if is_animation(files[index], MAX_PIXELS):
+            if count_frames(files[index], MAX_PIXELS) > 1:
                 return False
             sizes, pictures = zip(*map(_thumbnail, files[index : index + 2]), strict=True)
             alike.append(len({*sizes}) == 1 and float(np.abs(pictures[0] - pictures[-1]).mean()) < ALIKE)
@@ -128,11 +127,7 @@ def _thumbnail(file: Path) -> tuple[tuple[int, int], np.ndarray]:
 
 
 def read_animation(file: Path, max_pixels: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames (h, w, 3) uint8, transparent parts white, each with the time [ms] that it is shown.
-
-    Raises:
-        VideoError: it is truncated or corrupt, or its pages differ in size.
-    """
+    """Frames (h, w, 3) uint8, transparent parts white, each with the time [ms] that it is shown."""
     with open_image(file, max_pixels) as image:
         size, number = image.size, getattr(image, "n_frames", 1)
         for index in range(number):
@@ -149,12 +144,6 @@ def read_animation(file: Path, max_pixels: int) -> Iterator[tuple[np.ndarray, in
     data = file.read_bytes().rstrip(b"\0") if is_gif else b""
     if is_gif and (data[-1:] != b";" or len(GIF_FRAME.findall(data)) > number):  # damage can look like its end
         raise VideoError(f"{file}: ends after {number} frames: truncated or corrupt")
-
-
-def count_frames(file: Path, max_pixels: int) -> int:
-    """How many an animation has."""
-    with open_image(file, max_pixels) as image:
-        return getattr(image, "n_frames", 1)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from svfr.data.faces import crop
-from svfr.data.onnx_network import OnnxNetwork
+from svfr.data.recognition import OnnxNetwork
 from svfr.files import sha256_of
 from svfr.networks import find, first_line, load_by_name
 
@@ -30,23 +30,16 @@ class Landmarker(Protocol):
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 RGB, boxes (n, 4) x0, y0, x1, y1 [px] -> (n, 68, 2) float32 [px]."""
-        ...
 
 
 def load_landmarker(
     name: str = "auto", networks: Path | None = None, download: bool = True, device: str = "cpu"
 ) -> Landmarker:
-    """A landmark network by name.
+    """A landmark network by name; raises as `load_detector`.
 
     Args:
         name: "face_alignment" (FAN), "onnx" (PFLD), or "auto": FAN if its file is already there, else PFLD.
         networks: searched before $SVFR_NETWORKS, the user's cache and PyTorch's.
-        download: whether missing files may be downloaded.
-        device: torch device of FAN.
-
-    Raises:
-        NetworkMissing: its file is not there and cannot be downloaded.
-        ValueError: another name, a package that is not installed, or a broken file.
     """
     loaders: dict[str, Callable[[], Landmarker]] = {
         "face_alignment": lambda: FAN(find("fan", networks, download), device),
@@ -55,24 +48,15 @@ def load_landmarker(
     return load_by_name("landmarks", name, loaders, [lambda: FAN(find("fan", networks, download=False), device)])
 
 
-class PFLD:
-    """PFLD (Guo et al. 2019) as pytorch_face_landmark exported it.
-
-    Args:
-        path: pfld.onnx: BGR in [0, 1], 112 px -> 136 coordinates in fractions of the crop.
-
-    Raises:
-        ValueError: as of `OnnxNetwork`.
-    """
-
-    name = "pfld"
+class PFLD(OnnxNetwork):
+    """PFLD (Guo et al. 2019) as pytorch_face_landmark exported it to pfld.onnx: BGR in [0, 1], 112 px -> 136
+    coordinates in fractions of the crop."""
 
     def __init__(self, path: Path) -> None:
-        self._network = OnnxNetwork(path, PFLD_SIZE)
-        self.source, self.sha256 = self._network.source, self._network.sha256
+        super().__init__(path, PFLD_SIZE, "pfld")
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Landmarks of the faces in the boxes."""
+        """As of `Landmarker`."""
         if len(boxes) == 0:
             return np.zeros((0, NUM_LANDMARKS, 2), np.float32)
         boxes = np.asarray(boxes, dtype=np.float64)
@@ -81,20 +65,12 @@ class PFLD:
         corner = center - side / 2
         squares = np.concatenate([corner, corner + side], axis=1)
         faces = np.stack([crop(image, square, PFLD_SIZE)[..., ::-1] for square in squares])
-        points = self._network((faces.astype(np.float32) / 255).transpose(0, 3, 1, 2))
+        points = self.run(faces.astype(np.float32) / 255)
         return (points.reshape(-1, NUM_LANDMARKS, 2) * side[:, None] + corner[:, None]).astype(np.float32)
 
 
 class FAN:
-    """The 2D face alignment network (Bulat & Tzimiropoulos 2017) through the face-alignment package.
-
-    Args:
-        path: 2DFAN4-11f355bf06.pth.tar, a plain state dict.
-        device: torch device.
-
-    Raises:
-        ValueError: face-alignment is not installed, or the file is none of its networks.
-    """
+    """The 2D face alignment network (Bulat & Tzimiropoulos 2017), a state dict, through the face-alignment package."""
 
     name = "face_alignment"
 
@@ -123,7 +99,7 @@ class FAN:
         self.source, self.sha256 = str(path), sha256_of(path)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Landmarks of the faces in the boxes."""
+        """As of `Landmarker`."""
         if len(boxes) == 0:
             return np.zeros((0, NUM_LANDMARKS, 2), np.float32)
         points = self._aligner.get_landmarks_from_image(image, [np.asarray(box, np.float64) for box in boxes])
@@ -131,16 +107,10 @@ class FAN:
 
 
 def temporal_scores(points: np.ndarray) -> np.ndarray:
-    """How far the landmarks of each frame can be trusted, judged by the frames around it.
+    """How far the landmarks (f, 68, 2) [px] of each frame can be trusted, judged by the frames around it: (f,) float32.
 
     Each point is compared with its median over five frames, which follows a steady motion without delay and no single
-    outlier. 1 = no difference, 0 = `OUTLIER` outer-eye distances or more on average over the points.
-
-    Args:
-        points: (f, 68, 2) [px].
-
-    Returns:
-        (f,) float32 in [0, 1]; 0 where a coordinate isn't finite.
+    outlier. 1 = no difference, 0 = `OUTLIER` outer-eye distances or more on average over the points, or not finite.
     """
     finite = np.isfinite(points).all(axis=(1, 2))
     scores = np.zeros(len(points), np.float32)

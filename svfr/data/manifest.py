@@ -39,35 +39,28 @@ class Clip:
 
 
 def read_manifest(path: Path, bad: list[ManifestError] | None = None, allow_outside: bool = False) -> list[Clip]:
-    """Read all clips of a manifest.
+    """Read all clips of a manifest; ManifestError if there are none, or a file lies outside of its folder.
 
-    Args:
-        path: of the manifest.
-        bad: takes what is wrong with lines that are no clips, which are then left out.
-        allow_outside: whether its files may lie outside of the manifest's folder.
-
-    Raises:
-        ManifestError: it cannot be read, is empty, names a file outside of its folder, or a line is not a clip or of
-            another version and `bad` is None.
+    What is wrong with lines that are no clips goes into `bad`, if it is given; else the first is raised.
     """
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"{path}: the manifest cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise ManifestError(f"{path}: the manifest cannot be read ({reason})") from error
     clips: dict[str, Clip] = {}
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
-                clip = _parse(line, f"{path}, line {number}")
+                clip = _parse(line)
                 if clip.id in clips:
-                    raise ManifestError(f"{path}, line {number}: the id {clip.id!r} is there twice")
+                    raise ValueError(f"the id {clip.id!r} is there twice")
                 clips[clip.id] = clip
-        except ManifestError as error:
+        except (ValueError, TypeError) as error:
+            wrong = ManifestError(f"{path}, line {number}: {str(error).split('__init__() ')[-1]}")
             if bad is None:
-                raise
-            bad.append(error)
+                raise wrong from error
+            bad.append(wrong)
     if not clips and not bad:
         raise ManifestError(f"{path}: the manifest has no clips")
     files = (Path(file) for clip in clips.values() for file in (clip.video, clip.landmarks) if file is not None)
@@ -86,57 +79,48 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> None:
             file.write(json.dumps({"version": VERSION, **asdict(clip)}) + "\n")
 
 
-def _is_number(value: Any, least: float = float("-inf")) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < float("inf")
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and _is_number(value, least)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < float("inf")  # nan is not, either
 
 
 def _is_box(value: Any) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))):
-        return False
-    return value[0] < value[2] and value[1] < value[3]
+    is_four = isinstance(value, tuple) and len(value) == 4 and all(map(_is_number, value))
+    return is_four and value[0] < value[2] and value[1] < value[3]
 
 
 OPTIONAL = {field.name for field in fields(Clip) if field.default is None}
 # Fields, what their values have to be, and whether one is that.
 CHECKS: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
-    (("id", "video", "source", "landmarks", "sha256"), "a text", lambda value: isinstance(value, str) and value != ""),
-    (("split",), f"one of {', '.join(SPLITS)}", lambda value: isinstance(value, str) and value in SPLITS),
-    (("start_frame", "identity"), "a whole number of at least 0", lambda value: _is_whole(value, 0)),
-    (("num_frames", "width", "height"), "a whole number of at least 1", lambda value: _is_whole(value, 1)),
-    (("fps",), "a number above 0", lambda value: _is_number(value, 0) and value > 0),
+    (("id", "video", "source", "landmarks", "sha256"), "a text", lambda x: isinstance(x, str) and x != ""),
+    (("split",), f"one of {', '.join(SPLITS)}", lambda x: isinstance(x, str) and x in SPLITS),
+    (("start_frame", "identity"), "a whole number of at least 0", lambda x: type(x) is int and x >= 0),
+    (
+        ("num_frames", "width", "height"),
+        "a whole number of at least 1",
+        lambda x: type(x) is int and x >= 1,
+    ),
+    (("fps",), "a number above 0", lambda x: _is_number(x) and x > 0),
     (("quality",), "a number", _is_number),
     (("crop",), "x0, y0, x1, y1 with x0 < x1 and y0 < y1", _is_box),
 ]
 
 
-def _parse(line: str, where: str) -> Clip:
+def _parse(line: str) -> Clip:
     try:
-        entry: dict[str, Any] = json.loads(line)
-        if not isinstance(entry, dict):
-            raise ValueError("no JSON object")
+        entry = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{where}: not a JSON object ({error})") from error
+        raise ValueError(f"not a JSON object ({error})") from error
+    if not isinstance(entry, dict):
+        raise ValueError("not a JSON object")
     version = entry.pop("version", VERSION)  # a manifest that somebody wrote by hand may leave it out
     if version != VERSION:
-        raise ManifestError(
-            f"{where}: a manifest of version {version!r}, this code reads {VERSION}: prepare the data anew"
-        )
-    unknown = sorted(set(entry) - {field.name for field in fields(Clip)})
-    if unknown:
-        raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
+        raise ValueError(f"a manifest of version {version!r}, this code reads {VERSION}: prepare the data anew")
     if isinstance(entry.get("crop"), list):
         entry["crop"] = tuple(entry["crop"])
-    try:
-        clip = Clip(**entry)
-    except TypeError as error:
-        raise ManifestError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
+    clip = Clip(**entry)
     for names, expected, holds in CHECKS:
         for name in names:
             value = getattr(clip, name)
             if not (holds(value) or (value is None and name in OPTIONAL)):
-                raise ManifestError(f"{where}: {name} {json.dumps(value)[:80]}: has to be {expected}")
+                raise ValueError(f"{name} {json.dumps(value)[:80]}: has to be {expected}")
     return clip

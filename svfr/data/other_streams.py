@@ -1,16 +1,16 @@
 """What goes along with the pictures of a video: sound, subtitles, chapters and titles, carried over into the result."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.stream import Stream
 
-from svfr.data.demuxing import audio_streams, demux, open_video
+from svfr.data.demuxing import VideoFile, audio_streams, open_video
 from svfr.data.errors import one_line_errors
 
 # FFmpeg's names, and the suffix that a file has to have. In order of preference: MP4 and Matroska each refuse some
@@ -25,9 +25,6 @@ def container_for(path: Path) -> str:
     """The first of `CONTAINERS` that can hold a video's sound as it is; MP4 if none can.
 
     PCM of a QuickTime file stays in one: few players take it in MP4.
-
-    Raises:
-        VideoError: it cannot be read.
     """
     with open_video(path) as source:
         tracks = audio_streams(source)
@@ -56,87 +53,62 @@ def _held(container: str, path: Path) -> set[int]:
 
 
 def _takes(container: str, stream: Stream, packet: av.Packet) -> bool:
-    output = av.open(io.BytesIO(), "w", format=container)
     try:
-        packet.stream = output.add_stream_from_template(stream)
-        packet.dts = packet.pts = 0
-        output.mux(packet)
-        output.close()
+        with av.open(io.BytesIO(), "w", format=container) as output:
+            packet.stream = output.add_stream_from_template(stream)
+            packet.dts = packet.pts = 0
+            output.mux(packet)
     except (ValueError, av.FFmpegError):
         return False
-    finally:
-        with suppress(ValueError, av.FFmpegError):
-            output.close()
     return True
 
 
 class OtherStreams:
-    """Copies what goes along with the pictures into an output, interleaved by time. Sound that it takes none of is
-    encoded to AAC.
+    """Copies what goes along with the pictures of a source into an output that has not started, interleaved by time.
 
-    Args:
-        path: of the source.
-        source: the same, open; only this reads from it.
-        video: its video stream.
-        output: gets a stream for each; all have to be there before it starts.
-        container: the name of the output's format.
-        show: called with what is changed or left out, one line each.
+    Sound that the output's format takes none of is encoded to AAC. `show` is told what is changed or left out.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        source: InputContainer,
-        video: av.VideoStream,
-        output: OutputContainer,
-        container: str,
-        show: Callable[[str], None],
-    ) -> None:
-        self._path, self._output, self._show = path, output, show
+    def __init__(self, source: VideoFile, output: OutputContainer, container: str, show: Callable[[str], None]) -> None:
+        self._source, self._output, opened = source, output, source.container
         self.last_picture = (-1, 0)  # (pts, duration) of the last video packet of the source so far
-        self._copied: dict[int, Stream] = {}
-        self._encoded: dict[int, tuple[av.AudioStream, av.AudioStream]] = {}  # (from, to)
+        self._targets: dict[int, Stream] = {}  # of the output, by the source's index
+        self._decoders: dict[int, av.AudioStream] = {}  # of what is encoded to AAC
         self._ends: dict[int, int] = {}  # decoding times that are taken, by stream
-        held = _held(container, path)
-        for track in audio_streams(source):
-            if track.index in held:
-                self._copied[track.index] = output.add_stream_from_template(track)
-            elif track.rate:
-                rate = track.rate if track.rate in AAC_RATES else 48000
-                layout = AAC_CHANNELS.get(track.channels, "stereo")
-                self._encoded[track.index] = track, output.add_stream("aac", rate=rate, layout=layout)
-                show(f"sound {track.codec_context.name} is encoded to AAC")
-            else:
-                show(f"sound {track.codec_context.name} is left out")
-        for subtitles in source.streams.subtitles:
-            if subtitles.index in held:
-                self._copied[subtitles.index] = output.add_stream_from_template(subtitles)
-            else:
-                name = subtitles.codec_context.name if subtitles.codec_context else "of an unknown kind"
-                show(f"subtitles ({name}) are left out: {container} does not take them")
-        chapters = source.chapters()
-        told = {stream.index for stream in (video, *audio_streams(source), *source.streams.subtitles)}
-        for other in source.streams:
-            is_of_chapters = chapters and other.frames == len(chapters)  # a track of their titles
-            if other.index not in told and not is_of_chapters:
-                name = other.codec_context.name if other.codec_context else other.metadata.get("handler_name", "data")
-                show(f"a further stream ({other.type} {name}) is left out")
-        for index, stream in (*self._copied.items(), *((i, to) for i, (_, to) in self._encoded.items())):
-            _copy_about(source.streams[index], stream)
-        output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
+        held, chapters = _held(container, source.path), opened.chapters()
+        for stream in opened.streams:
+            codec = stream.codec_context.name if stream.codec_context else ""
+            if stream.index in held:
+                self._targets[stream.index] = output.add_stream_from_template(stream)
+            elif isinstance(stream, av.AudioStream) and codec and stream.rate:
+                rate = stream.rate if stream.rate in AAC_RATES else 48000
+                layout = AAC_CHANNELS.get(stream.channels, "stereo")
+                self._targets[stream.index] = output.add_stream("aac", rate=rate, layout=layout)
+                self._decoders[stream.index] = stream
+                show(f"sound {codec} is encoded to AAC")
+            elif stream.type == "audio" and codec:
+                show(f"sound {codec} is left out")
+            elif stream.type == "subtitle":
+                show(f"subtitles ({codec or 'of an unknown kind'}) are left out: {container} does not take them")
+            elif stream != source.stream and not (
+                chapters and stream.frames == len(chapters)
+            ):  # a track of their titles
+                kind = codec or stream.metadata.get("handler_name", "data")
+                show(f"a further stream ({stream.type} {kind}) is left out")
+        for index, target in self._targets.items():
+            _copy_about(opened.streams[index], target)
+        output.metadata.update({k: v for k, v in opened.metadata.items() if k.lower() not in OF_THE_FILE})
         output.set_chapters(chapters)
-        self._packets: Iterator[av.Packet] = demux(source, video, *source.streams.subtitles)
-        self._video = video.index
+        self._packets = source.demux(*opened.streams.subtitles)
         self._pending: av.Packet | None = None
 
     def copy(self, until: Fraction | None) -> None:
         """Copy up to a time [s], or all that is left."""
         while True:
             if self._pending is None:
-                with one_line_errors(self._path):
+                with one_line_errors(self._source.path):
                     self._pending = next(self._packets, None)
-            packet = self._pending
-            if packet is None:
+            if (packet := self._pending) is None:
                 return
             if packet.dts is not None and until is not None and packet.dts * packet.time_base > until:
                 return
@@ -146,21 +118,25 @@ class OtherStreams:
     def finish(self) -> None:
         """Copy what is left, and end the encoders."""
         self.copy(until=None)
-        for _, stream in self._encoded.values():
-            self._output.mux(stream.encode(None))
+        for index in self._decoders:
+            self._encode(index, None)
+
+    def _encode(self, index: int, sound: av.AudioFrame | None) -> None:
+        encoder = self._targets[index]
+        assert isinstance(encoder, av.AudioStream)
+        self._output.mux(encoder.encode(sound))
 
     def _take(self, packet: av.Packet) -> None:
         index = packet.stream.index
-        if index == self._video:
+        if index == self._source.stream.index:
             if packet.pts is not None:
                 self.last_picture = max(self.last_picture, (packet.pts, packet.duration or 0))
-        elif index in self._encoded:
-            track, stream = self._encoded[index]
+        elif index in self._decoders:
             with suppress(av.FFmpegError):  # of a broken packet: the sound goes on after it
-                for frame in track.decode(packet):
-                    self._output.mux(stream.encode(frame))
-        elif packet.dts is not None and index in self._copied:
-            target = self._copied[index]
+                for sound in self._decoders[index].decode(packet):
+                    self._encode(index, sound)
+        elif packet.dts is not None and index in self._targets:
+            target = self._targets[index]
             unit = target.time_base or packet.time_base
             times = (packet.dts, packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
             dts, pts, packet.duration = (round(time * packet.time_base / unit) for time in times)

@@ -7,26 +7,14 @@ import numpy as np
 import torch
 
 from svfr.files import sha256_of
-from svfr.networks import find
+from svfr.networks import find, first_line
 
 DATASET: Literal["koniq10k"] = "koniq10k"  # of the regressor: photos with authentic distortions, as footage has them
 SMALLEST = 64  # [px] Assumption: smaller images say nothing to the encoder, which halves them six times
 
 
 class Arniqa:
-    """Scores images: 0 is worst, 1 best.
-
-    Args:
-        networks: searched for ARNIQA.pth and its regressor before $SVFR_NETWORKS and the user's caches.
-        download: whether missing files may be downloaded.
-
-    Raises:
-        NetworkMissing: its files are not there and cannot be downloaded.
-        ValueError: torchmetrics or torchvision is not installed, or a file isn't ARNIQA's.
-
-    Attributes:
-        sha256: of the encoder's file.
-    """
+    """Scores images: 0 is worst, 1 best. Its two files are found as `load_detector` finds networks, with its errors."""
 
     def __init__(self, networks: Path | None = None, download: bool = True) -> None:
         encoder, regressor = find("arniqa", networks, download), find("arniqa-regressor", networks, download)
@@ -47,11 +35,7 @@ class Arniqa:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> float:
-        """The score of a (h, w, 3) uint8 RGB image, in [0, 1].
-
-        Raises:
-            ValueError: it is smaller than 64 px.
-        """
+        """The score of a (h, w, 3) uint8 RGB image, in [0, 1]; ValueError if it is smaller than 64 px."""
         if min(image.shape[:2]) < SMALLEST:
             raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} px is too small for ARNIQA")
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
@@ -59,19 +43,15 @@ class Arniqa:
 
 
 def _load(module: torch.nn.Module, path: Path) -> None:
-    """Load a published file under torchmetrics' names.
-
-    The encoder is a ResNet-50 without its last layer, and a projector for training only, which is left out. The
-    regressor is a linear layer as TorchScript, which runs no Python, with `weights` and `biases`.
-    """
+    """Load a published file under torchmetrics' names: the encoder, a ResNet-50 without its last layer (a projector for
+    training only is left out), or the regressor, a linear layer as TorchScript, which runs no Python."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as first:  # torch.load raises a dozen types
         try:
             state = torch.jit.load(path, map_location="cpu").state_dict()
         except Exception:
-            reason = (str(first).strip() or type(first).__name__).splitlines()[0][:120]
-            raise ValueError(f"{path}: neither a state dict nor TorchScript ({reason})") from first
+            raise ValueError(f"{path}: neither a state dict nor TorchScript ({first_line(first)[:120]})") from first
     state = {key.removeprefix("model."): value for key, value in state.items() if "projector" not in key}
     if {"weights", "biases"} <= set(state):
         state = {"weight": state["weights"].reshape(1, -1), "bias": state["biases"].reshape(1)}

@@ -23,36 +23,19 @@ LEFT_OVER = 0.25
 
 
 def content_differences(images: Iterable[np.ndarray]) -> np.ndarray:
-    """How much each frame differs from the one before.
+    """How much each frame (h, w, 3) uint8 RGB differs from the one before: (n,) in [0, 255], 0 for the first.
 
     The mean absolute difference over pixels and the channels hue, saturation and value; hue counts on its circle, and
     hue and saturation as far as the pixel is bright and colourful enough to have them.
-
-    Args:
-        images: (h, w, 3) uint8 RGB frames; only the last is kept in memory.
-
-    Returns:
-        (n,) float64 in [0, 255]; 0 for the first frame.
     """
-    differences = []
-    before: np.ndarray | None = None
-    for image in images:
-        small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
-        now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
-        differences.append(0.0 if before is None else _difference(before, now))
-        before = now
-    return np.array(differences)
+    return np.array([small.difference for small in _compared(images)])
 
 
 def shot_starts(differences: np.ndarray, threshold: float) -> list[int]:
-    """Indices of the frames that start a shot, 0 always among them.
+    """Indices of the frames that start a shot, 0 always among them, by their `content_differences`.
 
     A frame starts one if its difference is at least `threshold` and `STANDS_OUT` times those around it.
     A single flash makes two large differences in a row, which don't stand out from each other.
-
-    Args:
-        differences: of `content_differences`.
-        threshold: least difference of a cut.
     """
     starts = [0]
     for index in np.flatnonzero(differences >= threshold).tolist():
@@ -71,27 +54,24 @@ class _Small:
     difference: float
 
 
+def _compared(images: Iterable[np.ndarray]) -> Iterator[_Small]:
+    before: np.ndarray | None = None
+    for image in images:
+        small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
+        now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
+        yield _Small(image, small.astype(np.float64), 0.0 if before is None else _difference(before, now))
+        before = now
+
+
 def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
-    """Frames, each with whether it starts a shot: as of `shot_starts` with `CUT`, or amid a dissolve.
+    """All frames in order, each with whether it starts a shot: as of `shot_starts` with `CUT`, or amid a dissolve.
 
-    Args:
-        images: (h, w, 3) uint8 RGB; `DISSOLVE` + 1 of them are held.
-
-    Yields:
-        All frames in order.
+    `DISSOLVE` + 1 of the frames, (h, w, 3) uint8 RGB, are held.
     """
     window: deque[_Small | None] = deque([None] * (2 * DISSOLVE + 1), maxlen=2 * DISSOLVE + 1)
-    before: np.ndarray | None = None
     since = 0  # frames since the last start
-    for image in chain(images, repeat(None, DISSOLVE)):
-        if image is None:
-            window.append(None)
-        else:
-            small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
-            now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
-            difference = 0.0 if before is None else _difference(before, now)
-            window.append(_Small(image, small.astype(np.float64), difference))
-            before = now
+    for small in chain(_compared(images), repeat(None, DISSOLVE)):
+        window.append(small)
         middle = window[DISSOLVE]
         if middle is None or middle.image is None:
             continue

@@ -4,41 +4,43 @@ What is written grows under a hidden name beside the final one, which it takes w
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
+from itertools import chain, count
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
+from svfr.data.decoding import VideoInfo
 from svfr.data.errors import VideoError, one_line_errors
 from svfr.data.h264 import SEGMENT, H264File
-from svfr.data.images import read_alpha
+from svfr.data.images import image_files, read_alpha
 from svfr.data.other_streams import CONTAINERS, container_for
-from svfr.data.video_reader import VideoInfo, image_files, to_8_bits
+from svfr.data.pixels import to_8_bits
 from svfr.files import partial_path, remove, replace, replacing
 
 
-class VideoWriter:
-    """Write restored frames of `source` to `path`; a context manager.
-
-    format "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel aspect,
-    colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file becomes Matroska
-    (with timestamps in ms) or QuickTime: `path` says which.
-    format "nut": a part of such a file, of frames alone, for `join`.
-    format "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
-    A source of kind "image" gives one PNG file at `path` in both, with the source's transparency.
+class VideoWriter(AbstractContextManager["VideoWriter"]):
+    """Write restored frames of `source` to `path`; VideoError if they cannot be.
 
     Leaving the block puts the result at `path`, in the place of what was there; leaving it by an exception changes
     nothing.
 
-    Attributes:
-        path: where the result will be; may differ from the argument in its suffix.
-        notes: what is changed or left out, one line each.
+    Args:
+        path: of the result. Its folder has to exist.
+        source: of the input, from `probe`. One of kind "image" gives a PNG file, with its transparency, as "mp4", too.
+        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
+        format: "mp4": H.264 in 4:2:0, of a deep source in 10 bits, with the source's frame rate, timestamps, pixel
+            aspect, colour tags, sound, subtitles, chapters and titles. If MP4 cannot hold the source's sound, the file
+            becomes Matroska (with timestamps in ms) or QuickTime: `path` says which.
+            "nut": a part of such a file, of frames alone, for `join`.
+            "png": a folder of PNG files without sound: 000000.png, ..., or a folder's own names.
+        width: [px] of the frames, if other than the source's; so is `height`.
+        encoder: further options of x264, such as {"g": "30", "threads": "1"}.
     """
 
     def __init__(
@@ -52,35 +54,16 @@ class VideoWriter:
         height: int | None = None,
         encoder: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the file or the folder under its hidden name.
-
-        Args:
-            path: of the result. Its folder has to exist.
-            source: of the input, from `probe`.
-            crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually close to lossless.
-            format: "mp4", "nut" or "png".
-            width: [px] of the frames, if other than the source's.
-            height: [px] of the frames, if other than the source's.
-            encoder: further options of x264, such as {"g": "30", "threads": "1"}.
-
-        Raises:
-            ValueError: an argument is out of its range.
-            VideoError: nothing can be written at `path`.
-        """
-        if format not in ("mp4", SEGMENT, "png"):
-            raise ValueError(f'format is "{format}": it has to be "mp4" or "png"')
-        if not 0 <= crf <= 51:
-            raise ValueError(f"crf is {crf}: it has to be in 0..51")
-        self.path = Path(path)
-        self.notes: list[str] = []
+        if format not in ("mp4", SEGMENT, "png") or not 0 <= crf <= 51:
+            raise ValueError(f'format is "{format}", crf is {crf}: it has to be "mp4" or "png", and 0 to 51')
+        self.path = Path(path)  # of the result; what it holds may ask for another suffix
+        self.notes: list[str] = []  # what is changed or left out, one line each
         self._shape = (height or source.height, width or source.width, 3)
         self._last_time: Fraction | None = None
-        with one_line_errors(source.path):
-            container = None
-            if format == SEGMENT:
-                container = SEGMENT
-            elif format == "mp4" and source.kind != "image":
-                container = container_for(source.path) if source.kind == "video" else "mp4"
+        container = None if format == "png" or (format == "mp4" and source.kind == "image") else format
+        if container == "mp4" and source.kind == "video":
+            with one_line_errors(source.path):
+                container = container_for(source.path)
         if container and (suffix := CONTAINERS.get(container)):
             self.path = self.path.with_suffix(suffix)
         is_folder = format == "png" and source.kind != "image"
@@ -89,31 +72,21 @@ class VideoWriter:
         self._partial = partial_path(self.path)
         with one_line_errors(self.path):
             _check_replaceable(self.path, is_folder)
-            remove(self._partial)
             try:
-                self._sink: _Sink
+                self._sink: H264File | _Pngs
                 if container:
                     x264 = {"crf": str(crf), **(encoder or {})}
                     self._sink = H264File(self._partial, container, source, self._shape[:2], x264, self.notes.append)
-                elif is_folder:
-                    self._sink = _PngFolder(self._partial, source)
                 else:
-                    self._sink = _OnePng(self._partial, source)
+                    self._sink = _Pngs(self._partial, source)
             except BaseException:
                 remove(self._partial)
                 raise
 
     def write(self, image: np.ndarray, pts: int, time_base: Fraction) -> None:
-        """Append a frame.
+        """Append a frame (h, w, 3) RGB of the writer's size, uint8 or uint16.
 
-        Args:
-            image: (h, w, 3) RGB of the writer's size, uint8 or uint16.
-            pts: its time in units of `time_base`; later than the last frame's. Give `Frame.pts` as read.
-            time_base: [s] of one unit.
-
-        Raises:
-            ValueError: an argument is not as described.
-            VideoError: the frame cannot be written, for example because the disk is full.
+        Its time is `pts` units of `time_base` [s], as of `Frame`, and later than the last frame's.
         """
         if image.shape != self._shape or image.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"image is {image.dtype} {image.shape}: it has to be uint8 or uint16 {self._shape}")
@@ -125,21 +98,12 @@ class VideoWriter:
             self._sink.write(image, time)
 
     def join(self, segment: Path) -> None:
-        """Append the frames of a file of format "nut", that the same source and encoder gave, as they are encoded.
-
-        Raises:
-            VideoError: it cannot be read, or nothing can be written.
-        """
+        """Append the frames of a file of format "nut", that the same source and encoder gave, as they are encoded."""
         assert isinstance(self._sink, H264File)
         with one_line_errors(self.path):
             self._last_time = self._sink.join(segment)
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
             with one_line_errors(self.path):
                 if error is None:
@@ -154,21 +118,16 @@ class VideoWriter:
 
 
 def write_lossless(path: Path, frames: Iterable[np.ndarray], fps: Fraction) -> None:
-    """Write (h, w, 3) uint8 RGB frames of one size to an MP4 file of H.264 in RGB, QP 0: every decoder gives them back.
-
-    Raises:
-        VideoError: it cannot be written.
-    """
+    """Write (h, w, 3) uint8 RGB frames, one at least, to an MP4 file of H.264 in RGB, QP 0: every decoder gives them
+    back."""
     with one_line_errors(path), replacing(path) as partial, av.open(f"file:{partial}", "w", format="mp4") as output:
-        stream: av.VideoStream | None = None
-        for image in frames:
-            if stream is None:
-                height, width = image.shape[:2]
-                stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
-                stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+        first = next(images := iter(frames))
+        height, width = first.shape[:2]
+        stream = output.add_stream("libx264rgb", rate=fps, width=width, height=height, pix_fmt="rgb24")
+        stream.codec_context.options = {"qp": "0", "preset": "veryfast", "mbtree": "0"}
+        for image in chain([first], images):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        if stream is not None:
-            output.mux(stream.encode())
+        output.mux(stream.encode())
 
 
 def _check_replaceable(path: Path, is_folder: bool) -> None:
@@ -181,50 +140,31 @@ def _check_replaceable(path: Path, is_folder: bool) -> None:
         raise VideoError(f"{path}: the folder holds other files than frames, it will not be replaced")
 
 
-class _Sink(Protocol):
-    def write(self, image: np.ndarray, time: Fraction) -> None: ...
+class _Pngs:
+    """A folder of PNG files, or the one of a still."""
 
-    def finish(self) -> None: ...
+    def __init__(self, path: Path, source: VideoInfo) -> None:
+        self._alpha: np.ndarray | None = None
+        self._files: Iterator[Path] = iter([path])
+        if source.kind == "image":
+            self._alpha = read_alpha(source.path, source.width * source.height) if source.has_alpha else None
+            path.touch()  # fails now rather than at the end
+            return
+        stems = [file.stem for file in image_files(source.path)] if source.kind == "frames" else []
+        named = stems and len(set(stems)) == len(stems)  # a.png beside a.jpg: numbers instead
+        self._files = (path / f"{name}.png" for name in (stems if named else map("{:06d}".format, count())))
+        path.mkdir()
 
-    def close(self) -> None: ...
-
-
-class _Png:
-    def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def save(self, image: np.ndarray, file: Path, alpha: np.ndarray | None = None) -> None:
+    def write(self, image: np.ndarray, time: Fraction) -> None:
+        file = next(self._files, None)
+        if file is None:
+            raise ValueError("the source has fewer frames")
         picture = Image.fromarray(image if image.dtype == np.uint8 else to_8_bits(image))
-        if alpha is not None:
-            picture.putalpha(Image.fromarray(alpha).resize(picture.size))
+        if self._alpha is not None:
+            picture.putalpha(Image.fromarray(self._alpha).resize(picture.size))
         # zlib's fastest level: the default takes several times as long.
         picture.save(file, format="PNG", compress_level=1)
 
+    def finish(self) -> None: ...
 
-class _OnePng(_Png):
-    def __init__(self, file: Path, source: VideoInfo) -> None:
-        self._file = file
-        self._alpha = read_alpha(source.path, source.width * source.height) if source.has_alpha else None
-        file.touch()  # fails now rather than at the end
-
-    def write(self, image: np.ndarray, time: Fraction) -> None:
-        if time:
-            raise ValueError("the source is one image: only one frame, at time 0, can be written")
-        self.save(image, self._file, self._alpha)
-
-
-class _PngFolder(_Png):
-    def __init__(self, folder: Path, source: VideoInfo) -> None:
-        self._folder = folder
-        self._count = 0
-        stems = [file.stem for file in image_files(source.path)] if source.kind == "frames" else []
-        self._stems = stems if len(set(stems)) == len(stems) else []  # a.png beside a.jpg: numbers instead
-        folder.mkdir()
-
-    def write(self, image: np.ndarray, time: Fraction) -> None:
-        if self._stems and self._count >= len(self._stems):
-            raise ValueError(f"the source has only {len(self._stems)} frames")
-        stem = self._stems[self._count] if self._stems else f"{self._count:06d}"
-        self.save(image, self._folder / f"{stem}.png")
-        self._count += 1
+    def close(self) -> None: ...

@@ -17,7 +17,7 @@ import torch
 from svfr import __version__
 from svfr.data.detectors import FaceDetector
 from svfr.data.frames import resize, resize_mask
-from svfr.data.mask_files import read_masks
+from svfr.data.masks import read_masks
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.evaluation import records
 from svfr.evaluation.pairs import Pair

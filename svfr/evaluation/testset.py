@@ -22,8 +22,8 @@ from svfr.data.alignment import FFHQ_TEMPLATE, similarity_transform
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.frames import HOLE_THRESHOLD, resize, task_input
+from svfr.data.linking import track_largest_face
 from svfr.data.masks import mask_clip
-from svfr.data.tracks import track_largest_face
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_frames
 from svfr.evaluation.pairs import canonical_task
 from svfr.evaluation.settings import TestsetConfig

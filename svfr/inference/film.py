@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from svfr.data.h264 import SEGMENT
-from svfr.data.tracks import FaceTrack
+from svfr.data.linking import FaceTrack
 from svfr.data.video import VideoWriter
 from svfr.files import is_machine_error, partial_path, remove, replacing
 from svfr.inference.plan import Plan, PlannedTrack

@@ -12,7 +12,7 @@ from PIL import Image
 
 from svfr.data.faces import region
 from svfr.data.frames import resize_mask
-from svfr.data.mask_files import find_holes, read_masks
+from svfr.data.masks import find_holes, read_masks
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.files import replacing
 from svfr.inference.keep import HOLE_FADE

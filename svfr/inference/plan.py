@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw
 
 from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import Face, FaceDetector
-from svfr.data.linking import FaceLinker, LinkedTrack
+from svfr.data.linking import TAKEOVER, FaceLinker, FaceTrack, LinkedTrack, square_around
 from svfr.data.shots import with_cuts
-from svfr.data.tracks import TAKEOVER, FaceTrack, square_around
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, read_frames
 from svfr.inference.reference import Looks, Person, group
 from svfr.inference.settings import Sampling, VideoSettings

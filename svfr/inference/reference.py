@@ -12,9 +12,8 @@ from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
 from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
-from svfr.data.linking import RECOGNIZED, Embed, Face, Likeness, LinkedTrack, unit
+from svfr.data.linking import RECOGNIZED, Embed, Face, Likeness, LinkedTrack, track_largest_face, unit
 from svfr.data.recognition import Recognizer
-from svfr.data.tracks import track_largest_face
 from svfr.inference.chain import ChooseReference
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference

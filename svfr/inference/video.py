@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.frames import to_uint8, to_unit
 from svfr.data.h264 import SEGMENT
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, VideoWriter, probe

@@ -22,8 +22,7 @@ from svfr import note
 from svfr.config import ConfigError
 from svfr.data.clip_sources import TEST_SEEDS, ClipSource, ImageFolder, ManifestClips, RenderedClips
 from svfr.data.dataset import ClipDataset, Sample
-from svfr.data.loader import ClipLoader, load_batches
-from svfr.data.sampler import ClipBatchSampler
+from svfr.data.loader import ClipBatchSampler, ClipLoader
 from svfr.files import sha256_of
 from svfr.models.components import Components
 from svfr.models.devices import check_compiler
@@ -248,7 +247,7 @@ def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelera
     """Batches of this process, from global batch number `start` on, without end."""
     process, num_processes = accelerator.process_index, accelerator.num_processes
     sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
-    return load_batches(dataset, sampler, config.data.num_workers, pin_memory=accelerator.device.type != "cpu")
+    return ClipLoader(dataset, sampler, config.data.num_workers, pin_memory=accelerator.device.type != "cpu")
 
 
 def make_held_out(config: TrainConfig, components: Components) -> list[Sample]:

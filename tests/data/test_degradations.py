@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svfr.data.compression import h264_round_trip
 from svfr.data.degradations import PRESETS, Degradation, blur_kernel, degrade, shrinkage
+from svfr.data.h264 import h264_round_trip
 
 TASKS = Path("/proc/self/task")  # a folder for each thread
 CLEAN = Degradation(

@@ -67,9 +67,7 @@ def constant_detector(path: Path, faces: list[tuple[int, int, int, float]]) -> N
 def save(path: Path, nodes: list[Any], outputs: list[Any], shape: list[Any]) -> None:
     inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)]
     model = helper.make_model(
-        helper.make_graph(nodes, "made", inputs, outputs),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=9,
+        helper.make_graph(nodes, "made", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
@@ -78,12 +76,7 @@ def save(path: Path, nodes: list[Any], outputs: list[Any], shape: list[Any]) -> 
 def recognizer(path: Path) -> None:
     array = np.zeros((1, 512), np.float32)
     node = helper.make_node("Constant", [], ["embedding"], value=numpy_helper.from_array(array))
-    save(
-        path,
-        [node],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 512])],
-        ["n", 3, 112, 112],
-    )
+    save(path, [node], [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, 512])], ["n", 3, 112, 112])
 
 
 def test_iou() -> None:
@@ -280,6 +273,9 @@ class Recorder:
 
     def setInputSize(self, size: tuple[int, int]) -> None:
         self.size = size
+
+    def setScoreThreshold(self, score: float) -> None:
+        self.score = score
 
     def detect(self, image: np.ndarray) -> tuple[Any, Any]:
         self.image = image

@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfr.data.frames import (
-    resize,
-    resize_mask,
-    task_input,
-    to_gray,
-    to_tensor,
-    to_uint8,
-    to_unit,
-)
+from svfr.data.frames import resize, resize_mask, task_input, to_gray, to_tensor, to_uint8, to_unit
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from svfr.data.deinterlacing import is_interlaced
+from svfr.data.decoding import is_interlaced
 from svfr.data.video import VideoError, VideoWriter, frames_at, probe, read_frames
 from tests.data.video_files import make_clip, picture
 

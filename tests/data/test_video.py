@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svfr.data.pixels import MATRICES
 from svfr.data.video import VideoError, VideoWriter, probe, read_frames
-from svfr.data.video_reader import MATRICES
 from tests.data.video_files import (
     NTSC,
     assert_copied,
@@ -238,12 +238,7 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "clips_hq/hdtf_RD_Radio10.mp4",
-        "clips_hq/vrt_5.mp4",
-        "clips_lq/svfr_lq3.mp4",
-        "clips_lq/keep_synthetic_2.mp4",
-    ],
+    ["clips_hq/hdtf_RD_Radio10.mp4", "clips_hq/vrt_5.mp4", "clips_lq/svfr_lq3.mp4", "clips_lq/keep_synthetic_2.mp4"],
 )
 def test_real_clips(tmp_path: Path, name: str) -> None:
     source = ASSETS / name

@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 
 from svfr.data.video import VideoError, VideoInfo, VideoWriter, probe, read_frames
-from tests.data.video_files import (
-    copy_video,
-    frames_of,
-    make_clip,
-    picture,
-)
+from tests.data.video_files import copy_video, frames_of, make_clip, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,15 +112,7 @@ def test_full_disk_is_an_error_wherever_it_strikes(tmp_path: Path, format: str) 
     size = written.stat().st_size
     limits = [0, 100, 5000, size // 2, size - 3000, size - 300, size - 1] if format == "mp4" else [0, 100, 3000]
     (tmp_path / "full").mkdir()
-    command = [
-        sys.executable,
-        "-c",
-        FULL_DISK,
-        str(source),
-        str(tmp_path / "full"),
-        format,
-        *map(str, limits),
-    ]
+    command = [sys.executable, "-c", FULL_DISK, str(source), str(tmp_path / "full"), format, *map(str, limits)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (0, "")  # and no codec's chatter
 

@@ -42,8 +42,7 @@ def make_clip(
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=options or {}) as container:
         video = cast(
-            VideoStream,
-            container.add_stream(codec, rate=NTSC, width=size[0], height=size[1], pix_fmt=pix_fmt),
+            VideoStream, container.add_stream(codec, rate=NTSC, width=size[0], height=size[1], pix_fmt=pix_fmt)
         )
         video.codec_context.time_base = time_base
         video.codec_context.options = {"g": "8", **(codec_options or {})}

@@ -10,7 +10,7 @@ import torch
 
 from svfr.config import ConfigError
 from svfr.data.detectors import Face
-from svfr.data.tracks import square_around
+from svfr.data.linking import square_around
 from svfr.data.video import ReadOptions, probe, read_frames
 from svfr.inference.plan import Plan, choose, make_plan, turned
 from svfr.inference.reference import Looks
