@@ -159,8 +159,10 @@ class Visitors:
         return response
 
     async def _owns_all(self, request: Request, token: str) -> bool:
-        named: list[Any] = [dict(request.query_params), {"path": request.url.path.partition("/file=")[2] or None}]
-        if request.method == "POST" and "multipart" not in request.headers.get("content-type", ""):
+        path = request.url.path
+        named: list[Any] = [dict(request.query_params), {"path": path.partition("/file=")[2] or None}]
+        is_form = request.headers.get("content-type", "").startswith("multipart/form-data") or path == "/login"
+        if request.method == "POST" and not is_form:
             if int(request.headers.get("content-length", MOST_JSON)) >= MOST_JSON:
                 return False
             named.append(json.loads(await request.body() or b"null"))
