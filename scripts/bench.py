@@ -72,8 +72,8 @@ Row = dict[str, Any]  # of a table, by the titles of its columns
 GUIDED: Row = {"guidance_scale": 2.0}
 WAYS: dict[str, Row] = {"released": {"strategy": "released"} | GUIDED, "chained": GUIDED, "one_step": {}}
 WAYS |= {speed: {"speed": speed} | GUIDED for speed in ("balanced", "fast")}
-SHORT = ["data.rendered_clips=1000", "data.size=64", "data.num_frames=8", "data.num_workers=1"]  # training, unless told
-SHORT += ["max_steps=5", "tracker=none"]
+SHORT = ["data.rendered_clips=1000", "data.size=64", "data.num_frames=8", "data.num_workers=1", "max_steps=5"]
+SHORT += ["tracker=none"]  # of training, unless the command line says otherwise
 
 
 def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
@@ -144,8 +144,9 @@ def bench_film(options: argparse.Namespace) -> Iterator[Row]:
 
 def film(options: argparse.Namespace, num_frames: int) -> Row:
     """Restore a film; `peak GiB` is of planning and of restoring."""
-    pipe, device = load_pipeline(options.weights, InferConfig(), options.networks, options.device), options.device
-    networks = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], resolve_device(device))
+    device = resolve_device(options.device)
+    pipe = load_pipeline(options.weights, InferConfig(), options.networks, options.device)
+    networks = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], device)
     times, peaks, decode = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0), [0], decoding.decode
 
     @contextmanager
@@ -159,7 +160,7 @@ def film(options: argparse.Namespace, num_frames: int) -> Row:
 
     def on_progress(frames: float, stage: str) -> None:
         if stage == "faces":  # the report's peak begins after these
-            peaks[0] = max(peaks[0], peak_memory(resolve_device(device))[0])
+            peaks[0] = peak_memory(device)[0]
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         source = Path(folder) / "film.mp4"
