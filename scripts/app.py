@@ -9,7 +9,6 @@ What visitors upload and get is deleted after an hour, and when this stops.
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from PIL import Image
 
 from svfr import SVFRPipeline, config
 from svfr.data.degradations import PRESETS, degrade
-from svfr.data.frames import resize, task_input
+from svfr.data.frames import task_input
 from svfr.data.video import VideoInfo, VideoWriter, probe, read_frames
 from svfr.inference.folder import load_pipeline
 from svfr.inference.settings import InferConfig, VideoSettings
@@ -42,7 +41,6 @@ except ModuleNotFoundError as error:
     sys.exit(f"app.py: {error}; pip install 'svfr[app]'")
 
 HERE = Path(__file__).parent
-SHOWN = 720  # [px] longer side of what the page shows
 MOST_FPS = 60  # Assumption: who has more frames than these in the longest time lies about the length
 DEMO = (
     "This is the small model that comes with the program: it knows rendered faces of {} px alone, not real people. "
@@ -65,12 +63,7 @@ Updates = dict[Any, Any]  # of the page, by component
 class Page:
     """What the page shows and does.
 
-    Args:
-        load: makes the pipeline for a choice of `memory`.
-        settings: of restorations, where the page has no say.
-        visitors: and their files.
-        most_seconds: of a video.
-        is_demo: whether the model is the bundled one.
+    `load` makes the pipeline for a choice of `memory`; `settings` are those of restorations, where the page has no say.
     """
 
     def __init__(
@@ -78,8 +71,8 @@ class Page:
         load: Callable[[Any], SVFRPipeline],
         settings: VideoSettings,
         visitors: Visitors,
-        most_seconds: float = 60,
-        is_demo: bool = True,
+        most_seconds: float = 60,  # of a video
+        is_demo: bool = True,  # whether the model is the bundled one
     ) -> None:
         self.visitors, self._load, self._most_seconds = visitors, load, most_seconds
         self._memory: Any = "auto"
@@ -182,12 +175,9 @@ class Page:
 
     def _show(self, clip: Clip) -> Updates:
         """A clip's first picture, and nothing of the clip before it."""
-        if not (path := clip.made / "first.jpg").is_file():
-            frame = next(read_frames(clip.source)).image
-            Image.fromarray(resize(frame, *_fit(clip.info))).save(path, quality=92)
         return {
             self.clip: clip.name,
-            self.first: PIECES.first(clip.link(path), clip.source.name, clip.info),
+            self.first: PIECES.first(clip.link(clip.first()), clip.source.name, clip.info),
             self.faces: "",
             self.people: gr.update(choices=[], value=[], visible=False),
         }
@@ -197,7 +187,7 @@ class Page:
         clip = self.visitors.of(request).clips.get(name or "") if masks == "paint" else None
         if clip is None:
             return gr.update(value=None, visible=False)
-        picture = np.asarray(Image.open(clip.made / "first.jpg"))
+        picture = np.asarray(Image.open(clip.first()))
         return gr.update(value={"background": picture, "layers": [], "composite": None}, visible=True)
 
     async def restore(
@@ -233,7 +223,7 @@ class Page:
                 on_progress=on_progress,
                 **settings,
             )
-            both = [_playable(job, clip.source, "before"), _playable(job, report.output, "after")]
+            both = [job.playable(clip.source, "before"), job.playable(report.output, "after")]
             links = [clip.link(path) for path in (*both, report.output)]
             return {self.result: PIECES.result(*links, report.output.name, both[0].suffix == ".mp4", report)}
 
@@ -320,12 +310,6 @@ def _needs(tasks: list[str], masks: str) -> list[Any]:
     return [gr.update(visible=x) for x in ("inpainting" in tasks, masks == "file")]
 
 
-def _fit(info: VideoInfo) -> tuple[int, int]:
-    """Even width and height [px] for the page."""
-    scale = min(1.0, SHOWN / max(info.width, info.height))
-    return max(2, round(info.width * scale / 2) * 2), max(2, round(info.height * scale / 2) * 2)
-
-
 def _mask(clip: Clip, masks: str, editor: dict[str, Any] | None, file: str | None) -> str | Path:
     """What `restore_video` takes as a mask."""
     if masks == "auto":
@@ -339,23 +323,6 @@ def _mask(clip: Clip, masks: str, editor: dict[str, Any] | None, file: str | Non
         raise ValueError("Please paint over the damaged parts first.")
     Image.fromarray(np.where(painted > 0, 255, 0).astype(np.uint8)).save(path := clip.made / "painted.png")
     return path
-
-
-def _playable(job: Job, file: Path, name: str) -> Path:
-    """A small copy that every browser shows, without sound."""
-    info = probe(file)
-    width, height = _fit(info)
-    if info.kind == "image":
-        Image.fromarray(resize(next(read_frames(file)).image, width, height)).save(
-            path := job.clip.made / f"{name}.jpg"
-        )
-        return path
-    plain = VideoInfo(job.clip.made, width, height, info.fps, info.num_frames, info.duration, False, 0, "frames")
-    with VideoWriter(job.clip.made / f"{name}.mp4", source=plain, encoder={"preset": "veryfast"}) as writer:
-        for frame in read_frames(file):
-            job.advance(0.5, "compare")
-            writer.write(resize(frame.image, width, height), frame.pts, frame.time_base)
-    return writer.path
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -391,8 +358,8 @@ def start(page: Page, **options: Any) -> str:
     )[1]
 
 
-def run(options: argparse.Namespace) -> None:
-    """Serve until interrupted."""
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted; returns the exit code."""
     settings = config.load(InferConfig, None, options.settings)
     if options.auth and ":" not in options.auth:
         raise ValueError("--auth: has to be NAME:PASSWORD")
@@ -402,39 +369,27 @@ def run(options: argparse.Namespace) -> None:
         chosen = settings if memory == "auto" else replace(settings, memory=memory)
         return load_pipeline(options.weights, chosen, options.networks, settings.device)
 
-    with tempfile.TemporaryDirectory(prefix="svfr_", ignore_cleanup_errors=True) as folder:
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="svfr_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/gradio"
         visitors = Visitors(Path(folder))
         page = Page(load, settings, visitors, options.max_seconds, options.weights == "demo")
+        where = {"server_name": options.host, "server_port": options.port, "share": options.share}
         try:
-            start(
-                page,
-                server_name=options.host,
-                server_port=options.port,
-                share=options.share,
-                auth=auth,
-                max_file_size=f"{options.max_mb}mb",
-            )
+            start(page, **where, auth=auth, max_file_size=f"{options.max_mb}mb")
             while True:
                 time.sleep(60)
                 visitors.sweep()
         finally:
             visitors.close()
             page.blocks.close()
+    print("stopped; all uploads and results are deleted", file=sys.stderr)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; all uploads and results are deleted", file=sys.stderr)
-    return 0
+    return config.run_command("app.py", lambda: run(options))
 
 
 if __name__ == "__main__":

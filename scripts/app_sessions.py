@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
-from svfr.data.video import VideoInfo
+from svfr.data.frames import resize
+from svfr.data.video import VideoInfo, VideoWriter, probe, read_frames
 
 COOKIE = "svfr_visitor"
 KEPT = 3600  # [s] that files stay
 SILENT = 120  # [s] after which a visitor who shows no sign of life has left, and their work stops
+SHOWN = 720  # [px] longer side of what the page shows
 MOST_WAITING = 50
 MOST_JSON = 1_000_000  # [bytes] of a request; files come another way
 
@@ -44,6 +48,12 @@ class Clip:
     def made(self) -> Path:
         """The folder of all that is not the upload itself."""
         return self.folder / "made"
+
+    def first(self) -> Path:
+        """Its first picture, as small as the page shows it."""
+        if not (path := self.made / "first.jpg").is_file():
+            _shrink(next(read_frames(self.source)).image, self.info).save(path, quality=92)
+        return path
 
     def link(self, file: Path) -> str:
         """The address of a file, which is served from now on."""
@@ -73,6 +83,20 @@ class Job:
         if stage != self.stage:
             self.stage, self.frames, self.since = stage, 0, time.monotonic()
         self.frames += frames
+
+    def playable(self, file: Path, name: str) -> Path:
+        """A small copy that every browser shows, without sound."""
+        info, path = probe(file), self.clip.made / name
+        if info.kind == "image":
+            _shrink(next(read_frames(file)).image, info).save(path := path.with_suffix(".jpg"))
+            return path
+        width, height = _fit(info)
+        silent = VideoInfo(self.clip.made, width, height, info.fps, info.num_frames, info.duration, False, 0, "frames")
+        with VideoWriter(path.with_suffix(".mp4"), source=silent, encoder={"preset": "veryfast"}) as writer:
+            for frame in read_frames(file):
+                self.advance(0.5, "compare")
+                writer.write(resize(frame.image, width, height), frame.pts, frame.time_base)
+        return writer.path
 
     def run(self) -> None:
         """Do it, and keep what comes of it: the result or one line."""
@@ -159,8 +183,10 @@ class Visitors:
         return response
 
     async def _owns_all(self, request: Request, token: str) -> bool:
-        named: list[Any] = [dict(request.query_params), {"path": request.url.path.partition("/file=")[2] or None}]
-        if request.method == "POST" and "multipart" not in request.headers.get("content-type", ""):
+        path = request.url.path
+        named: list[Any] = [dict(request.query_params), {"path": path.partition("/file=")[2] or None}]
+        is_form = request.headers.get("content-type", "").startswith("multipart/form-data") or path == "/login"
+        if request.method == "POST" and not is_form:
             if int(request.headers.get("content-length", MOST_JSON)) >= MOST_JSON:
                 return False
             named.append(json.loads(await request.body() or b"null"))
@@ -208,6 +234,16 @@ def mentioned(node: Any) -> Iterator[str | Path]:
             yield Path(path).resolve()
     for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from mentioned(each)
+
+
+def _fit(info: VideoInfo) -> tuple[int, int]:
+    """Even width and height [px] for the page."""
+    scale = min(1.0, SHOWN / max(info.width, info.height))
+    return max(2, round(info.width * scale / 2) * 2), max(2, round(info.height * scale / 2) * 2)
+
+
+def _shrink(picture: np.ndarray, info: VideoInfo) -> Image.Image:
+    return Image.fromarray(resize(picture, *_fit(info)))
 
 
 def plain(error: Exception) -> str:

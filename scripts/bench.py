@@ -18,25 +18,22 @@ import os
 import sys
 import tempfile
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from demo import write_clip
+from svd_xt import count_memory, random_svd_xt
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
@@ -45,28 +42,25 @@ from data_prep import prepare
 from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
 from svfr import config, inference
+from svfr.data import decoding
 from svfr.data.alignment import five_points
 from svfr.data.frames import resize
-from svfr.data.video import VideoInfo, VideoWriter, read_frames
+from svfr.data.video import VideoWriter
 from svfr.evaluation.settings import EvalConfig
 from svfr.inference.cost import device_name, peak_memory
 from svfr.inference.folder import load_pipeline
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import InferConfig
-from svfr.inference.video import plan_file
 from svfr.metrics import METRICS, Chunk, build_metrics
-from svfr.models.components import ENCODE_CHUNK, Components, ModelSettings
+from svfr.models.components import ModelSettings
 from svfr.models.devices import MEMORY_PLANS, PLANNED_FRAME, resolve_device, resolve_dtype
-from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
-from svfr.models.identity import IResNet
 from svfr.models.lora import add_lora
-from svfr.models.svfr import SVFR
 from svfr.models.unet import checkpoint_blocks, compile_blocks
-from svfr.synthetic import FPS, TEST_SEEDS, render_clip
+from svfr.synthetic import TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
 from svfr.training.loop import find_optimizer, make_accelerator, make_dataset, make_loader
 from svfr.training.objective import Objective
-from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
+from svfr.training.settings import TrainConfig
 from svfr.training.state import MovingAverage
 
 SVD_XT = "svd-xt"  # in the place of a name of weights
@@ -75,14 +69,21 @@ ALL_FRAMES = 345_000  # of 7 methods and baselines, 3 tasks, 50 videos of VFHQ-t
 HOURS = "h for 345,000 frames"
 
 Row = dict[str, Any]  # of a table, by the titles of its columns
-WAYS: dict[str, Row] = {"released": {"strategy": "released"}, "chained": {}, "one_step": {}}
-WAYS |= {speed: {"speed": speed} for speed in ("balanced", "fast")}
+GUIDED: Row = {"guidance_scale": 2.0}
+WAYS: dict[str, Row] = {"released": {"strategy": "released"} | GUIDED, "chained": GUIDED, "one_step": {}}
+WAYS |= {speed: {"speed": speed} | GUIDED for speed in ("balanced", "fast")}
+SHORT = ["data.rendered_clips=1000", "data.size=64", "data.num_frames=8", "data.num_workers=1", "max_steps=5"]
+SHORT += ["tracker=none"]  # of training, unless the command line says otherwise
 
 
 def bench_infer(options: argparse.Namespace) -> Iterator[Row]:
     """Ways to restore against the first; or, with --memory, what SVD-XT takes of it."""
     if options.memory:
-        yield from plan_rows(options)
+        for row in count_memory(options.memory, options.size or PLANNED_FRAME):
+            if resolve_device(options.device).type != "cpu":
+                measured = in_new_process(restore, options, 17, "fast", False, row["memory"])
+                row["peak, measured GiB"] = measured["peak GiB"]
+            yield row
         return
     for num_frames in options.frames:
         first: Row = {}
@@ -99,15 +100,14 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     A frame counts once for each guidance branch. What neither UNet nor VAE take is reading, pasting and writing.
     """
     device = resolve_device(options.device)
-    dtype = resolve_dtype(options.dtype, device)
-    is_random = options.weights == SVD_XT
-    load = SVFRPipeline.from_pretrained
-    parts = random_svd_xt(device, dtype) if is_random else load(options.weights, device, dtype).parts
+    dtype = resolve_dtype("auto", device)
+    if options.weights == SVD_XT:
+        parts = random_svd_xt(device, dtype)
+    else:
+        parts = SVFRPipeline.from_pretrained(options.weights, device, dtype).parts
     sampling: Row = {"size": options.size, **WAYS[way]}
     # What is timed is the work: any weights can be run in one step or in many.
     parts.settings = replace(parts.settings, one_step_sigma=20.0 if way == "one_step" else None)
-    if way != "one_step":
-        sampling["guidance_scale"] = 2.0
     if way in ("released", "chained") and options.steps is not None:
         sampling |= {"num_inference_steps": options.steps, "sampler": "euler"}
     pipe = SVFRPipeline.from_components(parts).prepare(memory, compile=compiled)
@@ -120,17 +120,11 @@ def restore(options: argparse.Namespace, num_frames: int, way: str, compiled: bo
     unet, vae = (timed(modules, device) for modules in ([pipe.unet], [pipe.vae.encoder, pipe.vae.decoder]))
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "clip.mp4"
-        write_video(source, size, size, num_frames, lambda number: rendered[number % len(rendered)])
+        write_clip(source, islice(cycle(rendered), num_frames))
         report = pipe.restore_video(source, Path(folder) / "restored.mp4", face="aligned", **sampling)
-    return {
-        "branch-frames": report.cost["unet_frames"],
-        "UNet s": sum(unet),
-        "VAE s": sum(vae),
-        "rest s": report.seconds - sum(unet) - sum(vae),
-        "all s": report.seconds,
-        "warm-up s": warm_up,
-        "peak GiB": report.cost["peak_memory"] / 2**30,
-    }
+    seconds = {"UNet s": sum(unet), "VAE s": sum(vae)}
+    seconds |= {"rest s": report.seconds - sum(seconds.values()), "all s": report.seconds, "warm-up s": warm_up}
+    return {"branch-frames": report.cost["unet_frames"]} | seconds | {"peak GiB": report.cost["peak_memory"] / 2**30}
 
 
 def timed(modules: Sequence[torch.nn.Module], device: torch.device) -> list[float]:
@@ -142,73 +136,6 @@ def timed(modules: Sequence[torch.nn.Module], device: torch.device) -> list[floa
     return times
 
 
-class PeakMemory(TorchDispatchMode):
-    """The peak [bytes] of the tensors that are made inside; they may lie on the meta device and so take nothing."""
-
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        """Leave the tensors `known` out."""
-        super().__init__()
-        self.peak = 0
-        self.sizes = weakref.WeakKeyDictionary[Any, int]((tensor.untyped_storage(), 0) for tensor in known)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self.sizes.setdefault(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
-        self.peak = max(self.peak, sum(self.sizes.values()))
-        return result
-
-
-@torch.no_grad()
-def plan_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Each memory plan's peak in bfloat16: of weights and of tensors on the way, counted; measured on accelerators."""
-    parts, size = random_svd_xt(torch.device("meta"), torch.bfloat16), options.size or PLANNED_FRAME
-    weights = {name: sum(p.nbytes for p in network.parameters()) for name, network in parts.networks.items()}
-
-    def peak(run: Callable[..., Any], *shape: int) -> int:
-        inputs = torch.zeros(shape, device="meta", dtype=torch.bfloat16)
-        fused = patch("torch.nn.functional.scaled_dot_product_attention", lambda query, *_, **__: query.clone())
-        known = (p for network in parts.networks.values() for p in network.parameters())
-        with fused, PeakMemory(known) as memory:  # fused attention holds no matrix
-            run(inputs)
-        return memory.peak
-
-    def run_unet(x: torch.Tensor) -> None:
-        tokens, prompt = x.new_zeros(len(x), 1, parts.model.id_projector.config.out_channels), x.new_zeros(len(x), 3)
-        parts.model(x, x, x, tokens, x.new_ones(len(x)), prompt)
-
-    encoding = peak(parts.vae.encode, ENCODE_CHUNK, 3, size, size)
-    for gib in options.memory:
-        plan = MEMORY_PLANS[gib]
-        (chunk, longest), side = plan.fit(size), size // parts.downscale
-        length, latent = min(parts.settings.clip_length, longest), (parts.latent_channels, side, side)
-        unet = peak(run_unet, 1 + plan.batch_guidance, length, *latent)
-        decoding = peak(lambda z: parts.vae.decode(z, num_frames=len(z)), min(chunk, length), *latent)
-        there = weights if plan.offload else dict.fromkeys(weights, sum(weights.values()))
-        whole = max(there["unet"] + unet, there["vae"] + max(decoding, encoding))
-        sizes = {"weights": sum(weights.values()), "UNet": unet, "decoding": decoding, "encoding": encoding}
-        row: Row = {"memory": gib}
-        row |= {f"{name} GiB": number / 2**30 for name, number in (sizes | {"peak, computed": whole}).items()}
-        if resolve_device(options.device).type != "cpu":
-            row["peak, measured GiB"] = in_new_process(restore, options, 17, "fast", False, gib)["peak GiB"]
-        yield row
-
-
-def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
-    """Networks of SVD-XT's size with random weights and ArcFace's IResNet-100, made on the device."""
-    torch.set_default_dtype(dtype)  # no float32 copy of 1.5 billion parameters
-    with device:  # the numbers of img2vid-xt's configuration; the UNet's are diffusers' defaults
-        unet, id_projector, id_encoder = UNetSpatioTemporalConditionModel(), IDProjector(), IResNet()
-        model = SVFR(unet, id_projector, LatentTransformer(), LandmarkPredictor())
-        vae = AutoencoderKLTemporalDecoder(
-            down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
-        )
-    torch.set_default_dtype(torch.float32)
-    settings, scheduler = ModelSettings(untrained=True), EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
-    return Components(model, vae, id_encoder, scheduler, settings).to(device, dtype)
-
-
 def bench_film(options: argparse.Namespace) -> Iterator[Row]:
     """Films of 720p in which a face moves: frames/s, seconds of each kind of work (some beside others), memory."""
     for num_frames in options.frames:
@@ -217,43 +144,37 @@ def bench_film(options: argparse.Namespace) -> Iterator[Row]:
 
 def film(options: argparse.Namespace, num_frames: int) -> Row:
     """Restore a film; `peak GiB` is of planning and of restoring."""
-    pipe, device = load_pipeline(options.weights, InferConfig(), options.networks, options.device), options.device
-    restoring = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], resolve_device(device))
-    times, peaks = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0), []
+    device = resolve_device(options.device)
+    pipe = load_pipeline(options.weights, InferConfig(), options.networks, options.device)
+    networks = timed([pipe.unet, pipe.vae.encoder, pipe.vae.decoder], device)
+    times, peaks, decode = dict.fromkeys(("decode", "detect", "paste", "encode"), 0.0), [0], decoding.decode
 
-    def measured(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **named: Any) -> Any:
-            times[kind] -= time.perf_counter()
-            result = work(*arguments, **named)
-            times[kind] += time.perf_counter()
-            return result
+    @contextmanager
+    def measuring(kind: str) -> Iterator[None]:  # decorates functions, too
+        start = time.perf_counter()
+        yield
+        times[kind] += time.perf_counter() - start
 
-        return run
+    def decoded(*arguments: Any) -> Iterator[Any]:
+        yield from iter(measuring("decode")(partial(next, decode(*arguments), None)), None)
 
-    def decoded(*arguments: Any, **named: Any) -> Iterator[Any]:
-        frames = read_frames(*arguments, **named)
-        yield from iter(measured("decode", lambda: next(frames, None)), None)
-
-    def planned(*arguments: Any, **named: Any) -> Any:
-        plan = plan_file(*arguments, **named)
-        peaks.append(peak_memory(resolve_device(device))[0])
-        return plan
+    def on_progress(frames: float, stage: str) -> None:
+        if stage == "faces":  # the report's peak begins after these
+            peaks[0] = peak_memory(device)[0]
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         source = Path(folder) / "film.mp4"
         in_new_process(make_film, source, num_frames)
-        for module in (inference.plan, inference.masks):
-            stack.enter_context(patch.object(module, "read_frames", decoded))
-        stack.enter_context(patch.object(inference.video, "plan_file", planned))
+        stack.enter_context(patch.object(decoding, "decode", decoded))
         for owner, name, kind in (
             (type(pipe.detector), "__call__", "detect"),
             (inference.stream, "put_back", "paste"),
             (VideoWriter, "write", "encode"),
         ):
-            stack.enter_context(patch.object(owner, name, measured(kind, getattr(owner, name))))
-        report = pipe.restore_video(source, Path(folder) / "restored.mp4", num_inference_steps=options.steps)
+            stack.enter_context(patch.object(owner, name, measuring(kind)(getattr(owner, name))))
+        report = pipe.restore_video(source, Path(folder) / "restored.mp4", on_progress=on_progress)
     row: Row = {"frames/s": num_frames / report.seconds, "restored": report.restored_frames, "all s": report.seconds}
-    row |= {f"{kind} s": value for kind, value in (times | {"networks": sum(restoring)}).items()}
+    row |= {f"{kind} s": value for kind, value in (times | {"networks": sum(networks)}).items()}
     return row | {"peak GiB": max(*peaks, report.cost["peak_memory"]) / 2**30}
 
 
@@ -266,38 +187,23 @@ def make_film(path: Path, num_frames: int) -> None:
         picture[120:600, left : left + 480] = heads[49 - abs(number % 98 - 49)]
         return picture
 
-    write_video(path, 1280, 720, num_frames, draw)
-
-
-def write_video(path: Path, width: int, height: int, num_frames: int, draw: Callable[[int], np.ndarray]) -> None:
-    """Write a video of the pictures (h, w, 3) uint8 that `draw` makes of their numbers."""
-    info = VideoInfo(path, width, height, Fraction(FPS), num_frames, 0.0, False, 0, "frames")
-    with VideoWriter(path, source=info) as writer:
-        for number in range(num_frames):
-            writer.write(draw(number), number, 1 / info.fps)
+    write_clip(path, map(draw, range(num_frames)))
 
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
-    """Steps of training, of all weights and of a LoRA, and what a loader worker makes."""
-    source: Row = {"manifests": [options.manifest]} if options.manifest else {"rendered_clips": 1000}
-    data = DataConfig(size=options.size, num_frames=options.frames[0], num_workers=1, **source)
-    base = TrainConfig(options.weights, max_steps=options.steps, precision=options.precision, tracker="none", data=data)
-    base.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
-    for rank, compiled, name in product(options.ranks, options.compile.split(","), options.checkpointing.split(",")):
-        settings = replace(base, optimizer=options.optimizer, lora=LoRAConfig(rank))
-        settings.gradient_checkpointing, settings.compile = name == "yes", compiled == "yes"
-        row = in_new_process(train, settings)
-        mfu = {"MFU": row["model TFLOP/s"] / options.peak} if options.peak else {}
-        trained = f"LoRA of rank {rank}" if rank else "all"
-        yield {"trained": trained, "compiled": compiled, "checkpointing": name} | row | mfu
-    dataset = make_dataset(base, "train", ModelSettings().id_crop)
-    batches = iter(make_loader(dataset, base, make_accelerator(base), start=0))
+    """Steps of training with these settings, and what a loader worker makes."""
+    settings = config.load(TrainConfig, None, [*SHORT, f"init_from={options.weights}", *options.settings])
+    settings.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
+    row = in_new_process(train, settings)
+    yield row | ({"MFU": row["model TFLOP/s"] / options.peak} if options.peak else {})
+    dataset = make_dataset(settings, "train", ModelSettings().id_crop)
+    batches = iter(make_loader(dataset, settings, make_accelerator(settings), start=0))
     next(batches)  # warms up
     start = time.perf_counter()
-    for _ in range(options.steps):
+    for _ in range(settings.max_steps):
         next(batches)
-    rate = options.steps / (time.perf_counter() - start)
-    print(f"\nA loader worker makes {rate:.3g} clips/s ({options.manifest or 'rendered'}); a step takes 1.")
+    rate = settings.max_steps * settings.batch_size / (time.perf_counter() - start)
+    print(f"\nA loader worker makes {rate:.3g} clips/s; a step takes {settings.batch_size}.")
 
 
 def train(settings: TrainConfig) -> Row:
@@ -384,12 +290,15 @@ def evaluate(options: argparse.Namespace, name: str) -> Row:
 
 
 def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
-    """Each step of data preparation, on some numbers of processes."""
+    """Each step of data preparation, on some numbers of processes, of videos of rendered heads."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own = [f"source.path={folder / 'footage'}", f"output={folder}"]
         settings = config.load(DataPrepConfig, None, [*options.settings, *own])
-        make_footage(folder / "footage", options.files)
+        (folder / "footage").mkdir()
+        for index in range(options.files):
+            frames = render_clip(TEST_SEEDS + index, 50, RENDERED).frames
+            write_clip(folder / f"footage/{index:04d}.mp4", (resize(frame, 512, 512) for frame in frames))
         rows: dict[str, Row] = {step: {"step": step} for step in prepare.RUN}
         for processes in options.processes:
             with closing(start_workers(replace(settings, processes=processes))) as workers:
@@ -401,14 +310,6 @@ def bench_prep(options: argparse.Namespace) -> Iterator[Row]:
                         prepare.RUN[step](settings, workers)
                         row[f"files/s, processes: {processes}"] = options.files / (time.perf_counter() - start)
         yield from (row for step, row in rows.items() if getattr(settings, step, None) != "none")
-
-
-def make_footage(folder: Path, num_files: int) -> None:
-    """Videos of rendered heads, each of another person."""
-    folder.mkdir()
-    for index in range(num_files):
-        frames = [resize(frame, 512, 512) for frame in render_clip(TEST_SEEDS + index, 50, RENDERED).frames]
-        write_video(folder / f"{index:04d}.mp4", 512, 512, len(frames), frames.__getitem__)
 
 
 class Died(ChildProcessError):
@@ -456,29 +357,24 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "frames": {"type": numbers, "help": "lengths of the clips"},
     "size": {"type": int, "help": "side of the frames [px]; None: the weights' own"},
     "strategies": {"type": words, "default": ",".join(WAYS), "help": "ways to restore"},
-    "steps": {"type": int, "help": "of training; of denoising (Euler's; None: the strategies' own)"},
+    "steps": {"type": int, "help": "of denoising (Euler's; None: the strategies' own)"},
     "compile": {"choices": ("no", "yes", "no,yes"), "default": "no", "help": "the networks"},
     "memory": {"type": numbers, "help": f"some of {', '.join(map(str, MEMORY_PLANS))}: computes what SVD-XT takes"},
-    "checkpointing": {"choices": ("yes,no", "yes", "no"), "default": "yes,no", "help": "of gradients"},
-    "precision": {"choices": ("fp32", "bf16", "fp16"), "default": "bf16", "help": "of the forward pass"},
-    "ranks": {"type": numbers, "default": "0", "help": "of LoRAs; 0: all weights are trained"},
-    "optimizer": {"choices": ("adamw", "adamw_8bit"), "default": "adamw", "help": "of training"},
     "peak": {"type": float, "help": "TFLOP/s of the device at that precision, for the share that is made use of (MFU)"},
-    "manifest": {"help": "of prepared clips; None: rendered ones"},
     "metrics": {"type": words, "default": ",".join(METRICS), "help": "names of metrics"},
     "rows": {"type": int, "default": 7, "help": "videos that are compared with one ground truth"},
     "networks": {"type": Path, "help": "folder of third-party networks; None: $SVFR_NETWORKS"},
     "processes": {"type": numbers, "default": "1,2", "help": "numbers of processes"},
     "files": {"type": int, "default": 8, "help": "videos"},
-    "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "default": "auto", "help": "of the networks"},
+    "settings": {"nargs": "*", "metavar": "key=value", "help": "of scripts/train.py, or of data_prep/prepare.py"},
     "device": {"default": "auto", "help": "auto, or a torch device"},
 }
 COMMANDS = {  # and their options beside the device, some with a default of their own
-    bench_infer: "weights frames=16,64 size strategies steps compile memory dtype",
-    bench_film: "weights frames=10000 steps=1 networks",
-    bench_train: "weights frames=8 size=64 steps=5 checkpointing ranks compile optimizer precision peak manifest",
+    bench_infer: "weights frames=16,64 size strategies steps compile memory",
+    bench_film: "weights frames=10000 networks",
+    bench_train: "weights peak settings",
     bench_eval: "metrics frames=16 rows size=512 networks",
-    bench_prep: "files processes",
+    bench_prep: "files processes settings",
 }
 
 
@@ -491,8 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=bench.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         command.set_defaults(bench=bench)
         for option, equals, default in (word.partition("=") for word in [*names.split(), "device"]):
-            command.add_argument(f"--{option}", **OPTIONS[option] | ({"default": default} if equals else {}))
-    command.add_argument("settings", nargs="*", metavar="key=value", help="of data_prep/prepare.py")
+            name = option if option == "settings" else f"--{option}"
+            command.add_argument(name, **OPTIONS[option] | ({"default": default} if equals else {}))
     options = parser.parse_args(arguments)
     return config.run_command("bench.py", lambda: run(options))
 

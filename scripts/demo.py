@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Restore rendered clips of people that the bundled model has never seen: a clip per task, and one with all at once.
 
-Writes for each a side-by-side video (degraded, a method without learning, restored, true), and strip.png, slices.png
-and table.md; `--weights` takes another model folder.
+Writes for each a side-by-side video (degraded, a method without learning, restored, true), strip.png and
+table.md; `--weights` takes another model folder.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,6 @@ from svfr.data.video import VideoInfo, VideoWriter
 from svfr.evaluation.markdown import markdown_table
 from svfr.evaluation.tables import title
 from svfr.metrics import Chunk, build_metrics
-from svfr.metrics.temporal import temporal_slice
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
 from svfr.tasks import TASKS
 
@@ -69,13 +70,14 @@ def enlarged(frames: np.ndarray, factor: int) -> np.ndarray:
     return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def write_clip(path: Path, frames: np.ndarray) -> None:
-    """Write (f, h, w, 3) uint8 as an H.264 video."""
-    num_frames, height, width = frames.shape[:3]
-    info = VideoInfo(path, width, height, Fraction(FPS), num_frames, num_frames / FPS, False, 0, "frames")
+def write_clip(path: Path, frames: Iterable[np.ndarray]) -> None:
+    """Write frames (h, w, 3) uint8, one by one, as an H.264 video."""
+    frames = iter(frames)
+    height, width = (first := next(frames)).shape[:2]
+    info = VideoInfo(path, width, height, Fraction(FPS), 0, 0, False, 0, "frames")
     with VideoWriter(path, source=info) as writer:
-        for index, frame in enumerate(frames):
-            writer.write(frame, index, Fraction(1, FPS))
+        for index, frame in enumerate(chain([first], frames)):
+            writer.write(frame, index, 1 / info.fps)
 
 
 def titled(title: str, picture: np.ndarray) -> np.ndarray:
@@ -97,7 +99,7 @@ def run(weights: str, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     factor = max(1, ENLARGE // size)
     lines = [["tasks", "", *map(title, SHOWN)]]
-    strips, slices = [], []
+    strips = []
     with tqdm(total=len(TASK_SETS) * NUM_FRAMES, desc="restore", unit="frame", bar_format=BAR) as bar:
         for seed, tasks in enumerate(TASK_SETS, TEST_SEEDS):
             truth, rng = render_clip(seed, NUM_FRAMES, size).frames, np.random.default_rng(seed)
@@ -116,14 +118,11 @@ def run(weights: str, output: Path) -> int:
                 picture = np.concatenate(list(enlarged(frames[chosen], max(1, factor // 2))), axis=1)
                 strips.append(titled(f"{name}: {method}", picture))
                 lines.append([name, method, *measure(frames, truth, mask)])
-            columns = [temporal_slice(frames).repeat(factor, 0).repeat(factor, 1) for frames in shown.values()]
-            slices.append(titled(f"{name}, one column over time: {', '.join(shown)}", np.concatenate(columns, axis=1)))
     halves = np.split(np.stack(strips), 2)
     Image.fromarray(np.concatenate([np.concatenate(half) for half in halves], axis=1)).save(output / "strip.png")
-    Image.fromarray(np.concatenate(slices)).save(output / "slices.png")
     table = markdown_table(lines) + "\n"
     (output / "table.md").write_text(table)
-    print(f"\n{table}\nSee {output}: strip.png, slices.png, table.md, a side-by-side video of each task")
+    print(f"\n{table}\nSee {output}: strip.png, table.md, a side-by-side video of each task")
     return 0
 
 

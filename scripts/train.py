@@ -21,11 +21,31 @@ from svfr.training.processes import Stopped
 from svfr.training.run_folder import METRICS
 from svfr.training.settings import TrainConfig
 
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 OUT_OF_MEMORY = (
     "out of memory: lower batch_size (and raise accumulate), data.num_frames or data.size, set "
     "gradient_checkpointing=true, or use FSDP (configs/accelerate)"
 )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; returns the exit code."""
+    svfr.quiet = options.quiet
+    settings = config.load(TrainConfig, options.config, options.settings)
+    try:
+        is_done = train(settings)
+    except Stopped:
+        return 1
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(OUT_OF_MEMORY) from error
+    except (ValueError, OSError) as error:
+        if "Traceback" in str(error):  # of a loader process, whose last line is the error's own
+            error.args = (str(error).strip().splitlines()[-1].partition(": ")[2],)
+        raise
+    if is_done and os.environ.get("RANK", "0") == "0":  # the main process speaks for all
+        folder = Path(settings.output_dir)
+        measured = (folder / METRICS).read_text().splitlines()[-1]
+        print(measured if options.json else f"{folder / 'weights'}: step {json.loads(measured)['step']}")
+    return 0 if is_done else config.INTERRUPTED
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,28 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ", ".join(TrainConfig.__dataclass_fields__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}; data.* has its own")
     options = parser.parse_intermixed_args(arguments)
-    svfr.quiet = options.quiet
-    try:
-        settings = config.load(TrainConfig, options.config, options.settings)
-        is_done = train(settings)
-        if is_done and os.environ.get("RANK", "0") == "0":  # the main process speaks for all
-            run = Path(settings.output_dir)
-            measured = (run / METRICS).read_text().splitlines()[-1]
-            print(measured if options.json else f"{run / 'weights'}: step {json.loads(measured)['step']}")
-        return 0 if is_done else INTERRUPTED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Stopped:
-        return 1
-    except torch.OutOfMemoryError:
-        message, code = OUT_OF_MEMORY, 1
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        if "Traceback" in message:  # of a loader process, whose last line is the error's own
-            message = str(error).strip().splitlines()[-1].partition(": ")[2]
-        code = 1 if isinstance(error, TrainingError) else 2
-    print(f"train.py: {message}", file=sys.stderr)
-    return code
+    return config.run_command("train.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from svfr import config
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_least
 from svfr.data.alignment import five_points
 from svfr.evaluation.testset import write_clip
 from svfr.files import replacing
@@ -129,11 +129,10 @@ class DemoConfig:
     """Step 3's runs, each from the weights of the one before: what differs from `train` there, by name."""
 
     def __post_init__(self) -> None:
-        check_at_least("seed", self.seed, 0)
-        for part in ("vae", "identity"):
-            for name, value in vars(getattr(self, part)).items():
-                if isinstance(value, int):
-                    check_at_least(f"{part}.{name}", value, 1)
+        check_least(self, seed=0)
+        for section in ("vae", "identity"):
+            part = getattr(self, section)
+            check_least(part, f"{section}.", **{k: 1 for k, value in vars(part).items() if isinstance(value, int)})
         for name in self.stages:
             self.stage(name)
         vae, unet, data = self.vae, self.unet, self.train.data
@@ -276,13 +275,12 @@ def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
 
     def basis(autoencoder: PatchAutoencoder) -> Tensor:
         """What each of its latents adds to a patch (c, 3, p, p)."""
-        each = torch.eye(autoencoder.config.latent_channels)[..., None, None]
-        return autoencoder.decode(each).sample - autoencoder.decode(0 * each[:1]).sample
+        return functional.pixel_shuffle(autoencoder.decoder.weight.transpose(0, 1), autoencoder.config.patch_size)
 
     def matrix(autoencoder: PatchAutoencoder, patches: Tensor) -> Tensor:
         """Its latents of patches, without the offset, (c, n)."""
-        latents = torch.stack([autoencoder.encode(part).latent_dist.mode() for part in (patches, 0 * patches)])
-        return (latents[0] - latents[1])[..., 0, 0].T
+        flat = functional.pixel_unshuffle(patches, autoencoder.config.patch_size).flatten(1)
+        return autoencoder.encoder.weight.flatten(1) @ flat.T
 
     to_old = matrix(old, functional.avg_pool2d(basis(vae), zoom))  # (c_old, c)
     from_old = matrix(vae, functional.interpolate(basis(old), scale_factor=zoom, mode="bilinear"))  # (c, c_old)
@@ -363,10 +361,18 @@ def train_all(settings: DemoConfig, until: str | None) -> int:
     return 0
 
 
-def render_testset(folder: Path, num_clips: int, num_frames: int, size: int) -> None:
-    """Write held-out clips as folders of PNG files, the ground truth of scripts/make_testset.py."""
-    for seed in tqdm(range(REPORT_SEEDS, REPORT_SEEDS + num_clips), desc="render", unit="clip"):
-        write_clip(folder / str(seed), render_clip(seed, num_frames, size).frames)
+def run(options: argparse.Namespace) -> int:
+    """Train, or write held-out clips as folders of PNG files, the ground truth of scripts/make_testset.py."""
+    check_least(options, "--", clips=1, frames=1)
+    settings = config.load(DemoConfig, options.config, options.settings)
+    if options.until not in (None, "vae", "identity", *settings.stages):
+        raise ConfigError(f"--until {options.until}: choose from vae, identity, {', '.join(settings.stages)}")
+    if options.render_testset is None:
+        return train_all(settings, options.until)
+    for seed in tqdm(range(REPORT_SEEDS, REPORT_SEEDS + options.clips), desc="render", unit="clip"):
+        frames = render_clip(seed, options.frames, settings.train.data.size).frames
+        write_clip(options.render_testset / str(seed), frames)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -379,19 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=16, help="of each of its clips")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, such as train.max_steps=2000")
     options = parser.parse_intermixed_args(arguments)
-    try:
-        check_at_least("--clips", options.clips, 1)
-        check_at_least("--frames", options.frames, 1)
-        settings = config.load(DemoConfig, options.config, options.settings)
-        if options.until not in (None, "vae", "identity", *settings.stages):
-            raise ConfigError(f"--until {options.until}: choose from vae, identity, {', '.join(settings.stages)}")
-        if options.render_testset is None:
-            return train_all(settings, options.until)
-        render_testset(options.render_testset, options.clips, options.frames, settings.train.data.size)
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"train_demo.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
+    return config.run_command("train_demo.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ RUNNING_MEAN = 0.98  # of the loss, for its explosions
 class TrainingError(ValueError):
     """Training that cannot go on; one line."""
 
+    exit_code = 1
+
 
 @dataclass
 class Progress:

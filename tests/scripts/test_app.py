@@ -1,6 +1,7 @@
 """The web page without a browser: what visitors send, and what they get of others."""
 
 import html
+import json
 import re
 import secrets
 import time
@@ -14,13 +15,13 @@ import httpx
 import pytest
 
 from svfr.data.video import probe
-from svfr.inference.settings import VideoSettings
-from tests import clips, tiny
+from tests import clips
 from tests.assets import FIELD, needs_field
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 import app
-from app_sessions import Visitors
+
+from tests.scripts.served import served
 
 FACE = [(30, 20, 40)]
 
@@ -33,15 +34,9 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("site")
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        pipe = tiny.pipeline()
-        pipe.detector = clips.MarkDetector()
-        page = app.Page(lambda memory: pipe, VideoSettings(), Visitors(folder), most_seconds=10)
-        yield Site(app.start(page, server_name="127.0.0.1", max_file_size="1mb", quiet=True), page, folder)
-        page.visitors.close()
-        page.blocks.close()
+    folder = tmp_path_factory.mktemp("site")
+    with served(folder, most_seconds=10, max_file_size="1mb") as page:
+        yield Site(page.blocks.local_url, page, folder)
 
 
 class Person:
@@ -126,6 +121,10 @@ def test_no_request_reaches_another_file_or_session(site: Site, video: Path, tmp
         assert other.web.post("/gradio_api/cancel", json=sent_body).status_code == 403
     assert other.web.get(f"/gradio_api/queue/data?session_hash={name}").status_code == 403
     deep = b"[" * 100_000 + b"]" * 100_000
+    for kind in ("application/json; form=multipart/form-data", "APPLICATION/JSON", ""):
+        headers = {"content-type": kind} if kind else {}
+        call = json.dumps({"data": [], "session_hash": name})
+        assert other.web.post("/gradio_api/call/receive", content=call, headers=headers).status_code == 403, kind
     for content in (b"{", deep, b'"' + b"x" * 2_000_000 + b'"'):
         sent = other.web.post("/gradio_api/queue/join", content=content, headers={"content-type": "application/json"})
         assert sent.status_code in (403, 422)
@@ -236,6 +235,20 @@ def test_files_go_after_their_time(site: Site, video: Path) -> None:
     assert person.web.get(address).status_code == 404
     assert not [file for file in site.folder.rglob("*") if file.is_file()]
     assert "choose a video or photo first" in person.end(person.restore())
+
+
+def test_with_a_password(tmp_path: Path, video: Path) -> None:
+    with served(tmp_path / "site", auth=("me", "secret")) as page:
+        person = Person(page.blocks.local_url)
+
+        def login(password: str) -> int:
+            return person.web.post("/login", data={"username": "me", "password": password}).status_code
+
+        assert login("no") == 400
+        assert person.web.get("/config").status_code == 401
+        assert person.web.post("/gradio_api/upload", files={"files": video.read_bytes()}).status_code == 401
+        assert login("secret") == 200
+        assert "family film" in person.upload(video)
 
 
 def test_a_wrong_call_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from svfr.data.video import probe, read_frames
-from svfr.inference.settings import VideoSettings
-from tests import clips, tiny
+from tests import clips
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 import app
-from app_sessions import Visitors
+
+from tests.scripts.served import served
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -30,16 +30,8 @@ PATIENCE = 60  # [s]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[app.Page]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("site")
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        pipe = tiny.pipeline()
-        pipe.detector = clips.MarkDetector()
-        page = app.Page(lambda memory: pipe, VideoSettings(), Visitors(folder))
-        app.start(page, server_name="127.0.0.1", quiet=True)
+    with served(tmp_path_factory.mktemp("site")) as page:
         yield page
-        page.visitors.close()
-        page.blocks.close()
 
 
 class Browser:

@@ -1,28 +1,19 @@
 """scripts/bench.py measures each of its subjects; the figures that don't depend on the machine are right."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
+import bench
 import pytest
 import torch
+from svd_xt import random_svd_xt
 
 from tests.assets import NETWORKS, needs_assets
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench.py"
 Run = Callable[..., list[dict[str, str]]]
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module of a name that new processes find, too."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    return importlib.import_module("bench")
-
-
-@pytest.fixture
-def run(bench: ModuleType, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line that has to go well; gives the rows of its table."""
 
     def run(*arguments: str) -> list[dict[str, str]]:
@@ -61,9 +52,9 @@ def test_a_film_and_where_its_time_goes(run: Run) -> None:
     assert all(0 < float(row[f"{kind} s"]) < float(row["all s"]) for kind in ("decode", "detect", "paste", "encode"))
 
 
-def test_training_steps_and_the_loader(run: Run, bench: ModuleType) -> None:
-    options = ("--frames", "2", "--steps", "1", "--precision", "fp32", "--checkpointing", "yes", "--device", "cpu")
-    (row,) = run("train", *options)
+def test_training_steps_and_the_loader(run: Run) -> None:
+    settings = ("data.num_frames=2", "max_steps=1", "precision=fp32")
+    (row,) = run("train", "--device", "cpu", *settings)
     parts = [float(value) for name, value in row.items() if name.endswith(" s")]
     assert parts[0] == pytest.approx(sum(parts[1:]), rel=0.02)
     assert all(part > 0 for part in parts)
@@ -94,21 +85,19 @@ def test_steps_of_data_preparation(run: Run) -> None:
     [
         (("infer", "--weights", "nowhere"), "nowhere: no model folder"),
         (("infer", "--device", "gpu7"), "device 'gpu7' cannot be used here"),
-        (("train", "--steps", "0"), "max_steps=0: has to be a number of at least 1"),
+        (("train", "max_steps=0"), "max_steps=0: has to be a number of at least 1"),
         (("prep", "scor=none"), "scor"),
     ],
 )
-def test_a_wrong_call_is_one_line(
-    bench: ModuleType, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
-) -> None:
+def test_a_wrong_call_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
     assert bench.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bench.py: ")
     assert message in line
 
 
-def test_random_weights_of_svd_xt_have_its_size(bench: ModuleType) -> None:
-    networks = bench.random_svd_xt(torch.device("meta"), torch.bfloat16).networks
+def test_random_weights_of_svd_xt_have_its_size() -> None:
+    networks = random_svd_xt(torch.device("meta"), torch.bfloat16).networks
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     assert sizes["unet"] == 1_524_623_082 + 320 * 4 * 9  # SVD-XT's, and four more channels of input
     assert sizes["vae"] == 97_742_847

@@ -184,7 +184,7 @@ def test_heads_that_the_base_lacks_are_left_out(tmp_path: Path) -> None:
 
 
 def test_at_the_size_of_svd_xt_it_is_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench import random_svd_xt  # scripts/bench.py
+    from svd_xt import random_svd_xt  # scripts/svd_xt.py
 
     parts = random_svd_xt(torch.device("meta"), torch.bfloat16)
     base = sum(p.numel() for p in parts.model.unet.parameters())
