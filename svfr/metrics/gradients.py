@@ -1,7 +1,6 @@
 """Detail, by the gradients of luma: GMSD, and the gradients' energy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,34 +40,20 @@ def gradient_energy(ours: Tensor, theirs: Tensor) -> Tensor:
     return torch.where(known > 0, mine / known, torch.nan)
 
 
-class GMSD(VideoMetric):
-    """GMSD of frames."""
+class Gradients(VideoMetric):
+    """GMSD, and how much detail there is, whether it is the right one or not, as a share of the truth's."""
 
-    columns = (Column("gmsd", "GMSD", "lower", digits=4),)
-    protocol: Mapping[str, Any] = {
-        "gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames"
+    columns = (
+        Column("gmsd", "GMSD", "lower", digits=4),
+        Column("gradient_energy", "Gradient energy / truth", "truth"),
+    )
+    protocol: Mapping[str, object] = {
+        "gmsd": "Prewitt, ITU-R 601 luma of 0 to 255, constant 170, not downsampled, mean over frames",
+        "gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames",
     }
 
     def _measure(self, chunk: Chunk, at: int) -> Row:
-        gradients = _gradients(chunk, at, self.device)
-        return {"gmsd": gradients and gmsd(*gradients).item()}
-
-
-class GradientEnergy(VideoMetric):
-    """How much detail there is, whether it is the right one or not, as a share of the truth's."""
-
-    columns = (Column("gradient_energy", "Gradient energy / truth", "truth"),)
-    protocol: Mapping[str, Any] = {
-        "gradient_energy": "mean squared Prewitt gradient of luma, restored / truth, mean over frames"
-    }
-
-    def _measure(self, chunk: Chunk, at: int) -> Row:
-        gradients = _gradients(chunk, at, self.device)
-        return {"gradient_energy": gradients and to_number(gradient_energy(*gradients))}
-
-
-def _gradients(chunk: Chunk, at: int, device: str) -> tuple[Tensor, Tensor] | None:
-    """`gradient_magnitude` of the restored and the true frame; None of frames that are too small."""
-    if min(chunk.truth.shape[2:]) < SMALLEST:
-        return None
-    return chunk.both("gradients", at, lambda frame: gradient_magnitude(frame.to(device)))
+        if min(chunk.truth.shape[2:]) < SMALLEST:
+            return {}
+        both = chunk.both("gradients", at, lambda frame: gradient_magnitude(frame.to(self.device)))
+        return {"gmsd": gmsd(*both).item(), "gradient_energy": to_number(gradient_energy(*both))}

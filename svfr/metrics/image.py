@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -66,11 +65,10 @@ def local_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ssim_map(restored: Tensor, truth: Tensor, of_truth: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004).
+    """Structural similarity around each pixel whose window lies in the frame (Wang et al. 2004), as scikit-image's.
 
-    Gaussian window of 11 x 11 px, sigma 1.5, population covariance, data range 255, as scikit-image's. Planes
-    (..., h, w) float64, h, w >= 11 -> (..., h - 10, w - 10) float64, whose mean is the SSIM. `of_truth` are the
-    `local_statistics` of the truth, if they are known.
+    Planes (..., h, w) float64 of values in [0, 255], h, w >= 11 -> (..., h - 10, w - 10) float64, whose mean is the
+    SSIM: Gaussian window, population covariance. `of_truth`: the truth's `local_statistics`, if they are known.
     """
     (c1, c2), (their_mean, their_square) = SSIM_CONSTANTS, of_truth or local_statistics(truth)
     mean, square = local_statistics(restored)
@@ -96,8 +94,7 @@ class PSNR(VideoMetric):
         Column("psnr", "PSNR", "higher", "dB"),
         Column("psnr_mask", "PSNR, holes", "higher", "dB", needs_holes=True),
     )
-
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "input": "uint8 RGB, channels pooled, no border cut off",
         "video": "mean over frames",
         "identical frames [dB]": PSNR_CEILING,
@@ -119,8 +116,7 @@ class SSIM(VideoMetric):
         Column("ssim_y", "SSIM, Y", "higher"),
         Column("ssim_mask", "SSIM, holes", "higher", needs_holes=True),
     )
-
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "window": f"Gaussian, {SSIM_WINDOW} x {SSIM_WINDOW} px, sigma {SSIM_SIGMA}, valid area",
         "data_range": PEAK,
         "rgb": "mean over channels",
