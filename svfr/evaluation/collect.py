@@ -49,13 +49,8 @@ def collect(arguments: Sequence[str], taken: Container[str], output: Path, task:
 
     The arguments are NAME=DIR each, where the name begins with one of `LAYOUTS`, in any case. The folder has a
     subfolder for each task or none, then it is of `task`, and in it what the method wrote for each clip. Of several
-    processes, one is to `write` the links.
-
-    Returns:
-        Folder of links by name of method, as `svfr.evaluation.pairs.match` takes them.
-
-    Raises:
-        ValueError: an unknown layout, a name twice, or a folder without results of that layout.
+    processes, one is to `write` the links. Gives the folder of links by name of method, as `match` takes them;
+    ValueError for an unknown layout, a name twice, or a folder without results of that layout.
     """
     collected: dict[str, Path] = {}
     for argument in arguments:
@@ -111,14 +106,7 @@ def find_results(folder: Path, layout: Layout, task: str) -> tuple[dict[Path, Pa
 def lossless_videos(testset: Path) -> list[Path]:
     """Write the degraded inputs of a test set as videos, for methods that read nothing else: videos/TASK/NAME.mp4.
 
-    H.264 in RGB without loss. What is there stays.
-
-    Returns:
-        All of them.
-
-    Raises:
-        ValueError: no inputs there.
-        OSError: of writing.
+    H.264 in RGB without loss. What is there stays. Gives all of them; a ValueError if there are no inputs.
     """
     source, manifest = testset / DEGRADED, testset / MANIFEST
     if not source.is_dir():

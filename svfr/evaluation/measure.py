@@ -152,8 +152,8 @@ class Evaluator:
                 if holes is not None:
                     some = list(islice(holes, len(images)))
                     if len(some) < len(images):
-                        ends = f"the mask ends after {num_truth - len(images) + len(some)} frames"
-                        raise VideoError(f"{pair.mask}: {ends}, the ground truth goes on")
+                        ended = num_truth - len(images) + len(some)
+                        raise VideoError(f"{pair.mask}: the mask ends after {ended} frames, the ground truth goes on")
                     mask = torch.from_numpy(np.stack(some))
                 frames = truth.truth if is_truth else _to_frames(images)
                 chunk = Chunk(frames, truth.truth, mask, truth.landmarks, shared=truth.shared)
@@ -177,10 +177,9 @@ class Evaluator:
             for column in video_metric.columns:
                 if settings.no_reference and not column.no_reference:
                     continue  # it was compared with itself
-                value = row[column.name]
-                record.metrics[column.name] = _finite(value)
-                if _finite(value) is None:
-                    why = _why_undefined(column, value, pair, record.num_frames, has_hole, num_faces)
+                record.metrics[column.name] = value = _finite(row[column.name])
+                if value is None:
+                    why = _why_undefined(column, row[column.name], pair, record.num_frames, has_hole, num_faces)
                     record.why_none[column.name] = why
         for index, set_metric in enumerate(sets):
             records.save_features(self.output, pair, index, set_metric.features(pair.name))
@@ -206,21 +205,16 @@ class Evaluator:
             record.notes.append(f"no face in {unseen} of {record.num_frames} frames{where}")
 
     def _compare_infos(self, pair: Pair, truth: VideoInfo, record: Record) -> None:
-        """Compare sizes and rates before any frame is decoded.
-
-        Raises:
-            VideoError: they differ.
-        """
+        """Compare sizes and rates before any frame is decoded; a VideoError if they differ."""
         if pair.restored is None:
             return
         info = probe(pair.restored)
         if (info.width, info.height) != (truth.width, truth.height):
             size = f"{info.width}x{info.height}"
             if pair.method != "degraded":
-                raise VideoError(
-                    f"{pair.restored}: frames are {size}, the ground truth's {truth.width}x{truth.height}; "
-                    "nothing is resized, restore at the ground truth's size"
-                )
+                differ = f"frames are {size}, the ground truth's {truth.width}x{truth.height}"
+                cure = "nothing is resized, restore at the ground truth's size"
+                raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"enlarged from {size} by bicubic interpolation")
         rates = {abs(float(video.fps)) for video in (info, truth) if video.kind == "video"}
         if len(rates) == 2 and not math.isclose(*rates, rel_tol=1e-3):
@@ -232,11 +226,7 @@ class Evaluator:
 
 
 def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
-    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector.
-
-    Raises:
-        VideoError: the video cannot be read.
-    """
+    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector."""
     key = digest({"files": fingerprint(video), "detector": [detector.name, detector.source]})
     kept = records.load_arrays(cache)
     if str(kept.get("key")) == key:
@@ -293,10 +283,8 @@ def measure_in_workers(
 ) -> Generator[Record, None, None]:
     """Measure by `count` processes. A pair that ends its process has failed; another process goes on with the rest.
 
-    `groups` are pairs of a ground truth each; `evaluator` is this process's, which knows the keys of records.
-
-    Yields:
-        The record of each pair, once its group is done. Closing it ends the processes.
+    `groups` are pairs of a ground truth each; `evaluator` is this process's, which knows the keys of records. Yields
+    the record of each pair, once its group is done. Closing it ends the processes.
     """
     keys = {pair: evaluator.cache_key(pair) for group in groups for pair in group}
 
