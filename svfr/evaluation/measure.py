@@ -105,10 +105,7 @@ class Evaluator:
         """None to begin with, the frames of a ground truth, and None at its end or the error that ended it."""
         yield None
         try:
-            points = None
-            if self.detector is not None:
-                cache = self.output / RECORDS / "face_points" / f"{pair.name}.npz"
-                points = face_points(pair.truth, self.detector, cache)
+            points = self._face_points(pair)
             images, start = (frame.image for frame in read_frames(pair.truth)), 0
             while some := list(islice(images, self.settings.chunk_size)):
                 landmarks = None if points is None else torch.from_numpy(points[start : start + len(some)])
@@ -119,11 +116,26 @@ class Evaluator:
         except Exception as error:
             yield error
 
+    def _face_points(self, pair: Pair) -> np.ndarray | None:
+        """The points of a ground truth (see `find_points`), which a file keeps for this video and this detector."""
+        detector, file = self.detector, self.output / RECORDS / "face_points" / f"{pair.name}.npz"
+        if detector is None:
+            return None
+        key = digest({"files": fingerprint(pair.truth), "detector": [detector.name, detector.source]})
+        kept = records.load_arrays(file)
+        if str(kept.get("key")) == key:
+            return kept["points"]
+        images = (frame.image for frame in read_frames(pair.truth))
+        points = find_points(images, detector, float(probe(pair.truth).fps))
+        records.save_arrays(file, points=points, key=np.array(key))
+        return points
+
     def _measure(self, pair: Pair, record: Record, on_frames: Callable[[int], None]) -> Measuring:
         """Fill in the record, and write what belongs to it into its folder."""
         folder, settings = records.start_record(self.output, pair), self.settings
         info = probe(pair.truth)
-        record.width, record.height = info.width, info.height
+        width, height = record.width, record.height = info.width, info.height
+        small = [max(1, round(side / settings.bicubic_factor)) for side in (width, height)]
         record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
         # Copies: each pair has its own sums, and all have the same networks.
@@ -134,7 +146,7 @@ class Evaluator:
         gray_restored = gray_truth = True
         has_hole = False
         num_faces = num_truth = 0
-        restored = (resize(frame.image, info.width, info.height) for frame in read_frames(pair.restored or pair.truth))
+        restored = (resize(frame.image, width, height) for frame in read_frames(pair.restored or pair.truth))
         holes = _holes(pair.mask, info) if pair.mask else None
         is_truth = pair.method == "ground_truth" or settings.no_reference
         with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
@@ -144,7 +156,7 @@ class Evaluator:
                 if pair.restored is not None:
                     images = list(islice(restored, len(truth)))
                 elif not is_truth:
-                    images = [shrink_and_enlarge(image, settings.bicubic_factor) for image in images]
+                    images = [resize(resize(image, *small), width, height) for image in images]
                 record.num_frames += len(images)
                 if record.num_frames < num_truth:
                     continue  # it has ended; by how much too early is known at the truth's end
@@ -223,23 +235,6 @@ class Evaluator:
                 cure = "set ignore_fps=true to compare frame by frame all the same"
                 raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"says {differ}")
-
-
-def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
-    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector."""
-    key = digest({"files": fingerprint(video), "detector": [detector.name, detector.source]})
-    kept = records.load_arrays(cache)
-    if str(kept.get("key")) == key:
-        return kept["points"]
-    points = find_points((frame.image for frame in read_frames(video)), detector, float(probe(video).fps))
-    records.save_arrays(cache, points=points, key=np.array(key))
-    return points
-
-
-def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
-    """(h, w, 3) uint8 after bicubic down- and upsampling by `factor`, antialiased."""
-    height, width = image.shape[:2]
-    return resize(resize(image, max(1, round(width / factor)), max(1, round(height / factor))), width, height)
 
 
 def _holes(mask: Path, info: VideoInfo) -> Iterator[np.ndarray]:

@@ -35,9 +35,7 @@ class TestsetConfig:
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
     detector: str = "auto"
-    """Finds the faces for the alignment: one of `DETECTORS`, see `svfr.data.detectors.load_detector`."""
-    landmarks: str | None = None
-    """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
+    """Finds the faces for the alignment, but in DicFace's set: one of `DETECTORS`."""
     num_videos: int | None = None
     """How many clips there have to be; VFHQ-test has 50."""
     max_frames: int | None = None

@@ -113,22 +113,20 @@ class TestsetMaker:
             self.tasks.append(task)
         self.is_dicface = settings.layout == "dicface"
         self.truth = source / DICFACE_TRUTH if self.is_dicface else source
-        own_landmarks = source / DICFACE_LANDMARKS if self.is_dicface else None
-        self.landmarks = Path(settings.landmarks) if settings.landmarks else own_landmarks
-        self.detector: FaceDetector | None = None
-        if settings.alignment != "none" and self.landmarks is None:
-            self.detector = load_detector(settings.detector, networks)
+        finds_faces = settings.alignment != "none" and not self.is_dicface
+        self.detector: FaceDetector | None = load_detector(settings.detector, networks) if finds_faces else None
 
     def cache_key(self, item: Item) -> str:
         """Digest of all that a clip depends on."""
         files = [item.source]
-        if self.landmarks is not None:
-            files.append(self.landmarks / f"{item.target}.txt")
         if self.is_dicface:
-            files += [self.source / folder / item.target for folder in DICFACE_INPUTS.values()]
+            files += [self._points_file(item), *(self.source / d / item.target for d in DICFACE_INPUTS.values())]
         detector = self.detector and [self.detector.name, self.detector.source]
         facts = {"svfr": __version__, "settings": asdict(self.settings), "detector": detector}
         return digest({**facts, "files": [fingerprint(path) for path in files]})
+
+    def _points_file(self, item: Item) -> Path:
+        return self.source / DICFACE_LANDMARKS / f"{item.target}.txt"
 
     def make(self, item: Item) -> ClipEntry:
         """Align, degrade and write one clip; a VideoError if it cannot be read, or has no face to align by."""
@@ -141,7 +139,7 @@ class TestsetMaker:
             if self.detector is not None:
                 points = find_points(truth, self.detector, float(info.fps))
             else:
-                points = read_points((self.landmarks or Path()) / f"{item.target}.txt", len(truth))
+                points = read_points(self._points_file(item), len(truth))
             matrices = alignment_matrices(points, size, each_frame=settings.alignment == "ffhq_frames")
             truth = warp(truth, matrices, size)
             if inputs is not None:
