@@ -18,7 +18,7 @@ METRICS: dict[str, type[Metric]] = {
         "ssim": "image:SSIM",
         "lpips": "lpips:LPIPS",
         "lpips_alex": "lpips:LPIPSAlex",
-        "gradients": "gradients:Gradients",
+        "gradients": "image:Gradients",
         "colour": "colour:Colour",
         "chroma_psnr": "colour:ChromaPSNR",
         "colour_drift": "no_reference:ColourDrift",

@@ -2,11 +2,10 @@
 
 import io
 import warnings
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,39 +73,6 @@ def distance_of(videos: Sequence[SetFeatures]) -> float:
     return frechet_distance(*(fit([getattr(video, side) for video in videos]) for side in ("restored", "truth")))
 
 
-class FrechetMetric(SetMetric):
-    """The Fréchet distance over the samples of a set; what is left at a video's end is none and doesn't count."""
-
-    length: int  # [frames] of a sample
-
-    def __init__(self, network: FeatureNetwork, **about: Any) -> None:
-        self._network = network
-        distance = f"one Fréchet distance over all {self.samples} of the set, float64, covariance by n - 1"
-        self.protocol = {**network.protocol, **about, "distance": distance}
-        self.reset()
-
-    def reset(self) -> None:
-        """Start with the next video."""
-        super().reset()
-        self._pending: list[tuple[Tensor, Tensor]] = []  # the restored and the true frames of the sample so far
-
-    def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames; none has a number of its own."""
-        for at, frames in enumerate(zip(chunk.restored, chunk.truth, strict=True)):
-            self._pending.append(frames)
-            if len(self._pending) == self.length:
-                restored, truth = map(torch.stack, zip(*self._pending, strict=True))
-                theirs = chunk.of_truth(f"{self.samples} {at}", partial(self._embed, truth))
-                ours = theirs if chunk.restored is chunk.truth else self._embed(restored)
-                self._features[self.length * len(self._features)] = ours, theirs
-                self._pending = []
-        return {}
-
-    @abstractmethod
-    def _embed(self, sample: Tensor) -> np.ndarray:
-        """The features (d,) of a sample (length, 3, h, w): one by one, since a batch may round otherwise."""
-
-
 class I3DFeatures:
     """Logits of I3D (Carreira & Zisserman 2017) of clips that are resized to 224 px, bilinear without antialiasing.
 
@@ -141,7 +107,7 @@ def load_i3d_features(networks: Path | None = None, device: str = "cpu", downloa
     return I3DFeatures(network, path, device)
 
 
-class FVD(FrechetMetric):
+class FVD(SetMetric):
     """FVD (Unterthiner et al. 2018) over the clips of all videos.
 
     The spread is that of FVD when whole videos of this sample are drawn anew (bootstrap), put around the value. It is
@@ -163,17 +129,36 @@ class FVD(FrechetMetric):
         return cls(load_i3d_features(options.folder, options.device, options.download))
 
     def __init__(self, network: FeatureNetwork, clip_length: int = CLIP_LENGTH) -> None:
-        self.length = clip_length
-        super().__init__(
-            network,
-            clip_length=clip_length,
-            clips=f"{clip_length} frames, one after the other from a video's first, the rest left out",
-            spread=f"of the sample, not an interval of the truth: {1 - 2 * TAIL:.0%} of {BOOTSTRAPS} bootstraps of "
+        self._network, self._length = network, clip_length
+        self.protocol = {
+            **network.protocol,
+            "clip_length": clip_length,
+            "clips": f"{clip_length} frames, one after the other from a video's first, the rest left out",
+            "distance": "one Fréchet distance over all clips of the set, float64, covariance by n - 1",
+            "spread": f"of the sample, not an interval of the truth: {1 - 2 * TAIL:.0%} of {BOOTSTRAPS} bootstraps of "
             f"videos, seed {SEED}",
-        )
+        }
+        self.reset()
 
-    def _embed(self, sample: Tensor) -> np.ndarray:
-        return self._network(sample[None])[0].double().cpu().numpy()
+    def reset(self) -> None:
+        """Start with the next video."""
+        super().reset()
+        self._pending: list[tuple[Tensor, Tensor]] = []  # the restored and the true frames of the clip so far
+
+    def update(self, chunk: Chunk) -> FrameRows:
+        """Take the next frames; none has a number of its own."""
+        for at, frames in enumerate(zip(chunk.restored, chunk.truth, strict=True)):
+            self._pending.append(frames)
+            if len(self._pending) == self._length:
+                restored, truth = map(torch.stack, zip(*self._pending, strict=True))
+                theirs = chunk.of_truth(f"fvd {at}", partial(self._embed, truth))
+                ours = theirs if chunk.restored is chunk.truth else self._embed(restored)
+                self._features[self._length * len(self._features)] = ours, theirs
+                self._pending = []
+        return {}
+
+    def _embed(self, clip: Tensor) -> np.ndarray:
+        return self._network(clip[None])[0].double().cpu().numpy()  # one by one: a batch may round otherwise
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         """FVD of a set, the ends of its spread, and the number of clips; None with fewer than two clips."""
@@ -227,13 +212,13 @@ class InceptionFeatures:
         return self._network(frames.to(self._device))[0].float().cpu()
 
 
-class FID(FrechetMetric):
+class FID(SetMetric):
     """FID (Heusel et al. 2017) over the frames of all videos.
 
     A video's features are kept as they are: up to 4,000 frames, of 8 kB each, they are smaller than their covariance.
     """
 
-    samples, length = "frames", 1
+    samples = "frames"
     columns = (Column("fid", "FID", "lower"), Column("fid_frames", "FID, frames", "none", digits=0))
 
     @classmethod
@@ -241,8 +226,19 @@ class FID(FrechetMetric):
         """Make it with Inception."""
         return cls(InceptionFeatures(find("inception", options.folder, options.download), options.device))
 
-    def _embed(self, sample: Tensor) -> np.ndarray:
-        return self._network(sample)[0].numpy()
+    def __init__(self, network: FeatureNetwork) -> None:
+        self._network = network
+        self.protocol = {
+            **network.protocol,
+            "distance": "one Fréchet distance over all frames of the set, float64, covariance by n - 1",
+        }
+        self.reset()
+
+    def update(self, chunk: Chunk) -> FrameRows:
+        """Take the next frames; none has a number of its own."""
+        for at in range(len(chunk)):  # one by one: a batch may round otherwise
+            self._features[len(self._features)] = chunk.both("fid", at, lambda frame: self._network(frame)[0].numpy())
+        return {}
 
     def compute(self, features: Sequence[SetFeatures]) -> Row:
         """FID of a set, and the number of frames; None with fewer than two frames."""

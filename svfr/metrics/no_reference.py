@@ -14,8 +14,8 @@ from svfr.data.recognition import Recognizer
 from svfr.data.video import read_frames
 from svfr.files import sha256_of
 from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image, to_number
-from svfr.metrics.gradients import gradient_magnitude
 from svfr.metrics.identity import embed, ids, load_face_network
+from svfr.metrics.image import gradient_magnitude
 
 EVERY = 8  # [frames] Assumption: quality changes slowly, and ARNIQA takes 0.3 s a frame on a CPU
 SMALL = 32  # [px] side of the picture whose mean colour drifts

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svfr.metrics.base import Chunk
-from svfr.metrics.gradients import Gradients, gmsd, gradient_energy, gradient_magnitude
+from svfr.metrics.image import Gradients, gmsd, gradient_energy, gradient_magnitude
 from tests.metrics.made import frames, measure, noisy, video
 
 WEIGHTS = np.array([0.299, 0.587, 0.114])  # of luma, ITU-R 601

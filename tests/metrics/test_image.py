@@ -19,8 +19,7 @@ from svfr.files import sha256_of
 from svfr.metrics import build_metrics
 from svfr.metrics.base import Chunk
 from svfr.metrics.colour import ChromaPSNR, Colour, chroma_psnr, ciede2000, colourfulness, to_lab
-from svfr.metrics.gradients import Gradients
-from svfr.metrics.image import PSNR, SSIM, _convolve, luma, psnr, ssim_map, window_means
+from svfr.metrics.image import PSNR, SSIM, Gradients, _convolve, luma, psnr, ssim_map, window_means
 from svfr.metrics.lpips import LPIPS, LPIPSAlex
 from tests import assets
 from tests.metrics.made import check_streaming, frames, measure, noisy, video
