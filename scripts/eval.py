@@ -123,7 +123,6 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         kept = read_record(evaluator.output, pair, key)
         record = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
         records[pair] = replace(record, fps=provenance.rates.get(pair.truth.resolve(), record.fps))
-
     results, common = gather(matches, records, evaluator, missing, provenance)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (

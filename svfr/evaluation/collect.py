@@ -82,24 +82,23 @@ def find_results(folder: Path, layout: Layout, task: str) -> tuple[dict[Path, Pa
     found: dict[Path, Path] = {}
     folders, others = task_folders(folder, task)
     left_out = Counter(others)
-    for task_name, task_folder in folders.items():
-        for clip in _visible(task_folder):
+    for task_name, clip in ((name, clip) for name, folder in folders.items() for clip in _visible(folder)):
+        if layout.is_video or not clip.is_dir():
             if layout.is_video and clip.suffix.lower() in VIDEO_SUFFIXES and not clip.is_dir():
                 found[Path(task_name, clip.name)] = clip
-                continue
-            if layout.is_video or not clip.is_dir():
+            else:
                 left_out[_kind(clip)] += 1
-                continue
-            results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
-            pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
-            clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
-            for file in _visible(results):
-                frame = re.fullmatch(pattern, file.stem)
-                if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
-                    found[Path(task_name, clip_name, frame[1] + file.suffix)] = file
-                else:
-                    left_out[_kind(file)] += 1
-            left_out.update(_kind(other) for other in _visible(clip) if results not in (clip, other))
+            continue
+        results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
+        pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
+        clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
+        for file in _visible(results):
+            frame = re.fullmatch(pattern, file.stem)
+            if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
+                found[Path(task_name, clip_name, frame[1] + file.suffix)] = file
+            else:
+                left_out[_kind(file)] += 1
+        left_out.update(_kind(other) for other in _visible(clip) if results not in (clip, other))
     return found, left_out
 
 

@@ -33,7 +33,8 @@ from svfr.metrics.base import to_image
 from svfr.metrics.image import PSNR_CEILING
 
 # Settings that a record depends on.
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "picture_size")
+MEASURED_BY = ("ignore_fps", "no_reference", "slice_column", "picture_size")
+BICUBIC_FACTOR = 4  # by which the row "bicubic" shrinks and enlarges the ground truth
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
@@ -135,7 +136,7 @@ class Evaluator:
         folder, settings = records.start_record(self.output, pair), self.settings
         info = probe(pair.truth)
         width, height = record.width, record.height = info.width, info.height
-        small = [max(1, round(side / settings.bicubic_factor)) for side in (width, height)]
+        small = [max(1, round(side / BICUBIC_FACTOR)) for side in (width, height)]
         record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
         # Copies: each pair has its own sums, and all have the same networks.
@@ -143,8 +144,7 @@ class Evaluator:
         for metric in (*videos, *sets):
             metric.reset()
         frame_values: dict[str, list[float | None]] = {}
-        gray_restored = gray_truth = True
-        has_hole = False
+        gray_restored, gray_truth, has_hole = True, True, False
         num_faces = num_truth = 0
         restored = (resize(frame.image, width, height) for frame in read_frames(pair.restored or pair.truth))
         holes = _holes(pair.mask, info) if pair.mask else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from svfr import __version__
-from svfr.evaluation.measure import Evaluator
+from svfr.evaluation.measure import BICUBIC_FACTOR, Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem, task_folders
 from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
@@ -248,7 +248,7 @@ def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str,
         "baselines": {
             "ground_truth": "the ground truth against itself",
             "degraded": "the degraded input, enlarged by bicubic interpolation where it is smaller",
-            "bicubic": f"the ground truth, bicubic down- and upsampled by {settings.bicubic_factor}",
+            "bicubic": f"the ground truth, bicubic down- and upsampled by {BICUBIC_FACTOR}",
         },
         "settings": {key: value for key, value in asdict(settings).items() if key not in NOT_MEASURING},
     }
