@@ -70,8 +70,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
     """The metrics that can be computed, and why others cannot; with `missing=fail` a ValueError if there are others."""
-    known = [name for name in settings.metrics if name in METRICS]
-    faces = [name for name in known if any(column.needs_faces for column in METRICS[name].columns)]
+    faces = [name for name in settings.metrics if any(column.needs_faces for column in METRICS[name].columns)]
     detector, missing = None, {}
     try:
         detector = load_detector(settings.detector, options.networks) if faces else None
@@ -101,8 +100,7 @@ def evaluate_all(
     by_truth: dict[Path, list[Pair]] = {}
     for pair in (pair for name in names for pair in matches.pairs if pair.name == name):
         by_truth.setdefault(pair.truth, []).append(pair)
-    groups = list(by_truth.values())
-    total = 0
+    groups, total = list(by_truth.values()), 0
     for pairs in groups:
         with suppress(VideoError):  # named when its turn comes
             total += len(pairs) * probe(pairs[0].truth).num_frames
@@ -125,7 +123,6 @@ def write_results(evaluator: Evaluator, matches: Matches, missing: dict[str, str
         kept = read_record(evaluator.output, pair, key)
         record = kept or Record(pair.method, pair.task, pair.name, "failed", key, reason="not finished")
         records[pair] = replace(record, fps=provenance.rates.get(pair.truth.resolve(), record.fps))
-
     results, common = gather(matches, records, evaluator, missing, provenance)
     write_json(evaluator.output / RESULTS, results.as_json())
     for name, text in (
@@ -150,8 +147,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("nothing to evaluate: give --restored [NAME=]DIR, --collect NAME=DIR, or --run")
     if options.weights and not options.run:
         raise ValueError("--weights is for --run")
-    for path in (options.degraded, options.masks, Path(settings.photo) if settings.photo else None):
-        if path is not None and not path.exists():
+    for path in (options.degraded, options.masks, settings.photo and Path(settings.photo)):
+        if path and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
     methods = parse_restored(options.restored)
 

@@ -25,11 +25,9 @@ NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk is full, th
 def replacing(path: Path) -> Iterator[Path]:
     """A place to write a file or a folder at; when the block ends well, it takes the place of `path`.
 
-    Until then whatever stands at `path` stays. What an error leaves half-written is removed. The folder is made if
-    needed. OSErrors of writing have the name of `path`.
-
-    Yields:
-        A hidden path beside it, with the same suffix; nothing is there yet.
+    The place is a hidden path beside it, of the same suffix, with nothing there yet. Until then whatever stands at
+    `path` stays. What an error leaves half-written is removed. The folder is made if needed. OSErrors of writing have
+    the name of `path`.
     """
     partial = partial_path(path)
     try:

@@ -49,13 +49,8 @@ def collect(arguments: Sequence[str], taken: Container[str], output: Path, task:
 
     The arguments are NAME=DIR each, where the name begins with one of `LAYOUTS`, in any case. The folder has a
     subfolder for each task or none, then it is of `task`, and in it what the method wrote for each clip. Of several
-    processes, one is to `write` the links.
-
-    Returns:
-        Folder of links by name of method, as `svfr.evaluation.pairs.match` takes them.
-
-    Raises:
-        ValueError: an unknown layout, a name twice, or a folder without results of that layout.
+    processes, one is to `write` the links. Gives the folder of links by name of method, as `match` takes them;
+    ValueError for an unknown layout, a name twice, or a folder without results of that layout.
     """
     collected: dict[str, Path] = {}
     for argument in arguments:
@@ -87,38 +82,30 @@ def find_results(folder: Path, layout: Layout, task: str) -> tuple[dict[Path, Pa
     found: dict[Path, Path] = {}
     folders, others = task_folders(folder, task)
     left_out = Counter(others)
-    for task_name, task_folder in folders.items():
-        for clip in _visible(task_folder):
+    for task_name, clip in ((name, clip) for name, folder in folders.items() for clip in _visible(folder)):
+        if layout.is_video or not clip.is_dir():
             if layout.is_video and clip.suffix.lower() in VIDEO_SUFFIXES and not clip.is_dir():
                 found[Path(task_name, clip.name)] = clip
-                continue
-            if layout.is_video or not clip.is_dir():
+            else:
                 left_out[_kind(clip)] += 1
-                continue
-            results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
-            pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
-            clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
-            for file in _visible(results):
-                frame = re.fullmatch(pattern, file.stem)
-                if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
-                    found[Path(task_name, clip_name, frame[1] + file.suffix)] = file
-                else:
-                    left_out[_kind(file)] += 1
-            left_out.update(_kind(other) for other in _visible(clip) if results not in (clip, other))
+            continue
+        results = clip / RESTORED if (clip / RESTORED).is_dir() else clip
+        pattern = layout.of_faces if (clip / CROPPED).is_dir() else layout.frame
+        clip_name = re.sub(f"^{layout.clip}$", r"\1", clip.name)
+        for file in _visible(results):
+            frame = re.fullmatch(pattern, file.stem)
+            if frame and file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
+                found[Path(task_name, clip_name, frame[1] + file.suffix)] = file
+            else:
+                left_out[_kind(file)] += 1
+        left_out.update(_kind(other) for other in _visible(clip) if results not in (clip, other))
     return found, left_out
 
 
 def lossless_videos(testset: Path) -> list[Path]:
     """Write the degraded inputs of a test set as videos, for methods that read nothing else: videos/TASK/NAME.mp4.
 
-    H.264 in RGB without loss. What is there stays.
-
-    Returns:
-        All of them.
-
-    Raises:
-        ValueError: no inputs there.
-        OSError: of writing.
+    H.264 in RGB without loss. What is there stays. Gives all of them; a ValueError if there are no inputs.
     """
     source, manifest = testset / DEGRADED, testset / MANIFEST
     if not source.is_dir():

@@ -33,7 +33,8 @@ from svfr.metrics.base import to_image
 from svfr.metrics.image import PSNR_CEILING
 
 # Settings that a record depends on.
-MEASURED_BY = ("bicubic_factor", "ignore_fps", "no_reference", "slice_column", "picture_size")
+MEASURED_BY = ("ignore_fps", "no_reference", "slice_column", "picture_size")
+BICUBIC_FACTOR = 4  # by which the row "bicubic" shrinks and enlarges the ground truth
 GRAY_SLACK = 2  # Assumption: levels by which the channels of a gray picture may differ (chroma rounding of codecs)
 
 
@@ -105,10 +106,7 @@ class Evaluator:
         """None to begin with, the frames of a ground truth, and None at its end or the error that ended it."""
         yield None
         try:
-            points = None
-            if self.detector is not None:
-                cache = self.output / RECORDS / "face_points" / f"{pair.name}.npz"
-                points = face_points(pair.truth, self.detector, cache)
+            points = self._face_points(pair)
             images, start = (frame.image for frame in read_frames(pair.truth)), 0
             while some := list(islice(images, self.settings.chunk_size)):
                 landmarks = None if points is None else torch.from_numpy(points[start : start + len(some)])
@@ -119,11 +117,26 @@ class Evaluator:
         except Exception as error:
             yield error
 
+    def _face_points(self, pair: Pair) -> np.ndarray | None:
+        """The points of a ground truth (see `find_points`), which a file keeps for this video and this detector."""
+        detector, file = self.detector, self.output / RECORDS / "face_points" / f"{pair.name}.npz"
+        if detector is None:
+            return None
+        key = digest({"files": fingerprint(pair.truth), "detector": [detector.name, detector.source]})
+        kept = records.load_arrays(file)
+        if str(kept.get("key")) == key:
+            return kept["points"]
+        images = (frame.image for frame in read_frames(pair.truth))
+        points = find_points(images, detector, float(probe(pair.truth).fps))
+        records.save_arrays(file, points=points, key=np.array(key))
+        return points
+
     def _measure(self, pair: Pair, record: Record, on_frames: Callable[[int], None]) -> Measuring:
         """Fill in the record, and write what belongs to it into its folder."""
         folder, settings = records.start_record(self.output, pair), self.settings
         info = probe(pair.truth)
-        record.width, record.height = info.width, info.height
+        width, height = record.width, record.height = info.width, info.height
+        small = [max(1, round(side / BICUBIC_FACTOR)) for side in (width, height)]
         record.fps = float(info.fps) if info.kind == "video" else None  # frames have no rate of their own
         self._compare_infos(pair, info, record)
         # Copies: each pair has its own sums, and all have the same networks.
@@ -131,10 +144,9 @@ class Evaluator:
         for metric in (*videos, *sets):
             metric.reset()
         frame_values: dict[str, list[float | None]] = {}
-        gray_restored = gray_truth = True
-        has_hole = False
+        gray_restored, gray_truth, has_hole = True, True, False
         num_faces = num_truth = 0
-        restored = (resize(frame.image, info.width, info.height) for frame in read_frames(pair.restored or pair.truth))
+        restored = (resize(frame.image, width, height) for frame in read_frames(pair.restored or pair.truth))
         holes = _holes(pair.mask, info) if pair.mask else None
         is_truth = pair.method == "ground_truth" or settings.no_reference
         with Pictures(folder / PICTURES, info, settings, is_truth) as pictures:
@@ -144,7 +156,7 @@ class Evaluator:
                 if pair.restored is not None:
                     images = list(islice(restored, len(truth)))
                 elif not is_truth:
-                    images = [shrink_and_enlarge(image, settings.bicubic_factor) for image in images]
+                    images = [resize(resize(image, *small), width, height) for image in images]
                 record.num_frames += len(images)
                 if record.num_frames < num_truth:
                     continue  # it has ended; by how much too early is known at the truth's end
@@ -152,8 +164,8 @@ class Evaluator:
                 if holes is not None:
                     some = list(islice(holes, len(images)))
                     if len(some) < len(images):
-                        ends = f"the mask ends after {num_truth - len(images) + len(some)} frames"
-                        raise VideoError(f"{pair.mask}: {ends}, the ground truth goes on")
+                        ended = num_truth - len(images) + len(some)
+                        raise VideoError(f"{pair.mask}: the mask ends after {ended} frames, the ground truth goes on")
                     mask = torch.from_numpy(np.stack(some))
                 frames = truth.truth if is_truth else _to_frames(images)
                 chunk = Chunk(frames, truth.truth, mask, truth.landmarks, shared=truth.shared)
@@ -177,10 +189,9 @@ class Evaluator:
             for column in video_metric.columns:
                 if settings.no_reference and not column.no_reference:
                     continue  # it was compared with itself
-                value = row[column.name]
-                record.metrics[column.name] = _finite(value)
-                if _finite(value) is None:
-                    why = _why_undefined(column, value, pair, record.num_frames, has_hole, num_faces)
+                record.metrics[column.name] = value = _finite(row[column.name])
+                if value is None:
+                    why = _why_undefined(column, row[column.name], pair, record.num_frames, has_hole, num_faces)
                     record.why_none[column.name] = why
         for index, set_metric in enumerate(sets):
             records.save_features(self.output, pair, index, set_metric.features(pair.name))
@@ -206,21 +217,16 @@ class Evaluator:
             record.notes.append(f"no face in {unseen} of {record.num_frames} frames{where}")
 
     def _compare_infos(self, pair: Pair, truth: VideoInfo, record: Record) -> None:
-        """Compare sizes and rates before any frame is decoded.
-
-        Raises:
-            VideoError: they differ.
-        """
+        """Compare sizes and rates before any frame is decoded; a VideoError if they differ."""
         if pair.restored is None:
             return
         info = probe(pair.restored)
         if (info.width, info.height) != (truth.width, truth.height):
             size = f"{info.width}x{info.height}"
             if pair.method != "degraded":
-                raise VideoError(
-                    f"{pair.restored}: frames are {size}, the ground truth's {truth.width}x{truth.height}; "
-                    "nothing is resized, restore at the ground truth's size"
-                )
+                differ = f"frames are {size}, the ground truth's {truth.width}x{truth.height}"
+                cure = "nothing is resized, restore at the ground truth's size"
+                raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"enlarged from {size} by bicubic interpolation")
         rates = {abs(float(video.fps)) for video in (info, truth) if video.kind == "video"}
         if len(rates) == 2 and not math.isclose(*rates, rel_tol=1e-3):
@@ -229,27 +235,6 @@ class Evaluator:
                 cure = "set ignore_fps=true to compare frame by frame all the same"
                 raise VideoError(f"{pair.restored}: {differ}; {cure}")
             record.notes.append(f"says {differ}")
-
-
-def face_points(video: Path, detector: FaceDetector, cache: Path) -> np.ndarray:
-    """The points of a video (see `find_points`), which the file `cache` keeps for this video and this detector.
-
-    Raises:
-        VideoError: the video cannot be read.
-    """
-    key = digest({"files": fingerprint(video), "detector": [detector.name, detector.source]})
-    kept = records.load_arrays(cache)
-    if str(kept.get("key")) == key:
-        return kept["points"]
-    points = find_points((frame.image for frame in read_frames(video)), detector, float(probe(video).fps))
-    records.save_arrays(cache, points=points, key=np.array(key))
-    return points
-
-
-def shrink_and_enlarge(image: np.ndarray, factor: int) -> np.ndarray:
-    """(h, w, 3) uint8 after bicubic down- and upsampling by `factor`, antialiased."""
-    height, width = image.shape[:2]
-    return resize(resize(image, max(1, round(width / factor)), max(1, round(height / factor))), width, height)
 
 
 def _holes(mask: Path, info: VideoInfo) -> Iterator[np.ndarray]:
@@ -293,10 +278,8 @@ def measure_in_workers(
 ) -> Generator[Record, None, None]:
     """Measure by `count` processes. A pair that ends its process has failed; another process goes on with the rest.
 
-    `groups` are pairs of a ground truth each; `evaluator` is this process's, which knows the keys of records.
-
-    Yields:
-        The record of each pair, once its group is done. Closing it ends the processes.
+    `groups` are pairs of a ground truth each; `evaluator` is this process's, which knows the keys of records. Yields
+    the record of each pair, once its group is done. Closing it ends the processes.
     """
     keys = {pair: evaluator.cache_key(pair) for group in groups for pair in group}
 

@@ -51,10 +51,8 @@ class Matches:
 def parse_restored(arguments: Sequence[str]) -> dict[str, Path]:
     """Folders of results by the name of their method, from `[NAME=]DIR`.
 
-    One folder without a name is called "restored"; several take their folders' names.
-
-    Raises:
-        ValueError: a name twice or reserved, or a folder that is not there.
+    One folder without a name is called "restored"; several take their folders' names. ValueError for a name that is
+    there twice or reserved, or a folder that is not there.
     """
     methods: dict[str, Path] = {}
     for argument in arguments:
@@ -90,7 +88,7 @@ def match(
     baselines: Sequence[str],
     failed: Sequence[Problem] = (),
 ) -> Matches:
-    """Match folders of results with the ground truth.
+    """Match folders of results with the ground truth; a ValueError if there is none.
 
     Args:
         truth: folder of videos, frame folders or images; or one of these itself. None: each result is its own.
@@ -100,9 +98,6 @@ def match(
         output: of this evaluation; what lies in it is no input.
         task: of folders without task subfolders.
         failed: restorations of this call; what lies in the place of their results is older, and not compared.
-
-    Raises:
-        ValueError: no ground truth.
     """
     problems = list(failed)
     items = _without_strays(find_items(truth, output, "png"), "ground_truth", "", problems) if truth else []
@@ -182,8 +177,7 @@ def _is_image(item: Item) -> bool:
 def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
     """The task subfolders of a folder of results by canonical task, or the folder itself under the default task.
 
-    Returns:
-        The folders, and the names of other folders, such as the same task's in another spelling, and of videos.
+    Second, the names of other folders, such as the same task's in another spelling, and of videos.
     """
     children = [child for child in sorted(folder.iterdir()) if child.name[0] != "."] if folder.is_dir() else []
     tasks = {name: child for child in children if child.is_dir() and (name := canonical_task(child.name)) is not None}
@@ -196,14 +190,11 @@ def task_folders(folder: Path, task: str) -> tuple[dict[str, Path], list[str]]:
 def _without_strays(items: list[Item], method: str, task: str, problems: list[Problem]) -> list[Item]:
     """The clips alone where single images are beside them, such as a thumbnail; these are named."""
     clips = [item for item in items if not _is_image(item)]
-    if not clips:
-        return items
-    problems += [
-        Problem(method, task, item_name(item), f"{item.source.name}: an image beside the clips, not compared")
-        for item in items
-        if _is_image(item)
-    ]
-    return clips
+    for item in items if clips else ():
+        if _is_image(item):
+            reason = f"{item.source.name}: an image beside the clips, not compared"
+            problems.append(Problem(method, task, item_name(item), reason))
+    return clips or items
 
 
 def _without_doubles(items: list[Item], folder: Path, names: Container[str]) -> tuple[list[Item], dict[str, str]]:
@@ -212,13 +203,12 @@ def _without_doubles(items: list[Item], folder: Path, names: Container[str]) -> 
     for item in items:
         place = item.source.relative_to(folder)
         by_name.setdefault((place if item.source.is_dir() else place.with_suffix("")).as_posix(), []).append(item)
-    doubles = {name: found for name, found in by_name.items() if len(found) > 1 and name in names}
-    reasons = {
-        name: f"{len(found)} results of this name ({', '.join(sorted(item.source.name for item in found))}): "
-        "leave one of them"
-        for name, found in doubles.items()
-    }
-    return [item for name, found in by_name.items() if name not in doubles for item in found], reasons
+    reasons = {}
+    for name, found in by_name.items():
+        if len(found) > 1 and name in names:
+            files = ", ".join(sorted(item.source.name for item in found))
+            reasons[name] = f"{len(found)} results of this name ({files}): leave one of them"
+    return [item for name, found in by_name.items() if name not in reasons for item in found], reasons
 
 
 def _find_masks(truths: dict[str, Item], truth: Path, masks: Path | None) -> dict[str, Path]:

@@ -44,16 +44,10 @@ def report_html(results: Results, common: Results, records: dict[Pair, Record], 
     )
     environment.policies["json.dumps_kwargs"] = {}  # in our order
     environment.filters.update(task_title=tables.task_title, name_of=tables.name_of)
+    environment.globals.update(tables=tables, columns=COLUMNS, paper=paper, limit=SHOWN_VIDEOS, results=results)
     page = Page(results, records, evaluator.output)
-    text = environment.get_template("report.html").render(
-        page=page,
-        common=page if common is results else Page(common, records, evaluator.output),
-        results=results,
-        tables=tables,
-        columns=COLUMNS,
-        paper=paper,
-        limit=SHOWN_VIDEOS,
-    )
+    other = page if common is results else Page(common, records, evaluator.output)
+    text = environment.get_template("report.html").render(page=page, common=other)
     with replacing(evaluator.output / FILES) as partial:
         partial.mkdir()
         for place, source in page.files.items():
@@ -89,9 +83,8 @@ class Page:
 
     def cell(self, aggregate: Aggregate, column: str) -> Cell:
         """A method's figure, with half of the 95% interval of the mean or with FVD's spread of the sample."""
-        value = aggregate.metrics.get(column)
         text = tables.show_cell(self.results, aggregate, column)
-        if value is None:
+        if aggregate.metrics.get(column) is None:
             return Cell(text, "none", hint=aggregate.why_none.get(column, ""))
         is_best = places(self.results, aggregate.task, column).get(aggregate.method) == 0
         half = half_width(list(by_video(self.results, aggregate.task, aggregate.method, column).values()))
@@ -115,18 +108,17 @@ class Page:
     def worst_frames(self) -> list[tuple[str, str]]:
         """Labels and pictures, lowest PSNR first."""
         found: list[tuple[float, str, Pair, str]] = []
-        for pair in self.records:
-            if is_baseline(pair.method) or self.records[pair].status != "done":
+        for pair, record in self.records.items():
+            if is_baseline(pair.method) or record.status != "done":
                 continue
             folder = record_folder(self.output, pair)
-            psnr = list(load_arrays(folder / FRAMES).get("psnr", []))
+            psnr = dict(enumerate(load_arrays(folder / FRAMES).get("psnr", ())))
             for file in sorted((folder / PICTURES).glob("worst_*")):
                 index = int(file.stem.removeprefix("worst_"))
+                value = float(psnr.get(index, math.nan))
                 label = f"{tables.name_of(pair.method)} · {tables.task_title(pair.task)} · {pair.name} · frame {index}"
-                if index < len(psnr) and math.isfinite(psnr[index]):
-                    found.append((float(psnr[index]), f"{label}, {psnr[index]:.2f} dB", pair, file.name))
-                else:
-                    found.append((math.inf, label, pair, file.name))
+                known = (value, f"{label}, {value:.2f} dB") if math.isfinite(value) else (math.inf, label)
+                found.append((*known, pair, file.name))
         worst = sorted(found, key=lambda entry: entry[:2])[:WORST_FRAMES]
         return [(label, self.file(pair, name)) for _, label, pair, name in worst]
 
@@ -143,8 +135,8 @@ class Page:
 
     def compared(self, task: str, name: str) -> dict[Pair, Record]:
         """What there is of a video, by method."""
-        mine = {pair: record for pair, record in self.records.items() if pair.name == name and pair.task in (task, "")}
-        return {pair: record for pair, record in mine.items() if record.status == "done"}
+        done = {pair: record for pair, record in self.records.items() if record.status == "done"}
+        return {pair: record for pair, record in done.items() if pair.name == name and pair.task in (task, "")}
 
     def numbers(self, record: Record) -> list[str]:
         """A video's figures in the main columns."""

@@ -33,10 +33,8 @@ Runs = dict[str, dict[str, Run]]  # by method and task
 def parse_weights(arguments: Sequence[str], taken: dict[str, Path], load: Callable[[list[str]], InferConfig]) -> Runs:
     """What to restore with, from `[NAME[:TASK]=]WEIGHTS[,key=value ...]`; the name is "svfr" without one.
 
-    Methods of the names in `taken` are there already; `load` gives the settings with these `key=value`.
-
-    Raises:
-        ValueError: a name or task twice, a reserved name, no such task, or settings that cannot be.
+    Methods of the names in `taken` are there already; `load` gives the settings with these `key=value`. ValueError for
+    a name or task that is there twice, a reserved name, no such task, or settings that cannot be.
     """
     runs: Runs = {}
     for argument in arguments:
@@ -67,13 +65,8 @@ def restore_set(
 ) -> tuple[dict[str, Path], list[Problem]]:
     """Restore the degraded inputs of every task with each method; see `restore_folder`.
 
-    The inputs have a subfolder for each task, or are those of `task`.
-
-    Returns:
-        Folder of results by name of method, and what could not be restored.
-
-    Raises:
-        ValueError: a call that cannot be, weights that cannot be used, or inputs that are not there.
+    The inputs have a subfolder for each task, or are those of `task`. Gives the folder of results by name of method,
+    and what could not be restored; ValueError for a call that cannot be, unusable weights, or inputs that aren't there.
     """
     if not runs:
         return {}, []

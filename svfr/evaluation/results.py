@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from svfr import __version__
-from svfr.evaluation.measure import Evaluator
+from svfr.evaluation.measure import BICUBIC_FACTOR, Evaluator
 from svfr.evaluation.pairs import Matches, Pair, Problem, task_folders
 from svfr.evaluation.records import Record, compute_set, describe_capped, load_features
 from svfr.evaluation.settings import BASELINES
@@ -16,7 +16,6 @@ from svfr.evaluation.testset import GROUND_TRUTH, MANIFEST, SETTINGS, read_manif
 from svfr.files import read_json, sha256_of, versions
 from svfr.inference.batch import REPORT
 from svfr.metrics import COLUMNS, METRICS, SetFeatures, SetMetric
-from svfr.metrics.base import Row
 from svfr.networks import describe
 
 RESULTS = "results.json"
@@ -106,8 +105,7 @@ class Provenance(NamedTuple):
 def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) -> Provenance:
     """Look beside the ground truth, a folder or one of its videos, and the results; arguments as `match` takes them.
 
-    Raises:
-        ValueError: a manifest that is none.
+    ValueError for a manifest that is none.
     """
     found = Provenance({}, {}, {}, {})
     places = [truth.resolve(), *truth.resolve().parents] if truth else []
@@ -127,11 +125,10 @@ def find_provenance(truth: Path | None, methods: Mapping[str, Path], task: str) 
 
 
 def cost_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What restoring took: `VideoReport`s of a method -> passes of a frame through the UNet, seconds, peak memory.
+    """What restoring took, of `VideoReport`s of a method; empty without, or with ones of an older version.
 
-    Returns:
-        `unet_runs` and `seconds` a frame, `peak_gib` (the highest) and its `memory` (see `svfr.inference.cost`), and
-        `device`; empty without reports, or with ones of an older version.
+    `unet_runs` (passes through the UNet) and `seconds` a frame, `peak_gib` (the highest) and its `memory` (see
+    `svfr.inference.cost`), and `device`.
     """
     costs = [entry["cost"] for entry in facts if "cost" in entry]
     if not costs or len(costs) < len(facts):
@@ -148,13 +145,10 @@ def cost_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def gather(
     matches: Matches, records: dict[Pair, Record], evaluator: Evaluator, missing: dict[str, str], provenance: Provenance
 ) -> tuple[Results, Results]:
-    """Put the records of all pairs together, whichever process made them.
+    """Put the records of all pairs together, whichever process made them; `missing` says why metrics are not computed.
 
-    `missing` has the reason for each metric that was not computed.
-
-    Returns:
-        The results of all videos, and of those of each task that all methods have, baselines too; the same object if
-        all have all.
+    Gives the results of all videos, and of those of each task that all methods have, baselines too; the same object if
+    all have all.
     """
     facts = {pair: provenance.facts[pair.restored] for pair in records if pair.restored in provenance.facts}
     for pair, known in facts.items():
@@ -192,7 +186,7 @@ def gather(
 
 
 def common_videos(records: dict[Pair, Record]) -> dict[Pair, Record]:
-    """The records of a task's videos that all methods have, of those that have any."""
+    """The records of a task's videos that all methods have, of those methods that have any."""
     done = {pair: record for pair, record in records.items() if record.status == "done"}
     names = [{pair.name for pair in done if pair.method == method} for method in {pair.method for pair in done}]
     return {pair: record for pair, record in done.items() if all(pair.name in of_method for of_method in names)}
@@ -209,33 +203,31 @@ def _aggregate(method: str, task: str, records: dict[Pair, Record], evaluator: E
         result.std[column] = statistics.stdev(values) if len(values) > 1 else None
         result.num_defined[column] = len(values)
         if not values:
-            reasons = [record.why_none[column] for record in done if column in record.why_none]
-            result.why_none[column] = reasons[0] if reasons else "no video"
+            reasons = (record.why_none[column] for record in done if column in record.why_none)
+            result.why_none[column] = next(reasons, "no video")
     for index, metric in enumerate(evaluator.built.sets):
-        loaded = [load_features(evaluator.output, pair, index) for pair in pairs]
-        videos = [features for features in loaded if features is not None]
-        row = compute_set(evaluator.output, metric, [video for video in videos if video.starts])
-        _add_set_metric(result, metric, row, videos)
+        loaded = (load_features(evaluator.output, pair, index) for pair in pairs)
+        _add_set_metric(result, metric, [features for features in loaded if features is not None], evaluator.output)
     if capped and method != "ground_truth":
         result.notes.append(f"{method}: {describe_capped(capped, sum(record.num_frames for record in done))}")
     return result
 
 
-def _add_set_metric(result: Aggregate, metric: SetMetric, row: Row, videos: list[SetFeatures]) -> None:
+def _add_set_metric(result: Aggregate, metric: SetMetric, videos: list[SetFeatures], output: Path) -> None:
     features = [video for video in videos if video.starts]
+    row = compute_set(output, metric, features)
     result.metrics.update(row)
     result.why_none.update({column: "no video is long enough" for column, value in row.items() if value is None})
     if metric.samples == "clips":
         result.clips.extend({"video": video.video, "starts": list(video.starts)} for video in videos)
-    title = metric.columns[0].title
-    num_clips = sum(len(video.starts) for video in features)
-    dimensions = features[0].truth.shape[1] if features else 0
-    if 0 < num_clips < dimensions:
-        result.notes.append(
-            f"{title} of {num_clips} {metric.samples} in {dimensions} dimensions: its bias dominates, compare it only "
-            f"with that of as many {metric.samples}"
-        )
-    if features and (short := len(videos) - len(features)):
+    if not features:
+        return
+    title, samples = metric.columns[0].title, metric.samples
+    num_samples, dimensions = sum(len(video.starts) for video in features), features[0].truth.shape[1]
+    if num_samples < dimensions:
+        bias = f"its bias dominates, compare it only with that of as many {samples}"
+        result.notes.append(f"{title} of {num_samples} {samples} in {dimensions} dimensions: {bias}")
+    if short := len(videos) - len(features):
         result.notes.append(f"{title} leaves out {short} of {len(videos)} videos, which are shorter than its clips")
 
 
@@ -243,12 +235,12 @@ def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str,
     """All that a reader has to know to get the same numbers."""
     settings, detector = evaluator.settings, evaluator.detector
     metrics = (*evaluator.built.video, *evaluator.built.sets)
-    known = {"test_set": provenance.test_set, "restored": provenance.restored}
     return {
         "svfr": __version__,
         "packages": versions(*PACKAGES),
         "name": settings.name,
-        **{key: value for key, value in known.items() if value},
+        **({"test_set": provenance.test_set} if provenance.test_set else {}),
+        **({"restored": provenance.restored} if provenance.restored else {}),
         "metrics": [{"columns": [column.name for column in m.columns], **m.protocol} for m in metrics],
         "face_detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "means": "of frames within a video, then of videos; set metrics as they say",
@@ -256,7 +248,7 @@ def describe_protocol(evaluator: Evaluator, provenance: Provenance) -> dict[str,
         "baselines": {
             "ground_truth": "the ground truth against itself",
             "degraded": "the degraded input, enlarged by bicubic interpolation where it is smaller",
-            "bicubic": f"the ground truth, bicubic down- and upsampled by {settings.bicubic_factor}",
+            "bicubic": f"the ground truth, bicubic down- and upsampled by {BICUBIC_FACTOR}",
         },
         "settings": {key: value for key, value in asdict(settings).items() if key not in NOT_MEASURING},
     }

@@ -35,9 +35,7 @@ class TestsetConfig:
     size: int | None = None
     """Side of the aligned square [px]; 512 with ffhq if None. Without alignment frames keep their size."""
     detector: str = "auto"
-    """Finds the faces for the alignment: one of `DETECTORS`, see `svfr.data.detectors.load_detector`."""
-    landmarks: str | None = None
-    """Folder of NAME.txt files, a line of ten numbers a frame (x y of five points [px]), instead of the detector."""
+    """Finds the faces for the alignment, but in DicFace's set: one of `DETECTORS`."""
     num_videos: int | None = None
     """How many clips there have to be; VFHQ-test has 50."""
     max_frames: int | None = None
@@ -66,9 +64,7 @@ class EvalConfig:
     photo: str | None = None
     """Photo of the person, with which the metric `photo` is computed too."""
     baselines: list[Baseline] = field(default_factory=lambda: list(get_args(Baseline)))
-    """Rows beside the methods: the ground truth itself, the degraded input, and bicubic down- and upsampling."""
-    bicubic_factor: int = 4
-    """By which the `bicubic` row shrinks and enlarges the ground truth."""
+    """Rows beside the methods: the ground truth, the degraded input, the truth reduced to 1/4 and enlarged again."""
     task: str = "bfr"
     """Task of restored folders that have no task subfolders."""
     ignore_fps: bool = False
@@ -117,4 +113,4 @@ class EvalConfig:
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
         check_at_least("slice_column", self.slice_column, 0, most=1)
-        check_least(self, bicubic_factor=2, picture_size=16, chunk_size=1, num_videos=1, workers=1)
+        check_least(self, picture_size=16, chunk_size=1, num_videos=1, workers=1)

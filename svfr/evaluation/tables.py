@@ -32,12 +32,13 @@ def show_number(column: str, value: float | None, sign: str = "") -> str:
 
 def show_cell(results: Results, aggregate: Aggregate | None, column: str, beside_truth: bool = True) -> str:
     """A method's figure on one task, with its difference to the truth's own; says where there is none."""
-    value = aggregate.metrics.get(column) if aggregate else None
-    if aggregate is None or value is None:
-        if aggregate and aggregate.why_none.get(column, "").startswith("infinite"):
+    if aggregate is None:
+        return UNDEFINED
+    if (value := aggregate.metrics.get(column)) is None:
+        if aggregate.why_none.get(column, "").startswith("infinite"):
             return "∞"
         is_missing = any(column == other.name for name in results.missing for other in METRICS[name].columns)
-        return NOT_COMPUTED if aggregate and is_missing else UNDEFINED
+        return NOT_COMPUTED if is_missing else UNDEFINED
     own = truth_value(results, aggregate.task, column) if beside_truth else None
     if own is None or aggregate.method == "ground_truth":
         return show_number(column, value)
@@ -96,9 +97,7 @@ def table_markdown(results: Results, common: Results) -> str:
     heads = " / ".join(task_title(task) for task in results.tasks)
     parts = [f"# {results.protocol['name'] or 'Evaluation'}"]
     parts += [f"## In the columns of the paper: {heads}", paper_table(results)]
-    parts += filter(None, [markdown_table(cost_rows(results))])
-    if notes := notes_of(results):
-        parts.append(_bullets(notes))
+    parts += filter(None, [markdown_table(cost_rows(results)), _bullets(notes_of(results))])
     if results.missing:
         parts += ["Not computed:", _bullets([f"{name}: {reason}" for name, reason in results.missing.items()])]
     if results.problems:

@@ -30,6 +30,7 @@ from svfr.evaluation.settings import TestsetConfig
 from svfr.files import digest, fingerprint, replacing, versions, write_json
 from svfr.inference.batch import REPORT, Item, collect, find_items, run_items
 from svfr.networks import describe
+from svfr.tasks import TASKS
 
 MANIFEST, SETTINGS = "manifest.jsonl", "testset.json"
 GROUND_TRUTH, DEGRADED, MASKS = "ground_truth", "degraded", "masks"
@@ -38,13 +39,8 @@ BORDER = (132, 133, 135)  # RGB outside of the frame, facexlib's, which the peer
 BILINEAR_SCALE = 0.8  # Assumption: what shrinks less than this does not alias under bilinear interpolation
 # DicFace's public test set (README of fudan-generative-vision/DicFace): folders of frames, and of the points.
 DICFACE_TRUTH, DICFACE_LANDMARKS = "TEST_DATA", "vfhq_test_landmarks"
-DICFACE_INPUTS = {
-    "bfr": "LR_Blind",
-    "colorization": "vfhq_test_color_input",
-    "inpainting": "vfhq_test_inpaint_input_512",
-}
-# Assumption: levels by which a painted pixel differs from the ground truth; DicFace's set has no mask files.
-PAINTED = 10
+DICFACE_INPUTS = dict(zip(TASKS, ("LR_Blind", "vfhq_test_color_input", "vfhq_test_inpaint_input_512"), strict=True))
+PAINTED = 10  # Assumption: levels by which a painted pixel differs from the ground truth; the set has no mask files
 
 
 class Inputs(NamedTuple):
@@ -77,11 +73,8 @@ class ClipEntry:
 def make_testset(source: Path, output: Path, settings: TestsetConfig, networks: Path | None = None) -> dict[str, Any]:
     """Make a test set of videos, frame folders, or DicFace's test_data; clips that are done are skipped.
 
-    Returns:
-        The content of report.json, which names the clips that failed.
-
-    Raises:
-        ValueError: nothing to make it of, or settings that cannot be used.
+    Gives the content of report.json, which names the clips that failed. ValueError if there is nothing to make it of,
+    or settings cannot be used.
     """
     maker = TestsetMaker(source, output, settings, networks)
     items = find_items(maker.truth, output, "png")
@@ -115,41 +108,38 @@ class TestsetMaker:
         self.source, self.output, self.settings = source, output, settings
         self.tasks = []
         for name in settings.tasks:
-            task = canonical_task(name)
-            if task is None:
+            if not (task := canonical_task(name)):
                 raise ValueError(f"tasks: '{name}' is not made of bfr, colorization and inpainting, joined by +")
             self.tasks.append(task)
         self.is_dicface = settings.layout == "dicface"
         self.truth = source / DICFACE_TRUTH if self.is_dicface else source
-        own_landmarks = source / DICFACE_LANDMARKS if self.is_dicface else None
-        self.landmarks = Path(settings.landmarks) if settings.landmarks else own_landmarks
-        self.detector: FaceDetector | None = None
-        if settings.alignment != "none" and self.landmarks is None:
-            self.detector = load_detector(settings.detector, networks)
+        finds_faces = settings.alignment != "none" and not self.is_dicface
+        self.detector: FaceDetector | None = load_detector(settings.detector, networks) if finds_faces else None
 
     def cache_key(self, item: Item) -> str:
         """Digest of all that a clip depends on."""
         files = [item.source]
-        if self.landmarks is not None:
-            files.append(self.landmarks / f"{item.target}.txt")
         if self.is_dicface:
-            files += [self.source / folder / item.target for folder in DICFACE_INPUTS.values()]
+            files += [self._points_file(item), *(self.source / d / item.target for d in DICFACE_INPUTS.values())]
         detector = self.detector and [self.detector.name, self.detector.source]
         facts = {"svfr": __version__, "settings": asdict(self.settings), "detector": detector}
         return digest({**facts, "files": [fingerprint(path) for path in files]})
 
-    def make(self, item: Item) -> ClipEntry:
-        """Align, degrade and write one clip.
+    def _points_file(self, item: Item) -> Path:
+        return self.source / DICFACE_LANDMARKS / f"{item.target}.txt"
 
-        Raises:
-            VideoError: it cannot be read, or has no face to align by.
-        """
-        settings, name = self.settings, item.target.as_posix()
-        truth, info = read_clip(item.source, settings.max_frames)
+    def make(self, item: Item) -> ClipEntry:
+        """Align, degrade and write one clip; a VideoError if it cannot be read, or has no face to align by."""
+        settings, name, info = self.settings, item.target.as_posix(), probe(item.source)
+        truth = read_clip(item.source, settings.max_frames)
         inputs = dicface_inputs(self.source, name, self.tasks, truth) if self.is_dicface else None
         matrices = np.zeros((0, 2, 3))
         if settings.alignment != "none":
-            size, points = settings.size or ALIGNED_SIZE, self._find_points(truth, float(info.fps), item)
+            size = settings.size or ALIGNED_SIZE
+            if self.detector is not None:
+                points = find_points(truth, self.detector, float(info.fps))
+            else:
+                points = read_points(self._points_file(item), len(truth))
             matrices = alignment_matrices(points, size, each_frame=settings.alignment == "ffhq_frames")
             truth = warp(truth, matrices, size)
             if inputs is not None:
@@ -179,12 +169,6 @@ class TestsetMaker:
             notes=inputs.notes,
         )
 
-    def _find_points(self, truth: np.ndarray, fps: float, item: Item) -> np.ndarray:
-        """(f, 5, 2) float32 [px] of the largest face, NaN in frames without one."""
-        if self.detector is None:
-            return read_points((self.landmarks or Path()) / f"{item.target}.txt", len(truth))
-        return find_points(truth, self.detector, fps)
-
 
 def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
     """Random numbers that depend on nothing but the arguments."""
@@ -192,17 +176,12 @@ def generator(seed: int, name: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(sha256[:16], "little"))
 
 
-def read_clip(path: Path, max_frames: int | None) -> tuple[np.ndarray, VideoInfo]:
-    """All frames, or the first ones, of a video: (f, h, w, 3) uint8. A clip is held as a whole.
-
-    Raises:
-        VideoError: it cannot be read.
-    """
-    info = probe(path)
+def read_clip(path: Path, max_frames: int | None) -> np.ndarray:
+    """All frames, or the first ones, of a video: (f, h, w, 3) uint8, held as a whole; a VideoError without any."""
     frames = [frame.image for frame in islice(read_frames(path), max_frames)]
     if not frames:
         raise VideoError(f"{path}: no frames")
-    return np.stack(frames), info
+    return np.stack(frames)
 
 
 def find_points(images: Iterable[np.ndarray], detector: FaceDetector, fps: float) -> np.ndarray:
@@ -218,11 +197,7 @@ def find_points(images: Iterable[np.ndarray], detector: FaceDetector, fps: float
 
 
 def read_points(path: Path, num_frames: int) -> np.ndarray:
-    """(f, 5, 2) float32 points [px] from a text file with ten numbers a line.
-
-    Raises:
-        VideoError: no such file, or it does not fit.
-    """
+    """(f, 5, 2) float32 points [px] from a text file with ten numbers a line; a VideoError if it does not fit."""
     try:
         values = np.loadtxt(path, dtype=np.float32, ndmin=2)
     except (OSError, ValueError) as error:
@@ -236,10 +211,7 @@ def alignment_matrices(points: np.ndarray, size: int, each_frame: bool) -> np.nd
     """Similarities to FFHQ's template in a square of side `size` [px], of points (f, 5, 2) [px], NaN without a face.
 
     (1, 2, 3) from the median over time, or (f, 2, 3): then frames without a face take the last one that had one, the
-    first ones the first.
-
-    Raises:
-        VideoError: no face in any frame.
+    first ones the first. VideoError if there is no face in any.
     """
     seen = np.isfinite(points).all(axis=(1, 2))
     if not seen.any():
@@ -275,13 +247,12 @@ def _shrunk(frame: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def make_inputs(truth: np.ndarray, name: str, tasks: Sequence[str], settings: TestsetConfig) -> Inputs:
-    """Degrade a clip for each task: blur and the like, then gray, then white holes.
+    """Degrade a clip (f, h, w, 3) uint8 for each task: blur and the like, then gray, then white holes.
 
     The same degradation serves all tasks with bfr, the same mask all frames and all tasks with inpainting. The seed and
-    the clip's name decide all numbers. `truth` is (f, h, w, 3) uint8.
+    the clip's name decide all numbers.
     """
-    height, width = truth.shape[1:3]
-    seed = settings.seed
+    (height, width), seed = truth.shape[1:3], settings.seed
     degradation = PRESETS[settings.preset].sample(generator(seed, name, "degradation"), min(height, width))
     mask = None
     if any("inpainting" in task for task in tasks):
@@ -306,12 +277,10 @@ def make_inputs(truth: np.ndarray, name: str, tasks: Sequence[str], settings: Te
 
 
 def dicface_inputs(root: Path, name: str, tasks: Sequence[str], truth: np.ndarray) -> Inputs:
-    """The inputs of DicFace's public set, before alignment, at the size of the ground truth.
+    """The inputs of DicFace's public set, before alignment, at the size of the ground truth (f, h, w, 3) uint8.
 
-    It has no mask files: the mask is where the input differs from the ground truth.
-
-    Raises:
-        VideoError: inputs that are not there, or of another length.
+    It has no mask files: the mask is where the input differs from the ground truth. VideoError if inputs are not there,
+    or of another length.
     """
     frames_by_task, mask, notes = {}, None, []
     height, width = truth.shape[1:3]
@@ -319,11 +288,11 @@ def dicface_inputs(root: Path, name: str, tasks: Sequence[str], truth: np.ndarra
         if task not in DICFACE_INPUTS:
             raise VideoError(f"{task}: DicFace's set has inputs for {', '.join(DICFACE_INPUTS)} only")
         folder = root / DICFACE_INPUTS[task] / name
-        frames, info = read_clip(folder, len(truth))
+        frames = read_clip(folder, len(truth))
         if len(frames) != len(truth):
             raise VideoError(f"{folder}: {len(frames)} frames, the ground truth has {len(truth)}")
-        if (info.width, info.height) != (width, height):
-            notes.append(f"{task}: enlarged from {info.width}x{info.height} by bicubic interpolation")
+        if frames.shape != truth.shape:
+            notes.append(f"{task}: enlarged from {frames.shape[2]}x{frames.shape[1]} by bicubic interpolation")
         frames_by_task[task] = np.stack([resize(frame, width, height) for frame in frames])
         if task == "inpainting":
             painted = np.abs(frames_by_task[task].astype(np.int16) - truth).max(axis=-1) > PAINTED
@@ -333,17 +302,15 @@ def dicface_inputs(root: Path, name: str, tasks: Sequence[str], truth: np.ndarra
 
 
 def write_clip(path: Path, frames: np.ndarray) -> str:
-    """Write (f, h, w[, 3]) uint8 as a folder of PNG files, whole or not at all; one frame for all as PATH.png.
+    """Write (f, h, w[, 3]) uint8 as a folder of PNG files, whole or not at all, and give the sha256 of the pixels.
 
-    Returns:
-        sha256 of the pixels.
+    A mask (1, h, w), which is one for all frames, is the file PATH.png.
     """
     is_still = frames.ndim == 3 and len(frames) == 1
     frames = frames if frames.ndim == 4 else np.repeat(frames[..., None], 3, axis=-1)
     height, width = frames.shape[1:3]
     path.parent.mkdir(parents=True, exist_ok=True)
-    target = path.with_name(f"{path.name}.png") if is_still else path
-    kind = "image" if is_still else "video"
+    target, kind = (path.with_name(f"{path.name}.png"), "image") if is_still else (path, "video")
     info = VideoInfo(target, width, height, Fraction(25), len(frames), 0.0, False, 0, kind)
     with VideoWriter(target, source=info, format="png") as writer:
         for index, frame in enumerate(frames):

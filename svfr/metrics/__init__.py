@@ -10,6 +10,7 @@ from svfr.networks import NetworkMissing
 
 __all__ = ["COLUMNS", "METRICS", "BuiltMetrics", "Chunk", "Column", "SetFeatures", "SetMetric", "VideoMetric"]
 
+# By name, each knows its columns. This table is all that a new metric has to be entered in.
 METRICS: dict[str, type[Metric]] = {
     name: resolve_name(f"svfr.metrics.{place}")
     for name, place in {
@@ -17,8 +18,7 @@ METRICS: dict[str, type[Metric]] = {
         "ssim": "image:SSIM",
         "lpips": "lpips:LPIPS",
         "lpips_alex": "lpips:LPIPSAlex",
-        "gmsd": "gradients:GMSD",
-        "gradient_energy": "gradients:GradientEnergy",
+        "gradients": "image:Gradients",
         "colour": "colour:Colour",
         "chroma_psnr": "colour:ChromaPSNR",
         "colour_drift": "no_reference:ColourDrift",
@@ -32,16 +32,12 @@ METRICS: dict[str, type[Metric]] = {
         "fid": "frechet:FID",
     }.items()
 }
-"""Name of a metric -> its class, which knows its columns. This table is all that a new metric has to be entered in."""
-
+# What compares with a ground truth, or belongs beside it.
 DEFAULT_METRICS = tuple(name for name in METRICS if name not in ("arniqa", "sharpness", "photo"))
-"""What compares with a ground truth, or belongs beside it."""
-
+# What says something of a video without one.
 NO_REFERENCE = tuple(name for name, metric in METRICS.items() if any(column.no_reference for column in metric.columns))
-"""What says something of a video without one."""
-
+# In a table's order.
 COLUMNS: dict[str, Column] = {column.name: column for metric in METRICS.values() for column in metric.columns}
-"""Every column that a metric gives, in a table's order."""
 
 
 class BuiltMetrics(NamedTuple):
@@ -49,8 +45,7 @@ class BuiltMetrics(NamedTuple):
 
     video: list[VideoMetric]
     sets: list[SetMetric]
-    missing: dict[str, str]
-    """Name of a metric -> why it cannot be computed, in one line."""
+    missing: dict[str, str]  # name of a metric -> why it cannot be computed, in one line
 
 
 def build_metrics(
@@ -63,12 +58,9 @@ def build_metrics(
     download: bool = True,
     photo: Path | None = None,
 ) -> BuiltMetrics:
-    """Make metrics by name; one that cannot be had is named with its reason and left out.
+    """Make metrics by name, a ValueError if it is unknown; one that cannot be had is left out, with its reason.
 
     `networks` and `device` are `folder` and `device` of `NetworkOptions`, which says what the others are.
-
-    Raises:
-        ValueError: an unknown name.
     """
     if unknown := [name for name in names if name not in METRICS]:
         raise ValueError(f"unknown metric '{unknown[0]}': choose from {', '.join(METRICS)}")

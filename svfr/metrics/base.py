@@ -36,11 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive frames of a restored video beside the ground truth.
-
-    Raises:
-        ValueError: tensors of another type or shape.
-    """
+    """Consecutive frames of a restored video beside the ground truth; a ValueError if types or shapes don't fit."""
 
     restored: Tensor  # (n, 3, h, w) uint8 RGB
     truth: Tensor  # (n, 3, h, w) uint8 RGB
@@ -107,9 +103,7 @@ class Metric(ABC):
     def build(cls, options: NetworkOptions) -> "Metric":
         """Make it with its networks.
 
-        Raises:
-            NetworkMissing: a network is not there.
-            ValueError: a file that is something else, or a package that is not installed.
+        NetworkMissing if one is not there, ValueError if it is something else or a package is not installed.
         """
         metric = cls()
         if torch.device(options.device).type != "mps":  # which has no float64
@@ -122,11 +116,7 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, chunk: Chunk) -> FrameRows:
-        """Take the next frames.
-
-        Returns:
-            Their values of the columns that single frames have; what pairs of frames have counts for the later one.
-        """
+        """Take the next frames, and give their values; that of a pair of frames counts for the later one."""
 
 
 class VideoMetric(Metric):
@@ -192,11 +182,7 @@ class SetMetric(Metric):
         self._features: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # restored, true (d,) by the sample's first frame
 
     def features(self, video: str) -> SetFeatures:
-        """The features of the frames so far, under the name of their video.
-
-        Raises:
-            ValueError: they aren't finite.
-        """
+        """The features of the frames so far, under the name of their video; a ValueError if they aren't finite."""
         found = np.stack([*self._features.values()], axis=1) if self._features else np.zeros((2, 0, 0))
         if not np.isfinite(found).all():
             raise ValueError(f"{self.columns[0].title}: the network's features of this video are not finite")

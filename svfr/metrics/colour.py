@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,8 +84,7 @@ class Colour(VideoMetric):
         Column("ciede2000", "CIEDE2000", "lower", digits=2),
         Column("colourfulness", "Colourfulness", "truth", digits=2, no_reference=True),
     )
-
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "ciede2000": "sRGB, D65, mean over pixels and frames",
         "colourfulness": "Hasler & Suesstrunk 2003, restored frames alone, mean over frames",
     }
@@ -101,7 +99,7 @@ class ChromaPSNR(VideoMetric):
     """PSNR of chroma alone: colour, whatever the detail."""
 
     columns = (Column("chroma_psnr", "PSNR, chroma", "higher", "dB"),)
-    protocol: Mapping[str, Any] = {"chroma_psnr": "Cr and Cb of ITU-R 601, full range, pooled, mean over frames"}
+    protocol: Mapping[str, object] = {"chroma_psnr": "Cr and Cb of ITU-R 601, full range, pooled, mean over frames"}
 
     def _measure(self, chunk: Chunk, at: int) -> Row:
         return {"chroma_psnr": chroma_psnr(*chunk.on(self.device, at)).item()}

@@ -33,10 +33,8 @@ class Gaussian(NamedTuple):
 def fit(parts: Sequence[np.ndarray]) -> Gaussian:
     """The Gaussian of features (n, d) that come in parts, in float64, the covariance by n - 1.
 
-    Of more rows than dimensions, one part after the other is read, and (d, d) is what is held.
-
-    Raises:
-        ValueError: fewer than two rows, other dimensions, or values that aren't finite.
+    Of more rows than dimensions, one part after the other is read, and (d, d) is what is held. ValueError if there are
+    fewer than two rows, other dimensions, or values that aren't finite.
     """
     shapes = [part.shape for part in parts]
     num_rows = sum(shape[0] for shape in shapes)
@@ -101,13 +99,8 @@ class I3DFeatures:
 
 
 def load_i3d_features(networks: Path | None = None, device: str = "cpu", download: bool = True) -> I3DFeatures:
-    """FVD's network. TorchScript is code, so it is run only if its sha256 is the one of the table.
-
-    Raises:
-        NetworkMissing: it is not there, and cannot be downloaded.
-        ValueError: the file is something else.
-    """
-    path = find("i3d", networks, download)  # checks its sha256
+    """FVD's network, or NetworkMissing. TorchScript is code: a ValueError if its sha256 is not that of the table."""
+    path = find("i3d", networks, download)  # checks it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # new PyTorch prefers other formats; the field's is this
         network = torch.jit.load(path, map_location="cpu")
@@ -117,10 +110,9 @@ def load_i3d_features(networks: Path | None = None, device: str = "cpu", downloa
 class FVD(SetMetric):
     """FVD (Unterthiner et al. 2018) over the clips of all videos.
 
-    Every video is cut into clips of `clip_length` frames, one after the other from its first frame; what is left at
-    its end doesn't count. The spread is that of FVD when whole videos of this sample are drawn anew (bootstrap), put
-    around the value. It is no interval of what many videos would give: FVD is biased upwards, much for few clips, and
-    such an interval held the true value in none of 60 trials.
+    The spread is that of FVD when whole videos of this sample are drawn anew (bootstrap), put around the value. It is
+    no interval of what many videos would give: FVD is biased upwards, much for few clips, and such an interval held the
+    true value in none of 60 trials.
     """
 
     samples = "clips"
@@ -192,8 +184,7 @@ class FVD(SetMetric):
 class InceptionFeatures:
     """Features of the Inception-2015 network of FID's authors, as torch-fidelity rebuilt it after TensorFlow's.
 
-    Raises:
-        ValueError: torch-fidelity is not installed, or the file holds another network.
+    ValueError if torch-fidelity is not installed, or the file holds another network.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -224,8 +215,7 @@ class InceptionFeatures:
 class FID(SetMetric):
     """FID (Heusel et al. 2017) over the frames of all videos.
 
-    A video's features are kept as they are: at 8 kB a frame they are smaller than their covariance (34 MB) up to 4,000
-    frames. Those of the set are read video by video.
+    A video's features are kept as they are: up to 4,000 frames, of 8 kB each, they are smaller than their covariance.
     """
 
     samples = "frames"

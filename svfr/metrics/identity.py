@@ -30,10 +30,8 @@ def ids(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def vidd(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
     """Video identity distance (arXiv 2404.19500) of embeddings (n, d) of frames and of those after them.
 
-    Its code and its description differ, so there is more than one.
-
-    Returns:
-        (n,) each; "": L2 of normalized embeddings, the default; "_raw": L2 of the network's own; "_cosine": 1 - cos.
+    Its code and its description differ, so there is more than one, (n,) each: "" L2 of normalized embeddings, the
+    default; "_raw" L2 of the network's own; "_cosine" 1 - cos.
     """
     return {
         "": np.linalg.norm(_normalize(second) - _normalize(first), axis=-1),
@@ -107,8 +105,7 @@ def embed(recognizer: Recognizer, frame: Tensor, points: np.ndarray) -> np.ndarr
 class IResNetRecognizer:
     """Our own ArcFace network, from a state dict (.safetensors, .pth) with the published names or a folder of ours.
 
-    Raises:
-        WeightsError: no such network there.
+    WeightsError if no such network is there.
     """
 
     name = "iresnet"
@@ -131,9 +128,7 @@ def load_face_network(
 ) -> Recognizer:
     """A recognition network: a name or an ONNX file as `load_recognizer` takes it, or an `IResNetRecognizer`'s path.
 
-    Raises:
-        NetworkMissing: it is not there, and cannot be downloaded.
-        ValueError: an unknown name, or a file that is something else.
+    NetworkMissing if it cannot be had, ValueError if its name is unknown or the file is something else.
     """
     path = Path(name)
     if path.is_dir() or path.suffix in (".safetensors", ".pth", ".pt"):

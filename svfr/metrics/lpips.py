@@ -17,10 +17,8 @@ class LPIPS(VideoMetric):
     """LPIPS with VGG, of whole frames and of their holes.
 
     The number of the holes is the mean over their pixels of the layers' maps, resized to the frame as the package
-    does for its spatial output. The backbone is torchvision's file of the network's weights.
-
-    Raises:
-        ValueError: lpips or torchvision is not installed, or the file holds another network.
+    does for its spatial output. The backbone is torchvision's file of the network's weights. ValueError if it is not,
+    or if lpips or torchvision is not installed.
     """
 
     net: ClassVar = "vgg"  # lpips' name

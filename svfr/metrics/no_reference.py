@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +14,8 @@ from svfr.data.recognition import Recognizer
 from svfr.data.video import read_frames
 from svfr.files import sha256_of
 from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image, to_number
-from svfr.metrics.gradients import gradient_magnitude
 from svfr.metrics.identity import embed, ids, load_face_network
+from svfr.metrics.image import gradient_magnitude
 
 EVERY = 8  # [frames] Assumption: quality changes slowly, and ARNIQA takes 0.3 s a frame on a CPU
 SMALL = 32  # [px] side of the picture whose mean colour drifts
@@ -48,7 +47,7 @@ class Sharpness(VideoMetric):
     """Mean magnitude of Prewitt's gradients of luma: noise counts as sharp, so read it beside the quality."""
 
     columns = (Column("sharpness", "Sharpness", "truth", digits=2, no_reference=True),)
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "sharpness": "mean magnitude of Prewitt's gradients of luma of 0 to 255, mean over frames"
     }
 
@@ -59,9 +58,7 @@ class Sharpness(VideoMetric):
 class PhotoIdentity(VideoMetric):
     """Cosine of the embeddings of each frame's face and of that in a photo, the mean over frames.
 
-    Raises:
-        ValueError: no face in the photo.
-        VideoError: it cannot be read.
+    ValueError if no face is in the photo, VideoError if it cannot be read.
     """
 
     columns = (Column("photo_ids", "IDS to the photo", "higher", needs_faces=True, no_reference=True),)
@@ -94,7 +91,7 @@ class ColourDrift(VideoMetric):
     """How far the mean colour has gone from the first frame's (SVFR, Fig. 6); people move, so the truth drifts too."""
 
     columns = (Column("colour_drift", "Colour drift", "truth", digits=2, no_reference=True),)
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "colour_drift": "distance in CIELAB of the mean colour from the first frame's, mean over frames"
     }
 

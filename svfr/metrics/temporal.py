@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +54,7 @@ class WarpingError(VideoMetric):
 
     # Best is the truth's own: a video that stands still or is black has no error at all.
     columns = (Column("warping_error", "Warping error", "truth", "1/1000", no_reference=True),)
-    protocol: Mapping[str, Any] = {
+    protocol: Mapping[str, object] = {
         "flow": "OpenCV DIS, medium preset, of the ground truth's gray frames, from each frame to the one before",
         "occlusion": f"left out: |forth + back|^2 > {OCCLUSION_SHARE} (|forth|^2 + |back|^2) + {OCCLUSION_SLACK} "
         "[px^2], and what comes from outside of the frame",

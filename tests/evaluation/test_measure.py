@@ -51,7 +51,7 @@ class Metrics:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: Counter[str] = Counter()
-        plain = build_metrics(("psnr", "ssim", "gmsd", "gradient_energy", "colour", "chroma_psnr", "warping")).video
+        plain = build_metrics(("psnr", "ssim", "gradients", "colour", "chroma_psnr", "warping")).video
         self.lpips = LPIPSAlex(folder / "alex.pth")
         recognizer, landmarker = load_recognizer(str(folder / "recognizer.onnx")), Shadow()
         fvd, fid = test_fvd.SmallNetwork(), test_fid.SmallNetwork()

@@ -1,4 +1,4 @@
-"""The report's pictures show the frames that they say they show."""
+"""The report's pictures show the frames that they say they show; the lag that fits best."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from svfr.data.frames import resize
 from svfr.data.video import VideoInfo, probe
 from svfr.evaluation import pictures
-from svfr.evaluation.pictures import Pictures
+from svfr.evaluation.pictures import Pictures, best_lag
 from svfr.evaluation.settings import EvalConfig
 
 FRAMES, SIDE, HEIGHT = 20, 32, 16
@@ -68,3 +68,23 @@ def test_worst_frames_beside_the_truth(tmp_path: Path, truth: list[np.ndarray]) 
     assert sorted(file.name for file in tmp_path.glob("worst_*")) == ["worst_000003.jpg", "worst_000018.jpg"]
     beside = [resize(frame, HEIGHT, HEIGHT) for frame in (restored[3], truth[3])]
     assert near(image(tmp_path / "worst_000003.jpg"), np.concatenate(beside, axis=1))
+
+
+@pytest.mark.parametrize("lag", [-3, -1, 0, 2])
+def test_the_lag_that_fits_best(lag: int) -> None:
+    random = np.random.default_rng(0)
+    motion = np.cumsum(random.normal(0, 4, (40, 64)), axis=0)
+    truth, restored = motion[5:35], motion[5 - lag : 35 - lag]
+    assert best_lag(restored + random.normal(0, 2, restored.shape), truth) == lag
+    assert best_lag(0.5 * restored + 30, truth) == lag  # another tone
+
+
+def test_what_stands_still_or_is_short_has_no_lag() -> None:
+    random = np.random.default_rng(0)
+    still = np.full((30, 64), 7.0)
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 3, (2, 30, 64))
+        assert best_lag(still + noise[0], still + 0.1 * noise[1]) == 0
+    assert best_lag(still, still) == 0
+    motion = random.normal(0, 9, (7, 64))
+    assert best_lag(np.roll(motion, 1, axis=0), motion) == 0

@@ -655,7 +655,9 @@ def test_wrong_calls_are_one_line(evaluate: Eval, tmp_path: Path, words: list[st
 def test_a_report_that_cannot_be_written_is_one_line(evaluate: Eval, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     evaluate("--restored", str(tmp_path / "r"), output=tmp_path / "file", code=2)
-    assert evaluate.err == f"eval.py: {tmp_path / 'file'}: no folder for the results can be made here (File exists)\n"
+    assert (
+        evaluate.err == f"eval.py: {tmp_path / 'file'}: no folder for the results can be made here (Not a directory)\n"
+    )
 
 
 def test_no_ground_truth_is_one_line(evaluate: Eval, tmp_path: Path) -> None:

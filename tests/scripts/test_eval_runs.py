@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import eval as script  # scripts/eval.py, under a name that workers find, too
-import numpy as np
 import pytest
 
 from svfr import config
-from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.evaluation import settings as evaluation_settings
+from svfr.evaluation import testset
 from svfr.evaluation.settings import EvalConfig
-from svfr.evaluation.testset import make_testset
 from svfr.files import sha256_of, sha256_of_all
 from svfr.inference.processes import Processes
 from svfr.metrics import BuiltMetrics
 from svfr.models.sources import weights_files
 from tests import tiny
-from tests.clips import NTSC, video
+from tests.clips import NTSC, MarkDetector, video
 from tests.evaluation.stand_in import Motion, Psnr, built
 from tests.scripts.test_eval import FRAMES, SCRIPT, Eval, clip, noisy, png
 
@@ -96,19 +94,17 @@ def test_a_filesystem_without_locks_is_said(evaluate: Eval, tmp_path: Path, monk
 # Where the numbers come from
 
 
-def test_the_test_set_is_described_by_what_made_it(evaluate: Eval, tmp_path: Path) -> None:
+def test_the_test_set_is_described_by_what_made_it(
+    evaluate: Eval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testset, "load_detector", lambda name, networks: MarkDetector())
     (tmp_path / "source" / "deep").mkdir(parents=True)
-    (tmp_path / "points" / "deep").mkdir(parents=True)
     for name, rate in (("a", NTSC), ("deep/b", Fraction(24))):
         video(tmp_path / "source" / f"{name}.mp4", clip(0), fps=rate)
-        np.savetxt(tmp_path / "points" / f"{name}.txt", np.tile(FFHQ_TEMPLATE.reshape(1, 10) / 8, (FRAMES, 1)))
     png(tmp_path / "source" / "frames", clip(0))
-    np.savetxt(tmp_path / "points" / "frames.txt", np.tile(FFHQ_TEMPLATE.reshape(1, 10) / 8, (FRAMES, 1)))
     made = tmp_path / "set"
-    settings = evaluation_settings.TestsetConfig(
-        alignment="ffhq", size=48, tasks=["bfr"], landmarks=str(tmp_path / "points")
-    )
-    make_testset(tmp_path / "source", made, settings)
+    settings = evaluation_settings.TestsetConfig(alignment="ffhq", size=48, tasks=["bfr"])
+    testset.make_testset(tmp_path / "source", made, settings)
     evaluate("--restored", str(made / "degraded"), truth=made / "ground_truth")
     protocol = evaluate.results["protocol"]
     assert protocol["test_set"]["settings"]["alignment"] == "ffhq"
