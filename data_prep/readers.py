@@ -31,8 +31,7 @@ class Found:
 def find(collection: str, root: Path, annotations: Path | None, output: Path) -> list[Found]:
     """The files of a data set in a fixed order, without those in the output folder.
 
-    Raises:
-        PrepareError: the folder or the annotations are not there, or cannot be read.
+    A PrepareError where the folder or the annotations are not there, or cannot be read.
     """
     if not root.is_dir():
         raise PrepareError(f"source.path={root}: no such folder")

@@ -34,11 +34,7 @@ def step_file(output: Path, step: str) -> Path:
 
 
 def read_step(output: Path, step: str) -> list[Record]:
-    """The records that a step wrote.
-
-    Raises:
-        PrepareError: the step was not run yet, its file is of another version or damaged.
-    """
+    """The records that a step wrote; a PrepareError unless it was run, by this version, and its file is whole."""
     path = step_file(output, step)
     try:
         lines = path.read_text().splitlines()
@@ -73,8 +69,7 @@ def num_frames(clips: Sequence[Record]) -> int:
 def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
     """The frames of a file as its record of the step ingest, or one of a clip of it, says.
 
-    Raises:
-        VideoError: it cannot be read, or has another size than when it was looked into.
+    A VideoError where it cannot be read, or has another size than when it was looked into.
     """
     path = Path(settings.source.path) / file["source"]
     size = path.stat().st_size
@@ -85,13 +80,10 @@ def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
 
 
 def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-    """The frames of the clips' file, up to the last one that is in a clip.
+    """The frames of the clips' file, up to the last one that is in a clip; a VideoError as `frames_of`, or if it is
+    shorter than its clips say.
 
-    Yields:
-        The (h, w, 3) uint8 frame, and for each clip that it is in (index of the clip, index of the frame in it).
-
-    Raises:
-        VideoError: the file cannot be read, or is shorter than its clips say.
+    Yields the (h, w, 3) uint8 frame, and for each clip that it is in (index of the clip, index of the frame in it).
     """
     end = num_frames(clips)
     index = 0

@@ -78,24 +78,15 @@ class Step:
     def map(
         self, function: Function, inputs: dict[str, Any], frames: Callable[[Any], int] = lambda _: 0
     ) -> list[Record]:
-        """Call `function(input, settings)` for each input, in parallel, except where a run before did.
+        """Call `function(input, settings)`, of a module, for each input, in parallel, except where a run before did.
 
-        A record of what was left out has the key "rejected" (see `reject`); a record's "files" are paths below the
-        output folder that have to be there for it to count as done.
+        Inputs are by their source's path, and `frames` counts those of one, for its time limit. Returns all records in
+        the order of the inputs; broken ones give one that is rejected. A record of what was left out has the key
+        "rejected" (see `reject`); a record's "files" are paths below the output folder that have to be there for it to
+        count as done. What is no input's fault, such as a full disk, is a PrepareError.
 
         The journal gets a line for each input as soon as it is done. A process that is killed leaves whole lines but
         for the last one, which doesn't count.
-
-        Args:
-            function: of a module, so that other processes find it.
-            inputs: by key, which is the source's path.
-            frames: number of frames of an input, for its time limit.
-
-        Returns:
-            All records in the order of the inputs; broken inputs give one that is rejected.
-
-        Raises:
-            PrepareError: no input's fault, such as a full disk.
         """
         cache_keys = {key: digest([self.name, VERSION, self.depends, value]) for key, value in inputs.items()}
         journal = self.output / FOLDER / "journal" / f"{self.name}.jsonl"
@@ -135,8 +126,7 @@ class Step:
     def finish(self, records: Iterable[Record]) -> list[Record]:
         """Write the step's files: the records that stay, in their order, which it returns, and the rejected ones.
 
-        Raises:
-            NothingLeft: none stays.
+        NothingLeft where none stays.
         """
         kept, left_out = [], []
         for record in records:
@@ -227,11 +217,7 @@ class _RemoteProcess:
 
 
 def start_workers(settings: DataPrepConfig) -> Workers:
-    """The workers that the settings ask for.
-
-    Raises:
-        PrepareError: Ray is not installed or does not start.
-    """
+    """The workers that the settings ask for; a PrepareError where Ray is not installed or does not start."""
     processes, address = settings.processes, settings.ray_address
     if settings.engine == "local" and processes == 0:
         return Workers(Worker, 1)

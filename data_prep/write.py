@@ -156,8 +156,7 @@ def _record(
 def _save_landmarks(clip: Record, output: Path, origin: np.ndarray, scale: np.ndarray) -> str | None:
     """Save a clip's landmarks in px of the crop with corner `origin` (f or 1, 2) [px], enlarged by `scale` (f or 1,).
 
-    Returns:
-        The file, relative to the output; None if there are no landmarks.
+    Returns the file, relative to the output; None if there are no landmarks.
     """
     if clip["trusted"] is None:
         return None

@@ -210,27 +210,15 @@ class Components:
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) in [-1, 1] -> (n, c, h, w) float32: the posterior's mode, not scaled (released code)."""
-        latents = [
-            self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mode().float()
-            for chunk in frames.split(ENCODE_CHUNK)
-        ]
-        return torch.cat(latents)
+        chunks = (chunk.to(self.device, self.vae.dtype) for chunk in frames.split(ENCODE_CHUNK))
+        return torch.cat([self.vae.encode(chunk).latent_dist.mode().float() for chunk in chunks])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk_size: int, context: int = 0) -> Tensor:
-        """Decode consecutive frames.
+        """Consecutive latents (n, c, h, w), scaled -> frames (n, 3, H, W) float32, about [-1, 1], not clamped.
 
-        Args:
-            latents: (n, c, h, w), scaled.
-            chunk_size: frames that are decoded together.
-            context: frames of a chunk that the one before it has given already; they are decoded again, not given
-                again, so that the temporal decoder sees the past across the chunks' border.
-
-        Returns:
-            (n, 3, H, W) float32, about [-1, 1], not clamped.
-
-        Raises:
-            ValueError: not finite, as where a number type overflows.
+        Of the `chunk_size` frames that are decoded together, the first `context` were in the chunk before, too, so that
+        the temporal decoder sees the past across the border. A ValueError where a number type overflows.
         """
         context = min(context, chunk_size - 1)
         decoder = self.vae if self.tiny is None else self.tiny  # which takes them scaled, and frame by frame
@@ -252,13 +240,8 @@ class Components:
 
     @torch.no_grad()
     def encode_reference(self, frame: Tensor, image: np.ndarray, landmarks: np.ndarray) -> Reference:
-        """Describe a reference face to the denoiser.
-
-        Args:
-            frame: (3, s, s) in [-1, 1] for the VAE.
-            image: (s, s, 3) uint8, the same frame for the ID network.
-            landmarks: (5, 2) [px], eyes, nose and corners of the mouth in `image`.
-        """
+        """Describe a reference face to the denoiser: a `frame` (3, s, s) in [-1, 1] for the VAE, the same as an `image`
+        (s, s, 3) uint8 for the ID network, and its landmarks (5, 2) [px], eyes, nose and corners of the mouth."""
         face = id_crop(image, landmarks, self.settings.id_crop)[None]
         return Reference(latents=self.encode(frame[None]), id_tokens=self.id_tokens(face))
 
@@ -286,8 +269,7 @@ class Components:
     def save(self, folder: Path) -> None:
         """Write all parts in diffusers layout (safetensors), with an index that holds the settings; or a LoRA alone.
 
-        Raises:
-            OSError: the disk is full, or the folder may not be written.
+        An OSError where the disk is full, or the folder may not be written.
         """
         if self.lora is not None:
             save_lora(folder, self.model, self.lora, asdict(self.settings))

@@ -68,8 +68,7 @@ class ReleasedFiles(NamedTuple):
 def find_released(source: str | Path) -> ReleasedFiles | None:
     """The released files: of the Hub for "released", or of a folder laid out as the released code's `models/`, or none.
 
-    Raises:
-        WeightsError: they cannot be downloaded.
+    A WeightsError where they cannot be downloaded.
     """
     if str(source) == "released":
         folder = _download(RELEASED_HUB_ID, tuple(f"{RELEASED_FOLDER}/{name}" for name in RELEASED_FILES))
@@ -85,8 +84,7 @@ def find_released(source: str | Path) -> ReleasedFiles | None:
 def find_svd(source: str | Path) -> Path | None:
     """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout, whose index says so if it has one.
 
-    Raises:
-        WeightsError: the Hub cannot be reached.
+    A WeightsError where the Hub cannot be reached.
     """
     if str(source) == SVD_HUB_ID:
         return _download(SVD_HUB_ID, SVD_TRAINING_PATTERNS)
@@ -114,8 +112,7 @@ def find_model(source: str | Path) -> Path:
 def weights_files(source: str | Path) -> dict[str, Path]:
     """The files that a model is loaded from, by name; those of a folder by their path in it, hidden ones left out.
 
-    Raises:
-        WeightsError: as `find_released` and `find_model`.
+    Errors as `find_released` and `find_model`.
     """
     released = find_released(source)
     folder, patterns = (find_model(source), ("**/*",)) if released is None else (released.svd, SVD_PATTERNS)
@@ -129,10 +126,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
     """Load what `Components.save` wrote.
 
     From a seed, parts that have a configuration but no weights are initialized, for training; without one that is an
-    error, unless the settings say `untrained`.
-
-    Raises:
-        WeightsError: a part is missing, unreadable or of another architecture.
+    error, unless the settings say `untrained`. A WeightsError where a part is missing, unreadable or of another
+    architecture.
     """
     with one_line_errors(folder), torch.random.fork_rng(devices=[]):
         index = read_json(folder / INDEX_NAME, "weights are a folder that save_pretrained or convert_released.py wrote")
@@ -156,8 +151,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
 def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: torch.dtype) -> Components:
     """Load the files of the released SVFR; of SVD's folder only unet/config.json, vae/ and scheduler/ are read.
 
-    Raises:
-        WeightsError: a file is missing, unreadable or of another architecture.
+    A WeightsError where a file is missing, unreadable or of another architecture.
     """
     with one_line_errors(svd):
         config = read_config(svd / "unet")
@@ -175,8 +169,7 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
 def load_tiny(source: str, components: Components) -> AutoencoderTiny:
     """Load a small decoder that is to take the VAE's place: TAESD of the Hub for "tiny", a folder, or a Hub id.
 
-    Raises:
-        WeightsError: there is none, or it is unreadable, or of other latents than the VAE's.
+    A WeightsError where there is none, or it is unreadable, or of other latents than the VAE's.
     """
     folder = Path(source)
     if not folder.is_dir():

@@ -23,10 +23,7 @@ def widen_conv_in(unet: UNetSpatioTemporalConditionModel) -> None:
     """Give SVD's UNet, in place, input channels for the reference latents, with zero weights.
 
     SVD reads noisy | image latents; SVFR reads noisy | LQ | reference. Until it is trained, the widened network
-    computes for any reference what SVD computes.
-
-    Raises:
-        ValueError: the UNet has neither SVD's nor SVFR's number of input channels.
+    computes for any reference what SVD computes. A ValueError for any other number of input channels.
     """
     old, latent_channels = unet.conv_in, unet.config.out_channels
     if old.in_channels == LATENTS_IN * latent_channels:

@@ -32,8 +32,7 @@ class WeightsError(ValueError):
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors or a plain .pth, without unpickling objects.
 
-    Raises:
-        WeightsError: no such file, or it holds anything but tensors by name.
+    A WeightsError where there is no such file, or it holds anything but tensors by name.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
@@ -52,10 +51,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path, name: str) -> None:
-    """Every key and shape of `expected`, and no other, has to be in `state`.
+    """Every key and shape of `expected`, which `name` says, and no other, has to be in `state`.
 
-    Raises:
-        WeightsError: naming the first keys that are missing, unexpected or of another shape; `name` says of what.
+    Else a WeightsError with the first keys that are missing, unexpected or of another shape.
     """
     shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
     wrong = {
@@ -90,10 +88,7 @@ def build_part(
     part_class: type[Part], config: Mapping[str, Any], source: Path, device: str | torch.device = "meta"
 ) -> Part:
     """A part from its configuration: without memory for its weights (meta device), to be filled by `load_strict`, or,
-    on another device, with weights at random.
-
-    Raises:
-        WeightsError: a configuration that the class cannot be built from; names `source`.
+    on another device, with weights at random. A WeightsError that names `source` where the class cannot be built.
     """
     try:
         with torch.device(device):
@@ -124,8 +119,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_random: bool = False) -> Part:
     """Load one part (UNet, VAE, ...) from its folder in diffusers layout, in full precision before fp16.
 
-    Raises:
-        WeightsError: as `read_config`, `read_state` and `load_state`; there are no weights, unless they may be random.
+    Errors as `read_config`, `read_state` and `load_state`; and without weights, unless they may be random.
     """
     config = read_config(folder)
     for name in WEIGHTS_FILES:
@@ -139,10 +133,9 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_rando
 def load_state(
     part_class: type[Part], config: Mapping[str, Any], state: dict[str, Tensor], source: Path, dtype: torch.dtype
 ) -> Part:
-    """One part of a state dict and its configuration.
+    """One part of a state dict and its configuration, which must not have more layers than the weights can have.
 
-    Raises:
-        WeightsError: as `build_part` and `load_strict`; a configuration of more layers than the weights can have.
+    Errors as `build_part` and `load_strict`.
     """
     for key, value in config.items():
         layers = len(value) if isinstance(value, list | tuple | str) else value if COUNTED.search(key) else 0

@@ -53,10 +53,7 @@ METHODS: dict[str, type[Objective]] = {"svfr": Objective, "one_step": OneStep}
 
 
 def train(config: TrainConfig) -> bool:
-    """Train SVFR; `init_from` and a source of data have to be given.
-
-    Returns:
-        Whether the run is at `max_steps`; False if a signal (SIGTERM, Ctrl-C) stopped it, after a checkpoint.
+    """Train SVFR; returns whether the run is at `max_steps`: False if a signal stopped it, after a checkpoint.
 
     Raises:
         ConfigError: settings that cannot be, or a run folder of other settings or another model.
@@ -245,8 +242,8 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
 
 def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> ClipLoader:
     """Batches of this process, from global batch number `start` on, without end."""
-    process, num_processes = accelerator.process_index, accelerator.num_processes
-    sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
+    place = accelerator.process_index, accelerator.num_processes
+    sampler = ClipBatchSampler(len(dataset), config.batch_size, *place, config.seed, start)
     return ClipLoader(dataset, sampler, config.data.num_workers, pin_memory=accelerator.device.type != "cpu")
 
 

@@ -35,18 +35,13 @@ def validate(
 ) -> dict[str, float]:
     """Restore all views of held-out clips, always the same way, and compute their loss at some noise levels.
 
-    Args:
-        objective: whose components, on their device, encode, and whose settings say what noise training has.
-        model: to validate, on the CPU; it is on the device for as long as that takes.
-        samples: at least one; as long as one training clip or as several, which are chained.
-        autocast: decorates the model's forward pass, and nothing else, with its precision.
-        pictures: folder to write into: of each sample a picture, 0.png, ..., that shows of each view some frames
-            degraded, restored, true, one above the other; of the first one the same as a film.
+    The model waits on the CPU, and `autocast` decorates its forward pass with its precision. Samples, at least one, are
+    as long as one training clip or as several, which are chained. Of each, a picture in the folder `pictures`, 0.png,
+    ..., shows of each view some frames degraded, restored, true, one above the other; a film shows the first one.
 
-    Returns:
-        Means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same of
-        SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
-        `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
+    Returns means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same
+    of SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
+    `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
     """
     components = objective.components
     networks = copy(components)
