@@ -40,7 +40,8 @@ def write_card(
         ("Quality", "Of 0 (worst) to 1 (best); see scores.png." if scores else "Not scored.", quality),
         ("Left out", "Each with its reason in rejected.jsonl." if rejected else "Nothing.", _left_out(rejected)),
     ):
-        parts += filter(None, (f"## {title}", remark, _table(rows)))
+        table = markdown_table([[str(cell) for cell in row] for row in rows])
+        parts += filter(None, (f"## {title}", remark, table))
     with replacing(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n")
 
@@ -97,10 +98,6 @@ def _left_out(rejected: Sequence[Record]) -> Rows:
 
 def _quantiles(values: Sequence[float]) -> list[object]:
     return [f"{value:.4g}" for value in np.quantile(values, list(QUANTILES.values()))]
-
-
-def _table(rows: Rows) -> str:
-    return markdown_table([[str(cell) for cell in row] for row in rows])
 
 
 def write_contact_sheet(path: Path, manifest: Sequence[Clip]) -> None:

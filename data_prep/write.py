@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,13 +45,11 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
 
     Beside it data_card.md, contact_sheet.png, and rejected.jsonl with all that any step left out.
     """
-    output = Path(settings.output)
+    output, facts = Path(settings.output), asdict(settings.write)
     clips = read_step(output, "identities")
-    facts: Record = {"mode": settings.write.mode}
-    write = refer_to_clips
-    if settings.write.mode == "clips":
-        facts |= {"size": settings.write.size, "crf": settings.write.crf}
-        write = write_clips
+    write = write_clips
+    if settings.write.mode == "references":
+        write, facts = refer_to_clips, {"mode": "references"}
     step = Step("write", settings, workers, facts)
     # Who it is and what it is for changes with every other clip, the pixels don't.
     inputs = ({k: v for k, v in clip.items() if k not in ("identity", "split")} for clip in clips)
@@ -69,10 +68,8 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     write_lines(output / "rejected.jsonl", left_out)
     times = [enlargement(of, settings) for _, of in written]
     if enlarged := sum(value > 1 for value in times):
-        most = (
-            f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px, up to {max(times):.1f} times"
-        )
-        note(f"write: {most}: their truth is soft (track.max_enlarge limits it)")
+        which = f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px"
+        note(f"write: {which}, up to {max(times):.1f} times: their truth is soft (track.max_enlarge limits it)")
     write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
     return records
 
@@ -136,20 +133,9 @@ def _record(
     clip: Record, video: str, start_frame: int, size: int, square: Square | None, landmarks: str | None, sha256: str
 ) -> Record:
     """A clip's line of the manifest, but for who it is and what it is for."""
-    line = {
-        "id": clip["id"],
-        "video": video,
-        "source": clip["source"],
-        "start_frame": start_frame,
-        "num_frames": clip["num_frames"],
-        "fps": float(Fraction(clip["fps"])),
-        "width": size,
-        "height": size,
-        "quality": clip["quality"],
-        "crop": square,
-        "landmarks": landmarks,
-        "sha256": sha256,
-    }
+    line = {key: clip[key] for key in ("id", "source", "num_frames", "quality")}
+    line |= {"fps": float(Fraction(clip["fps"])), "start_frame": start_frame, "width": size, "height": size}
+    line |= {"video": video, "crop": square, "landmarks": landmarks, "sha256": sha256}
     return {"source": clip["source"], "clip": line, "files": [landmarks] if landmarks else []}
 
 
