@@ -136,9 +136,10 @@ def load_by_name(
     return loaders[name]()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def first_line(error: Exception, length: int = 200) -> str:
+    """The first line of an error's message, cut to a length; its type if it has none."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= length else f"{line[:length]}..."
 
 
 def _caches() -> Path:

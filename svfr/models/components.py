@@ -46,8 +46,6 @@ class ModelSettings:
     """First frames of a clip that are known from the clip before; 0: clips are joined at each step's noise level."""
     one_step_sigma: float | None = None
     """Noise level at which one run from zero gives the result; None: results are sampled from noise."""
-    untrained: bool = False
-    """Random weights: results are noise and have to be labelled so."""
 
     def __post_init__(self) -> None:
         for name in ("size", "clip_length", "num_inference_steps"):
@@ -70,10 +68,11 @@ class ModelSettings:
         settings = index.get("settings")
         if settings is None:
             raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
-        if unknown := set(settings) - {field.name for field in fields(cls)}:
+        known = {name: value for name, value in settings.items() if name != "untrained"}  # of older folders
+        if unknown := known.keys() - {field.name for field in fields(cls)}:
             raise WeightsError(f"{file}: unknown setting '{min(unknown)}'")
         try:
-            return cls(**settings)
+            return cls(**known)
         except ValueError as error:
             raise WeightsError(f"{file}: {error}") from error
 
@@ -127,15 +126,10 @@ class Components:
     @property
     def networks(self) -> dict[str, Any]:
         """All networks, by the name of their folder."""
-        parts = {
-            "unet": self.model.unet,
-            "vae": self.vae,
-            "id_projector": self.model.id_projector,
-            "id_encoder": self.id_encoder,
-            "latent_transformer": self.model.latent_transformer,
-            "landmark_predictor": self.model.landmark_predictor,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        model = self.model
+        parts = {"unet": model.unet, "vae": self.vae, "id_projector": model.id_projector, "id_encoder": self.id_encoder}
+        heads = {"latent_transformer": model.latent_transformer, "landmark_predictor": model.landmark_predictor}
+        return parts | {name: head for name, head in heads.items() if head is not None}
 
     @property
     def device(self) -> torch.device:

@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import (
-    AutoencoderKLTemporalDecoder,
-    AutoencoderTiny,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
+from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny, EulerDiscreteScheduler
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -27,7 +23,6 @@ from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import (
     WeightsError,
-    first_line,
     load_id_projector,
     load_iresnet,
     load_part,
@@ -37,6 +32,7 @@ from svfr.models.weights import (
     read_json,
     read_state,
 )
+from svfr.networks import first_line
 from svfr.tasks import TASKS
 
 DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
@@ -125,9 +121,8 @@ def weights_files(source: str | Path) -> dict[str, Path]:
 def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
     """Load what `Components.save` wrote.
 
-    From a seed, parts that have a configuration but no weights are initialized, for training; without one that is an
-    error, unless the settings say `untrained`. A WeightsError where a part is missing, unreadable or of another
-    architecture.
+    From a seed, parts that have a configuration but no weights are initialized, for training. A WeightsError where a
+    part is missing, unreadable or of another architecture.
     """
     with one_line_errors(folder), torch.random.fork_rng(devices=[]):
         index = read_json(folder / INDEX_NAME, "weights are a folder that save_pretrained or convert_released.py wrote")
@@ -135,16 +130,11 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
         vae = index.get("vae", [AutoencoderKLTemporalDecoder.__name__])[-1]
         if vae not in VAE_CLASSES:
             raise WeightsError(f"{folder / INDEX_NAME}: vae '{vae}': choose from {', '.join(VAE_CLASSES)}")
-        classes = {
-            "unet": UNetSpatioTemporalConditionModel,
-            "vae": VAE_CLASSES[vae],
-            "id_projector": IDProjector,
-            "id_encoder": IResNet,
-            **{name: head for name, head in HEADS.items() if name in index},
-        }
-        or_random = seed is not None or settings.untrained
+        classes = {"unet": UNetSpatioTemporalConditionModel, "vae": VAE_CLASSES[vae]}
+        classes |= {"id_projector": IDProjector, "id_encoder": IResNet}
+        classes |= {name: head for name, head in HEADS.items() if name in index}
         torch.manual_seed(seed or 0)
-        parts = {name: load_part(kind, folder / name, dtype, or_random) for name, kind in classes.items()}
+        parts = {name: load_part(kind, folder / name, dtype, seed is not None) for name, kind in classes.items()}
         return assemble(folder, settings, **parts)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from svfr.models.heads import IDProjector
 from svfr.models.identity import IRESNET_LAYERS, IResNet
+from svfr.networks import first_line
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -180,9 +181,3 @@ def one_line_errors(source: Path) -> Iterator[None]:
         raise WeightsError(first_line(error, 500)) from error
     except Exception as error:  # the libraries' classes raise whatever comes
         raise WeightsError(f"{source}: cannot be used ({type(error).__name__}: {first_line(error)})") from error
-
-
-def first_line(error: Exception, length: int = 200) -> str:
-    """The first line of an error's message, cut to a length; its type if it has none."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= length else f"{line[:length]}..."

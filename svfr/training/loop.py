@@ -35,16 +35,7 @@ from svfr.training.one_step import OneStep
 from svfr.training.processes import Processes, make_accelerator, make_gather, mean_over_processes
 from svfr.training.run_folder import RunFolder, step_name
 from svfr.training.settings import TrainConfig
-from svfr.training.state import (
-    ModelAndOptimizer,
-    MovingAverage,
-    Progress,
-    State,
-    TrainingError,
-    gather_whole,
-    resume,
-    save,
-)
+from svfr.training.state import ModelAndOptimizer, MovingAverage, State, TrainingError, gather_whole, resume, save
 from svfr.training.validation import show, validate
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
@@ -105,9 +96,8 @@ def train(config: TrainConfig) -> bool:
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
     average = None if averaged is None else nn.ModuleDict({"model": averaged.model})
     ema = MovingAverage(nn.ModuleDict({"model": trained.model}), average, config.ema_decay)
-    progress = Progress()
-    state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler, progress)
-    step = resume(state, run, processes)
+    state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler)
+    step, progress = resume(state, run, processes), state.progress
     if step is not None and is_main:
         note(f"{run.path}: goes on after step {step}")
     if config.lambda_ulr and batch_size == 1 and is_main:

@@ -171,7 +171,7 @@ class State:
     trained: ModelAndOptimizer
     ema: MovingAverage
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The content of a checkpoint, on the main process. Every process has to call this."""
