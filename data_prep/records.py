@@ -33,6 +33,11 @@ def step_file(output: Path, step: str) -> Path:
     return output / FOLDER / f"{step}.jsonl"
 
 
+def rejected_file(output: Path, step: str) -> Path:
+    """Where a step's list of what it left out lies."""
+    return output / FOLDER / f"{step}.rejected.jsonl"
+
+
 def read_step(output: Path, step: str) -> list[Record]:
     """The records that a step wrote; a PrepareError unless it was run, by this version, and its file is whole."""
     path = step_file(output, step)
@@ -48,6 +53,20 @@ def read_step(output: Path, step: str) -> list[Record]:
         versions = f"({version}, this code's is {VERSION})"
         raise PrepareError(f"{path}: made by another version {versions}: prepare into a new folder")
     return records
+
+
+def write_step(output: Path, step: str, kept: list[Record], left_out: list[Record]) -> None:
+    """Write a step's records, and those of what it left out."""
+    write_lines(rejected_file(output, step), left_out)
+    write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *kept])
+
+
+def collect_rejected(output: Path) -> list[Record]:
+    """What the steps left out, in their order; rejected.jsonl gets it."""
+    files = [rejected_file(output, step) for step in STEPS]
+    left_out = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
+    write_lines(output / "rejected.jsonl", left_out)
+    return left_out
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:

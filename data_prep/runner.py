@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import svfr
-from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, step_file, write_lines
+from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, write_lines, write_step
 from data_prep.settings import DataPrepConfig
 from svfr.config import one_line
 from svfr.files import digest, is_machine_error
@@ -134,8 +134,7 @@ class Step:
                 left_out.append(record["rejected"])
             else:
                 kept.append({key: value for key, value in record.items() if key != "files"})
-        write_lines(rejected_file(self.output, self.name), left_out)
-        write_lines(step_file(self.output, self.name), [{"step": self.name, "version": VERSION}, *kept])
+        write_step(self.output, self.name, kept, left_out)
         if not kept:
             reasons = Counter(item["reason"] for item in left_out).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "there was no input"
@@ -169,11 +168,6 @@ def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | N
     `bad` says that the file is broken; else it just isn't wanted.
     """
     return {"rejected": {"step": step, "source": source, "reason": reason, "bad": bad, "clip": clip}}
-
-
-def rejected_file(output: Path, step: str) -> Path:
-    """Where a step's list of what it left out lies."""
-    return output / FOLDER / f"{step}.rejected.jsonl"
 
 
 def _read_journal(path: Path) -> dict[str, Record]:

@@ -1,6 +1,5 @@
 """Step 7: write the clips, the manifest, the data card and the contact sheet."""
 
-import json
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -10,19 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.card import write_card, write_contact_sheet
-from data_prep.records import (
-    LANDMARKS,
-    STEPS,
-    TRACKS,
-    Record,
-    file_name,
-    load_arrays,
-    read_step,
-    save_arrays,
-    walk,
-    write_lines,
-)
-from data_prep.runner import Step, rejected_file
+from data_prep.records import LANDMARKS, TRACKS, Record, file_name, load_arrays, read_step, save_arrays, walk
+from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
 from svfr import note
@@ -43,7 +31,7 @@ Square = tuple[int, int, int, int]  # x0, y0, x1, y1 [px]
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write manifest.jsonl and what it names: clips/ID.mp4 (unless `write.mode=references`) and landmarks/ID.npz.
 
-    Beside it data_card.md, contact_sheet.png, and rejected.jsonl with all that any step left out.
+    Beside it data_card.md and contact_sheet.png.
     """
     output, facts = Path(settings.output), asdict(settings.write)
     clips = read_step(output, "identities")
@@ -64,20 +52,12 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     write_manifest(output / MANIFEST, manifest)
     manifest = read_manifest(output / MANIFEST, allow_outside=True)
     write_contact_sheet(output / "contact_sheet.png", manifest)
-    left_out = collect_rejected(output)
-    write_lines(output / "rejected.jsonl", left_out)
     times = [enlargement(of, settings) for _, of in written]
     if enlarged := sum(value > 1 for value in times):
         which = f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px"
         note(f"write: {which}, up to {max(times):.1f} times: their truth is soft (track.max_enlarge limits it)")
-    write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
+    write_card(output / "data_card.md", manifest, [of for _, of in written], settings)
     return records
-
-
-def collect_rejected(output: Path) -> list[Record]:
-    """What the steps left out, in their order."""
-    files = [rejected_file(output, step) for step in STEPS]
-    return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
 def write_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
