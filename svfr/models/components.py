@@ -115,9 +115,7 @@ class Components:
         self.model = model.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
         self.id_encoder = id_encoder.eval().requires_grad_(False)
-        self.scheduler = scheduler
-        self.settings = settings
-        self.plan = plan
+        self.scheduler, self.settings, self.plan = scheduler, settings, plan
         self.tiny = tiny if tiny is None else tiny.eval().requires_grad_(False)
         self.notes: list[str] = []  # to the user, of what was done otherwise than asked
         self._stepped_down = False

@@ -44,11 +44,9 @@ class SVFR(nn.Module):
     ) -> None:
         super().__init__()
         widen_conv_in(unet)
-        self.unet = unet
-        self.id_projector = id_projector
-        self.latent_transformer = latent_transformer
-        self.landmark_predictor = landmark_predictor
         keep_mid_features(unet)
+        self.unet, self.id_projector = unet, id_projector
+        self.latent_transformer, self.landmark_predictor = latent_transformer, landmark_predictor
 
     def forward(
         self,

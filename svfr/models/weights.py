@@ -74,15 +74,11 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     """Put a state dict into a module, which may be on the meta device; `check_keys` says what does not fit."""
     expected = module.state_dict()
-    state = dict(state)
-    for key, value in expected.items():
-        if key.endswith(COUNTERS) and key not in state:
-            state[key] = torch.zeros(value.shape, dtype=value.dtype)
+    counters = {key: torch.zeros(each.shape, dtype=each.dtype) for key, each in expected.items() if COUNTERS in key}
+    state = counters | state
     check_keys(expected, state, source, type(module).__name__)
-    for key in expected:
-        # A copy, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
-        state[key] = state[key].clone()
-    module.load_state_dict(state, strict=True, assign=True)
+    # Copies, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
+    module.load_state_dict({key: tensor.clone() for key, tensor in state.items()}, strict=True, assign=True)
 
 
 def build_part(
@@ -153,8 +149,9 @@ def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
     weight = state.get("project1024.weight")
     if weight is None or weight.ndim != 4:
         raise WeightsError(f"{path}: no ID projector: the key project1024.weight is missing")
-    config = {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}
-    return load_state(IDProjector, config, state, path, dtype)
+    return load_state(
+        IDProjector, {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}, state, path, dtype
+    )
 
 
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:

@@ -216,17 +216,10 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
     under every combination of tasks, with a reference."""
     data, source = config.data, make_source(config, split)
     if split == "val":
-        weights = dict.fromkeys(data.resolved_task_weights, 1.0)
-        data = replace(
-            data,
-            num_frames=min(2 * data.num_frames - 1, max(source.lengths)),
-            num_views=len(weights),
-            task_weights=weights,
-            reference_dropout=0.0,
-            reference_degraded=0.0,
-            flip=False,
-            max_broken_share=1.0,
-        )
+        weights, length = dict.fromkeys(data.resolved_task_weights, 1.0), 2 * data.num_frames - 1
+        plain: dict[str, Any] = {"flip": False, "reference_dropout": 0.0, "reference_degraded": 0.0}
+        plain |= {"num_views": len(weights), "task_weights": weights, "max_broken_share": 1.0}
+        data = replace(data, num_frames=min(length, max(source.lengths)), **plain)
     return ClipDataset(source, partial(id_crop, style=crop_style), data, config.seed)
 
 

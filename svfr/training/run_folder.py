@@ -32,9 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.weights = path / "weights"
-        self.samples = path / "samples"
+        self.checkpoints, self.weights, self.samples = (path / name for name in ("checkpoints", "weights", "samples"))
         self._lock: IO[str] | None = None
 
     def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None]) -> None:
