@@ -188,14 +188,26 @@ def _append(file: TextIO, entry: Record, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-class _RayWorker(Worker):
-    """A share of a Ray cluster: Ray keeps processes for tasks, and `call_in_time` ends one that hangs."""
+class _RayActor(Worker):
+    """A process of a Ray cluster."""
 
-    def submit(self, task: Task) -> "Future[Any]":
+    def __init__(self) -> None:
         import ray
 
-        call: Any = ray.remote(num_cpus=1, max_retries=0)(call_in_time)
-        return call.remote(task).future()
+        remote_process: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_RemoteProcess)
+        self._actor = remote_process.remote()
+        ray.get(self._actor.__ray_ready__.remote())  # or its start would count as a task's time
+
+    def submit(self, task: Task) -> "Future[Any]":
+        return self._actor.do.remote(task).future()
+
+    def end(self) -> None:
+        del self._actor  # Ray ends what nobody refers to
+
+
+class _RemoteProcess:
+    def do(self, task: Task) -> Any:
+        return call_in_time(task)
 
 
 def start_workers(settings: DataPrepConfig) -> Workers:
@@ -218,4 +230,4 @@ def start_workers(settings: DataPrepConfig) -> Workers:
         ray.init(address=address, runtime_env=environment, **quiet, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PrepareError(f"engine=ray: Ray does not start ({one_line(error)[:200]})") from error
-    return Workers(_RayWorker, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)
+    return Workers(_RayActor, processes or max(1, int(ray.cluster_resources().get("CPU", 1))), ray.shutdown)
