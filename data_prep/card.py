@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_prep.records import STEPS, Record
+from data_prep.records import STEPS, Record, collect_rejected
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
 from svfr.data.faces import crop
@@ -27,10 +27,9 @@ COLUMNS = 4  # clips in a row
 Rows = list[list[object]]  # of a table, the head first; [] for none
 
 
-def write_card(
-    path: Path, manifest: list[Clip], records: list[Record], rejected: list[Record], settings: DataPrepConfig
-) -> None:
-    """Write data_card.md, from a manifest, the records of the step identities of its clips, and what was left out."""
+def write_card(path: Path, manifest: list[Clip], records: list[Record], settings: DataPrepConfig) -> None:
+    """Write data_card.md, beside its manifest, from that and the records of the step identities of its clips."""
+    rejected = collect_rejected(path.parent)
     scores = [clip.quality for clip in manifest if clip.quality is not None]
     quality: Rows = [[*QUANTILES], _quantiles(scores)] if scores else []
     parts = [_heading(manifest, records, settings)]
@@ -40,7 +39,8 @@ def write_card(
         ("Quality", "Of 0 (worst) to 1 (best); see scores.png." if scores else "Not scored.", quality),
         ("Left out", "Each with its reason in rejected.jsonl." if rejected else "Nothing.", _left_out(rejected)),
     ):
-        parts += filter(None, (f"## {title}", remark, _table(rows)))
+        table = markdown_table([[str(cell) for cell in row] for row in rows])
+        parts += filter(None, (f"## {title}", remark, table))
     with replacing(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n")
 
@@ -97,10 +97,6 @@ def _left_out(rejected: Sequence[Record]) -> Rows:
 
 def _quantiles(values: Sequence[float]) -> list[object]:
     return [f"{value:.4g}" for value in np.quantile(values, list(QUANTILES.values()))]
-
-
-def _table(rows: Rows) -> str:
-    return markdown_table([[str(cell) for cell in row] for row in rows])
 
 
 def write_contact_sheet(path: Path, manifest: Sequence[Clip]) -> None:

@@ -41,19 +41,10 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
     interlaced = info.kind == "video" and settings.deinterlace != "no"
     if interlaced and settings.deinterlace == "auto":
         interlaced = is_interlaced(path, settings.max_pixels)
-    record = {
-        "source": str(path.relative_to(settings.source.path)),
-        "sha256": _sha256(path),
-        "bytes": path.stat().st_size,
-        "width": info.width,
-        "height": info.height,
-        "fps": str(info.fps),
-        "num_frames": info.num_frames,
-        "kind": info.kind,
-        "interlaced": interlaced,
-        "notes": found["notes"],
-    }
-    return [record]
+    source, size = str(path.relative_to(settings.source.path)), path.stat().st_size
+    record = {"source": source, "sha256": _sha256(path), "bytes": size, "width": info.width, "height": info.height}
+    record |= {"fps": str(info.fps), "num_frames": info.num_frames, "kind": info.kind}
+    return [record | {"interlaced": interlaced, "notes": found["notes"]}]
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package data_prep lies
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 import svfr
 from data_prep import cut, identities, ingest, landmarks, score, track, write
 from data_prep.networks import detector, landmarker, recognizer, scorer
-from data_prep.records import STEPS, PrepareError, Record
+from data_prep.records import STEPS, PrepareError, Record, collect_rejected
 from data_prep.runner import start_workers
 from data_prep.settings import DataPrepConfig
 from svfr import config
@@ -61,7 +62,7 @@ def run(settings: DataPrepConfig, steps: Sequence[str]) -> int:
         with closing(start_workers(settings)) as workers:
             for name in steps:
                 records = RUN[name](settings, workers)
-        left_out = write.collect_rejected(Path(settings.output))
+        left_out = collect_rejected(Path(settings.output))
     return report(steps[-1], records, left_out, settings)
 
 
@@ -79,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
     svfr.quiet = options.quiet
-
-    def prepare() -> int:
-        return run(config.load(DataPrepConfig, options.config, options.settings), options.steps.split(","))
-
-    return config.run_command("prepare.py", prepare)
+    load = partial(config.load, DataPrepConfig, options.config, options.settings)
+    return config.run_command("prepare.py", lambda: run(load(), options.steps.split(",")))
 
 
 if __name__ == "__main__":

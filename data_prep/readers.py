@@ -31,8 +31,7 @@ class Found:
 def find(collection: str, root: Path, annotations: Path | None, output: Path) -> list[Found]:
     """The files of a data set in a fixed order, without those in the output folder.
 
-    Raises:
-        PrepareError: the folder or the annotations are not there, or cannot be read.
+    A PrepareError where the folder or the annotations are not there, or cannot be read.
     """
     if not root.is_dir():
         raise PrepareError(f"source.path={root}: no such folder")
@@ -50,7 +49,8 @@ def find(collection: str, root: Path, annotations: Path | None, output: Path) ->
 
 def videos(root: Path, annotations: Path | None = None) -> Iterator[Found]:
     """Any folder: all video files, and all folders that hold images and no videos (frames of one clip)."""
-    for folder, files in _visible_files(root):
+    for folder, children in walk(root):
+        files = [child for child in children if not child.is_dir()]
         movies = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         yield from map(Found, movies)
         if not movies and any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
@@ -59,8 +59,8 @@ def videos(root: Path, annotations: Path | None = None) -> Iterator[Found]:
 
 def images(root: Path, annotations: Path | None = None) -> Iterator[Found]:
     """Any folder: all image files, each a clip of one frame."""
-    for _, files in _visible_files(root):
-        yield from (Found(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    for _, children in walk(root):
+        yield from (Found(file) for file in children if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir())
 
 
 def voxceleb2(root: Path, annotations: Path | None) -> Iterator[Found]:
@@ -121,12 +121,6 @@ def vfhq(root: Path, annotations: Path | None) -> Iterator[Found]:
 
 
 READERS = {"videos": videos, "images": images, "voxceleb2": voxceleb2, "celebv": celebv, "vfhq": vfhq}
-
-
-def _visible_files(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """All folders from `root` down with the files in them, without what a leading dot hides."""
-    for folder, children in walk(root):
-        yield folder, [child for child in children if not child.is_dir()]
 
 
 def _annotated(path: Path, annotations: Iterable[tuple[str, Any]], read: Callable[[Any], Record]) -> Found:

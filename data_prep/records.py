@@ -33,12 +33,13 @@ def step_file(output: Path, step: str) -> Path:
     return output / FOLDER / f"{step}.jsonl"
 
 
-def read_step(output: Path, step: str) -> list[Record]:
-    """The records that a step wrote.
+def rejected_file(output: Path, step: str) -> Path:
+    """Where a step's list of what it left out lies."""
+    return output / FOLDER / f"{step}.rejected.jsonl"
 
-    Raises:
-        PrepareError: the step was not run yet, its file is of another version or damaged.
-    """
+
+def read_step(output: Path, step: str) -> list[Record]:
+    """The records that a step wrote; a PrepareError unless it was run, by this version, and its file is whole."""
     path = step_file(output, step)
     try:
         lines = path.read_text().splitlines()
@@ -52,6 +53,20 @@ def read_step(output: Path, step: str) -> list[Record]:
         versions = f"({version}, this code's is {VERSION})"
         raise PrepareError(f"{path}: made by another version {versions}: prepare into a new folder")
     return records
+
+
+def write_step(output: Path, step: str, kept: list[Record], left_out: list[Record]) -> None:
+    """Write a step's records, and those of what it left out."""
+    write_lines(rejected_file(output, step), left_out)
+    write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *kept])
+
+
+def collect_rejected(output: Path) -> list[Record]:
+    """What the steps left out, in their order; rejected.jsonl gets it."""
+    files = [rejected_file(output, step) for step in STEPS]
+    left_out = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
+    write_lines(output / "rejected.jsonl", left_out)
+    return left_out
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
@@ -73,8 +88,7 @@ def num_frames(clips: Sequence[Record]) -> int:
 def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
     """The frames of a file as its record of the step ingest, or one of a clip of it, says.
 
-    Raises:
-        VideoError: it cannot be read, or has another size than when it was looked into.
+    A VideoError where it cannot be read, or has another size than when it was looked into.
     """
     path = Path(settings.source.path) / file["source"]
     size = path.stat().st_size
@@ -85,13 +99,10 @@ def frames_of(file: Record, settings: DataPrepConfig) -> Iterator[Frame]:
 
 
 def walk(clips: list[Record], settings: DataPrepConfig) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-    """The frames of the clips' file, up to the last one that is in a clip.
+    """The frames of the clips' file, up to the last one that is in a clip; a VideoError as `frames_of`, or if it is
+    shorter than its clips say.
 
-    Yields:
-        The (h, w, 3) uint8 frame, and for each clip that it is in (index of the clip, index of the frame in it).
-
-    Raises:
-        VideoError: the file cannot be read, or is shorter than its clips say.
+    Yields the (h, w, 3) uint8 frame, and for each clip that it is in (index of the clip, index of the frame in it).
     """
     end = num_frames(clips)
     index = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import svfr
-from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, step_file, write_lines
+from data_prep.records import FOLDER, VERSION, NothingLeft, PrepareError, Record, num_frames, write_lines, write_step
 from data_prep.settings import DataPrepConfig
 from svfr.config import one_line
 from svfr.files import digest, is_machine_error
@@ -78,24 +78,15 @@ class Step:
     def map(
         self, function: Function, inputs: dict[str, Any], frames: Callable[[Any], int] = lambda _: 0
     ) -> list[Record]:
-        """Call `function(input, settings)` for each input, in parallel, except where a run before did.
+        """Call `function(input, settings)`, of a module, for each input, in parallel, except where a run before did.
 
-        A record of what was left out has the key "rejected" (see `reject`); a record's "files" are paths below the
-        output folder that have to be there for it to count as done.
+        Inputs are by their source's path, and `frames` counts those of one, for its time limit. Returns all records in
+        the order of the inputs; broken ones give one that is rejected. A record of what was left out has the key
+        "rejected" (see `reject`); a record's "files" are paths below the output folder that have to be there for it to
+        count as done. What is no input's fault, such as a full disk, is a PrepareError.
 
         The journal gets a line for each input as soon as it is done. A process that is killed leaves whole lines but
         for the last one, which doesn't count.
-
-        Args:
-            function: of a module, so that other processes find it.
-            inputs: by key, which is the source's path.
-            frames: number of frames of an input, for its time limit.
-
-        Returns:
-            All records in the order of the inputs; broken inputs give one that is rejected.
-
-        Raises:
-            PrepareError: no input's fault, such as a full disk.
         """
         cache_keys = {key: digest([self.name, VERSION, self.depends, value]) for key, value in inputs.items()}
         journal = self.output / FOLDER / "journal" / f"{self.name}.jsonl"
@@ -135,8 +126,7 @@ class Step:
     def finish(self, records: Iterable[Record]) -> list[Record]:
         """Write the step's files: the records that stay, in their order, which it returns, and the rejected ones.
 
-        Raises:
-            NothingLeft: none stays.
+        NothingLeft where none stays.
         """
         kept, left_out = [], []
         for record in records:
@@ -144,8 +134,7 @@ class Step:
                 left_out.append(record["rejected"])
             else:
                 kept.append({key: value for key, value in record.items() if key != "files"})
-        write_lines(rejected_file(self.output, self.name), left_out)
-        write_lines(step_file(self.output, self.name), [{"step": self.name, "version": VERSION}, *kept])
+        write_step(self.output, self.name, kept, left_out)
         if not kept:
             reasons = Counter(item["reason"] for item in left_out).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "there was no input"
@@ -179,11 +168,6 @@ def reject(step: str, source: str, reason: str, bad: bool = False, clip: str | N
     `bad` says that the file is broken; else it just isn't wanted.
     """
     return {"rejected": {"step": step, "source": source, "reason": reason, "bad": bad, "clip": clip}}
-
-
-def rejected_file(output: Path, step: str) -> Path:
-    """Where a step's list of what it left out lies."""
-    return output / FOLDER / f"{step}.rejected.jsonl"
 
 
 def _read_journal(path: Path) -> dict[str, Record]:
@@ -227,11 +211,7 @@ class _RemoteProcess:
 
 
 def start_workers(settings: DataPrepConfig) -> Workers:
-    """The workers that the settings ask for.
-
-    Raises:
-        PrepareError: Ray is not installed or does not start.
-    """
+    """The workers that the settings ask for; a PrepareError where Ray is not installed or does not start."""
     processes, address = settings.processes, settings.ray_address
     if settings.engine == "local" and processes == 0:
         return Workers(Worker, 1)

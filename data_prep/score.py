@@ -34,7 +34,8 @@ def score_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
     network = scorer(settings)
     assert network is not None
     crops = [load_arrays(Path(settings.output), TRACKS, clip["id"])["crops"] for clip in clips]
-    sampled = [_spread(clip["num_frames"], settings.quality.frames) for clip in clips]
+    count = settings.quality.frames  # up to so many, the middles of equal parts
+    sampled = [{int((k + 0.5) * clip["num_frames"] / count) for k in range(count)} for clip in clips]
     scores: list[list[float]] = [[] for _ in clips]
     for image, places in walk(clips, settings):
         for i, at in places:
@@ -63,11 +64,6 @@ def write_histogram(path: Path, scores: Sequence[float], least: float | None) ->
     figure.tight_layout()
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
-
-
-def _spread(length: int, count: int) -> set[int]:
-    """Up to `count` of 0..length-1, the middles of equal parts."""
-    return {int((k + 0.5) * length / count) for k in range(count)}
 
 
 def _select(records: list[Record], settings: DataPrepConfig) -> list[Record]:

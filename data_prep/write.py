@@ -1,27 +1,16 @@
 """Step 7: write the clips, the manifest, the data card and the contact sheet."""
 
-import json
 import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.card import write_card, write_contact_sheet
-from data_prep.records import (
-    LANDMARKS,
-    STEPS,
-    TRACKS,
-    Record,
-    file_name,
-    load_arrays,
-    read_step,
-    save_arrays,
-    walk,
-    write_lines,
-)
-from data_prep.runner import Step, rejected_file
+from data_prep.records import LANDMARKS, TRACKS, Record, file_name, load_arrays, read_step, save_arrays, walk
+from data_prep.runner import Step
 from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
 from svfr import note
@@ -42,15 +31,13 @@ Square = tuple[int, int, int, int]  # x0, y0, x1, y1 [px]
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write manifest.jsonl and what it names: clips/ID.mp4 (unless `write.mode=references`) and landmarks/ID.npz.
 
-    Beside it data_card.md, contact_sheet.png, and rejected.jsonl with all that any step left out.
+    Beside it data_card.md and contact_sheet.png.
     """
-    output = Path(settings.output)
+    output, facts = Path(settings.output), asdict(settings.write)
     clips = read_step(output, "identities")
-    facts: Record = {"mode": settings.write.mode}
-    write = refer_to_clips
-    if settings.write.mode == "clips":
-        facts |= {"size": settings.write.size, "crf": settings.write.crf}
-        write = write_clips
+    write = write_clips
+    if settings.write.mode == "references":
+        write, facts = refer_to_clips, {"mode": "references"}
     step = Step("write", settings, workers, facts)
     # Who it is and what it is for changes with every other clip, the pixels don't.
     inputs = ({k: v for k, v in clip.items() if k not in ("identity", "split")} for clip in clips)
@@ -65,22 +52,12 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     write_manifest(output / MANIFEST, manifest)
     manifest = read_manifest(output / MANIFEST, allow_outside=True)
     write_contact_sheet(output / "contact_sheet.png", manifest)
-    left_out = collect_rejected(output)
-    write_lines(output / "rejected.jsonl", left_out)
     times = [enlargement(of, settings) for _, of in written]
     if enlarged := sum(value > 1 for value in times):
-        most = (
-            f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px, up to {max(times):.1f} times"
-        )
-        note(f"write: {most}: their truth is soft (track.max_enlarge limits it)")
-    write_card(output / "data_card.md", manifest, [of for _, of in written], left_out, settings)
+        which = f"{enlarged} of {len(times)} clips are enlarged to {settings.write.size} px"
+        note(f"write: {which}, up to {max(times):.1f} times: their truth is soft (track.max_enlarge limits it)")
+    write_card(output / "data_card.md", manifest, [of for _, of in written], settings)
     return records
-
-
-def collect_rejected(output: Path) -> list[Record]:
-    """What the steps left out, in their order."""
-    files = [rejected_file(output, step) for step in STEPS]
-    return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
 def write_clips(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
@@ -136,28 +113,16 @@ def _record(
     clip: Record, video: str, start_frame: int, size: int, square: Square | None, landmarks: str | None, sha256: str
 ) -> Record:
     """A clip's line of the manifest, but for who it is and what it is for."""
-    line = {
-        "id": clip["id"],
-        "video": video,
-        "source": clip["source"],
-        "start_frame": start_frame,
-        "num_frames": clip["num_frames"],
-        "fps": float(Fraction(clip["fps"])),
-        "width": size,
-        "height": size,
-        "quality": clip["quality"],
-        "crop": square,
-        "landmarks": landmarks,
-        "sha256": sha256,
-    }
+    line = {key: clip[key] for key in ("id", "source", "num_frames", "quality")}
+    line |= {"fps": float(Fraction(clip["fps"])), "start_frame": start_frame, "width": size, "height": size}
+    line |= {"video": video, "crop": square, "landmarks": landmarks, "sha256": sha256}
     return {"source": clip["source"], "clip": line, "files": [landmarks] if landmarks else []}
 
 
 def _save_landmarks(clip: Record, output: Path, origin: np.ndarray, scale: np.ndarray) -> str | None:
     """Save a clip's landmarks in px of the crop with corner `origin` (f or 1, 2) [px], enlarged by `scale` (f or 1,).
 
-    Returns:
-        The file, relative to the output; None if there are no landmarks.
+    Returns the file, relative to the output; None if there are no landmarks.
     """
     if clip["trusted"] is None:
         return None

@@ -27,8 +27,8 @@ def random_svd_xt(device: torch.device, dtype: torch.dtype) -> Components:
             down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
         )
     torch.set_default_dtype(torch.float32)
-    settings, scheduler = ModelSettings(untrained=True), EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
-    return Components(model, vae, id_encoder, scheduler, settings).to(device, dtype)
+    scheduler = EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0)
+    return Components(model, vae, id_encoder, scheduler, ModelSettings()).to(device, dtype)
 
 
 class PeakMemory(TorchDispatchMode):

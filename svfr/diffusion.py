@@ -28,11 +28,7 @@ class Scalings(NamedTuple):
 def get_scalings(sigma: Tensor) -> Scalings:
     """Preconditioning of SVD: v-prediction with data scale 1 (EDM, Table 1, has 0.5 for images).
 
-    Args:
-        sigma: noise levels > 0, any shape.
-
-    Returns:
-        Scalings of that shape; `noise` = ln(sigma) / 4 is what the UNet calls its timestep.
+    Noise levels > 0 of any shape give scalings of it; `noise` = ln(sigma) / 4 is what the UNet calls its timestep.
     """
     variance = sigma**2 + 1
     return Scalings(skip=1 / variance, out=-sigma / variance.sqrt(), inp=1 / variance.sqrt(), noise=sigma.log() / 4)
@@ -41,8 +37,7 @@ def get_scalings(sigma: Tensor) -> Scalings:
 def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
     """Noise levels of a sampling run of at least one step (Karras et al. 2022, Eq. 5), then 0.
 
-    Returns:
-        (num_steps + 1,) float32, falling from sigma_max to sigma_min and, last, 0; one step runs at sigma_max.
+    (num_steps + 1,) float32, falling from sigma_max to sigma_min and, last, 0; one step runs at sigma_max.
     """
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
@@ -79,13 +74,9 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
 
 
 def sample_euler(denoise: Denoiser, x: Tensor, sigmas: Tensor, known: Denoiser | None = None) -> Iterator[Tensor]:
-    """Euler sampling that yields the latents after each step, so that a caller can follow its progress.
+    """Euler sampling from x at sigmas[0] over falling levels (n + 1,), last 0; yields the latents after each step.
 
-    Args:
-        denoise: estimate of x0 from (x, sigma).
-        x: (b, f, c, h, w) start, at noise level sigmas[0].
-        sigmas: (n + 1,) falling noise levels, last 0.
-        known: puts frames that are known already into x at a noise level: (x, sigma) -> x.
+    `known` puts frames that are known already into x at a noise level: (x, sigma) -> x.
     """
     for sigma, sigma_next in pairwise(sigmas):
         if known is not None:

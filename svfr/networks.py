@@ -70,11 +70,8 @@ def describe(path: Path) -> dict[str, str | int]:
 def find(name: str, folder: Path | None = None, download: bool = True) -> Path:
     """Where a network of the table is: in `folder`, $SVFR_NETWORKS, the user's cache or PyTorch's, else downloaded.
 
-    A pack is a folder ROOT/models/NAME or ROOT/NAME in one of these, or ~/.insightface/models/NAME.
-
-    Returns:
-        The file, its sha256 checked; for a pack the folder of its ONNX files, which are not checked (the table knows
-        the zip's sha256 only).
+    A file, its sha256 checked; for a pack the folder of its ONNX files, which are not checked (the table knows the
+    zip's sha256 only): ROOT/models/NAME or ROOT/NAME in one of these, or ~/.insightface/models/NAME.
 
     Raises:
         NetworkMissing: it is nowhere and was not, or could not be, downloaded.
@@ -124,17 +121,10 @@ def load_by_name(
     installed: Iterable[Callable[[], Loaded]],
     more: str = "",
 ) -> Loaded:
-    """Load one of several networks that do the same.
+    """Load one of several networks that do the same: that of `loaders` by name, or, for "auto", the first of those that
+    may be `installed` already that loads (one that fails is passed over, since nobody named it), else the last.
 
-    Args:
-        kind: what they are, for errors.
-        name: of one of `loaders`, or "auto": the first of `installed` that loads, else the last of `loaders`.
-        loaders: by name.
-        installed: loaders of what may already be there; one that fails is passed over, since nobody named it.
-        more: further choices, for errors.
-
-    Raises:
-        ValueError: another name; and what the loaders raise.
+    A ValueError for another name says their `kind` and the choices, `more` among them; and what the loaders raise.
     """
     if name == "auto":
         for load in installed:
@@ -146,9 +136,10 @@ def load_by_name(
     return loaders[name]()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def first_line(error: Exception, length: int = 200) -> str:
+    """The first line of an error's message, cut to a length; its type if it has none."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= length else f"{line[:length]}..."
 
 
 def _caches() -> Path:

@@ -20,7 +20,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
     "networks": ({"__init__", "files"}, {"requests"}),
     "synthetic": (set(), ARRAYS),
     "models": (
-        {"__init__", "tasks", "diffusion", "files"},
+        {"__init__", "tasks", "diffusion", "files", "networks"},
         ARRAYS | {"diffusers", "safetensors", "huggingface_hub", "peft"},
     ),
     "data": (

@@ -27,7 +27,7 @@ PACKAGES = (
 # Settings of other steps, whose own files say what they were, or that no number depends on.
 NOT_MEASURING = ("testset", "restore", "workers")
 # Of a report.json.
-KEPT = ("svfr", "weights", "weights_sha256", "untrained", "detector", "settings", "dtype", "packages")
+KEPT = ("svfr", "weights", "weights_sha256", "detector", "settings", "dtype", "packages")
 GIB = 2**30  # [bytes]
 
 

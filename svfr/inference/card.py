@@ -19,7 +19,7 @@ ARCFACE = "InsightFace's: non-commercial research only"
 TAGS = ["diffusers", "video-face-restoration", "face-restoration", "colorization", "inpainting"]
 TEXT = """# {name}
 
-Restores face videos (blind restoration, colorization, inpainting) by SVFR (arXiv 2501.01235).{untrained}
+Restores face videos (blind restoration, colorization, inpainting) by SVFR (arXiv 2501.01235).
 
 ```python
 from svfr import SVFRPipeline
@@ -55,8 +55,7 @@ def model_card(folder: Path, source: str, name: str, lora: str | None = None) ->
     data = ModelCardData(library_name="svfr", pipeline_tag="video-to-video", tags=TAGS, **licence)
     rows = "\n".join(f"| {part} | {index[part][-1]} | {licences[part]} |" for part in parts)
     settings = ", ".join(f"{key} {value}" for key, value in index["settings"].items())
-    untrained = "\n\n**These weights are untrained: results are noise.**" if index["settings"]["untrained"] else ""
-    text = [TEXT.format(name=name, rows=rows, settings=settings, untrained=untrained)]
+    text = [TEXT.format(name=name, rows=rows, settings=settings)]
     if facts := read_json(start / "provenance.json"):
         text.append(f"Trained by code revision {facts.get('git_revision')} with seed {facts.get('seed')}.\n")
     for file in (start / "metrics.jsonl", start.absolute() / "../../metrics.jsonl"):  # or in the run's folder

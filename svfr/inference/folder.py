@@ -137,7 +137,6 @@ def restore_folder(
     about: dict[str, Any] = {
         "svfr": __version__,
         "weights": weights,
-        "untrained": pipe.settings.untrained,
         "tasks": tasks,
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "recognizer": recognizer and {"name": recognizer.name, "sha256": recognizer.sha256},
@@ -157,8 +156,6 @@ def restore_folder(
         skipped = [str(path.relative_to(source)) for path in find_skipped(source, output)]
         about |= {"skipped": skipped, "weights_sha256": _sha256_once(files)}
         about |= {"dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
-        if about["untrained"]:
-            svfr.note("These weights are UNTRAINED: results are noise and only show that the path works.")
         if skipped:
             shown = ", ".join(skipped[:SHOWN]) + (", ..." if len(skipped) > SHOWN else "")
             svfr.note(printable(f"{source}: {len(skipped)} files are neither videos nor pictures: {shown}"))

@@ -138,14 +138,12 @@ class Looks:
 
     @classmethod
     def of(cls, components: Components, recognizer: Recognizer | None) -> "Looks":
-        """By a recognition network, else by the weights' own ID network, if it was trained."""
+        """By a recognition network, else by the weights' own ID network."""
 
         def embed(faces: list[Face], image: np.ndarray | None) -> np.ndarray:
             assert image is not None
             return embeddings(components, recognizer, [(image, face.landmarks) for face in faces])
 
-        if recognizer is None and components.settings.untrained:
-            return cls(None)
         # Assumption: an ID network as deep as the published ones is one of them.
         small = recognizer is None and sum(IRESNET_LAYERS[components.id_encoder.config.depth]) < sum(IRESNET_LAYERS[50])
         return cls(embed, SMALL_NETWORK if small else RECOGNIZED)

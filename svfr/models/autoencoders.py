@@ -14,13 +14,8 @@ SMALLEST_STD = 1e-3  # of a component that is divided by it: a constant directio
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """Each patch of p x p pixels becomes one latent pixel: its first principal components, of variance 1 on average.
 
-    Frames are independent of each other. The posterior has no width: its mode, mean and samples are the same.
-
-    Args:
-        patch_size: side of a patch [px], the factor between pixels and latents.
-        latent_channels: principal components that are kept, at most 3 p^2.
-        scaling_factor: of the latents that are denoised; 1, since their variance is.
-        force_upcast: never needed; part of the interface.
+    Frames are independent of each other. The posterior has no width: its mode, mean and samples are the same. Latents
+    are denoised with `scaling_factor` 1, since that is their variance; `force_upcast` is part of the interface alone.
     """
 
     @register_to_config
@@ -51,19 +46,12 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 def fit_patch_autoencoder(
     frames: Tensor, patch_size: int, latent_channels: int, whitening: float = 0.5
 ) -> PatchAutoencoder:
-    """Principal components of the patches of some frames, by an eigendecomposition of their covariance.
+    """The autoencoder of least squared error of frames (n, 3, H, W) in [-1, 1], whose sides `patch_size` divides, by an
+    eigendecomposition of their patches' covariance. On these frames, latents have mean 0, and variance 1 on average.
 
-    Args:
-        frames: (n, 3, H, W) in [-1, 1], sides divisible by `patch_size`.
-        patch_size: see `PatchAutoencoder`.
-        latent_channels: see `PatchAutoencoder`.
-        whitening: 1 gives every component unit variance, 0 leaves their variances as they are relative to each other.
-            Between, the strong ones, which decide the PSNR, still weigh more in the denoising loss and outlast more
-            noise: after 100 steps of training, 0.5 was 1 to 3 dB ahead of 1.
-
-    Returns:
-        The autoencoder of least squared error; its latents have mean 0 on these frames and variance 1, averaged over
-        the components.
+    A `whitening` of 1 gives every component unit variance, 0 leaves their variances as they are relative to each other.
+    Between, the strong ones, which decide the PSNR, still weigh more in the denoising loss and outlast more noise:
+    after 100 steps of training, 0.5 was 1 to 3 dB ahead of 1.
     """
     patches = nn.functional.pixel_unshuffle(frames, patch_size)  # (n, 3 p p, h, w)
     patches = patches.movedim(1, -1).flatten(0, 2).double()  # (n h w, 3 p p)

@@ -46,8 +46,6 @@ class ModelSettings:
     """First frames of a clip that are known from the clip before; 0: clips are joined at each step's noise level."""
     one_step_sigma: float | None = None
     """Noise level at which one run from zero gives the result; None: results are sampled from noise."""
-    untrained: bool = False
-    """Random weights: results are noise and have to be labelled so."""
 
     def __post_init__(self) -> None:
         for name in ("size", "clip_length", "num_inference_steps"):
@@ -70,10 +68,11 @@ class ModelSettings:
         settings = index.get("settings")
         if settings is None:
             raise WeightsError(f"{file}: no 'settings': not a model of SVFR")
-        if unknown := set(settings) - {field.name for field in fields(cls)}:
+        known = {name: value for name, value in settings.items() if name != "untrained"}  # of older folders
+        if unknown := known.keys() - {field.name for field in fields(cls)}:
             raise WeightsError(f"{file}: unknown setting '{min(unknown)}'")
         try:
-            return cls(**settings)
+            return cls(**known)
         except ValueError as error:
             raise WeightsError(f"{file}: {error}") from error
 
@@ -116,9 +115,7 @@ class Components:
         self.model = model.eval().requires_grad_(False)
         self.vae = vae.eval().requires_grad_(False)
         self.id_encoder = id_encoder.eval().requires_grad_(False)
-        self.scheduler = scheduler
-        self.settings = settings
-        self.plan = plan
+        self.scheduler, self.settings, self.plan = scheduler, settings, plan
         self.tiny = tiny if tiny is None else tiny.eval().requires_grad_(False)
         self.notes: list[str] = []  # to the user, of what was done otherwise than asked
         self._stepped_down = False
@@ -127,15 +124,10 @@ class Components:
     @property
     def networks(self) -> dict[str, Any]:
         """All networks, by the name of their folder."""
-        parts = {
-            "unet": self.model.unet,
-            "vae": self.vae,
-            "id_projector": self.model.id_projector,
-            "id_encoder": self.id_encoder,
-            "latent_transformer": self.model.latent_transformer,
-            "landmark_predictor": self.model.landmark_predictor,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        model = self.model
+        parts = {"unet": model.unet, "vae": self.vae, "id_projector": model.id_projector, "id_encoder": self.id_encoder}
+        heads = {"latent_transformer": model.latent_transformer, "landmark_predictor": model.landmark_predictor}
+        return parts | {name: head for name, head in heads.items() if head is not None}
 
     @property
     def device(self) -> torch.device:
@@ -210,27 +202,15 @@ class Components:
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """(n, 3, H, W) in [-1, 1] -> (n, c, h, w) float32: the posterior's mode, not scaled (released code)."""
-        latents = [
-            self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mode().float()
-            for chunk in frames.split(ENCODE_CHUNK)
-        ]
-        return torch.cat(latents)
+        chunks = (chunk.to(self.device, self.vae.dtype) for chunk in frames.split(ENCODE_CHUNK))
+        return torch.cat([self.vae.encode(chunk).latent_dist.mode().float() for chunk in chunks])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk_size: int, context: int = 0) -> Tensor:
-        """Decode consecutive frames.
+        """Consecutive latents (n, c, h, w), scaled -> frames (n, 3, H, W) float32, about [-1, 1], not clamped.
 
-        Args:
-            latents: (n, c, h, w), scaled.
-            chunk_size: frames that are decoded together.
-            context: frames of a chunk that the one before it has given already; they are decoded again, not given
-                again, so that the temporal decoder sees the past across the chunks' border.
-
-        Returns:
-            (n, 3, H, W) float32, about [-1, 1], not clamped.
-
-        Raises:
-            ValueError: not finite, as where a number type overflows.
+        Of the `chunk_size` frames that are decoded together, the first `context` were in the chunk before, too, so that
+        the temporal decoder sees the past across the border. A ValueError where a number type overflows.
         """
         context = min(context, chunk_size - 1)
         decoder = self.vae if self.tiny is None else self.tiny  # which takes them scaled, and frame by frame
@@ -252,13 +232,8 @@ class Components:
 
     @torch.no_grad()
     def encode_reference(self, frame: Tensor, image: np.ndarray, landmarks: np.ndarray) -> Reference:
-        """Describe a reference face to the denoiser.
-
-        Args:
-            frame: (3, s, s) in [-1, 1] for the VAE.
-            image: (s, s, 3) uint8, the same frame for the ID network.
-            landmarks: (5, 2) [px], eyes, nose and corners of the mouth in `image`.
-        """
+        """Describe a reference face to the denoiser: a `frame` (3, s, s) in [-1, 1] for the VAE, the same as an `image`
+        (s, s, 3) uint8 for the ID network, and its landmarks (5, 2) [px], eyes, nose and corners of the mouth."""
         face = id_crop(image, landmarks, self.settings.id_crop)[None]
         return Reference(latents=self.encode(frame[None]), id_tokens=self.id_tokens(face))
 
@@ -286,8 +261,7 @@ class Components:
     def save(self, folder: Path) -> None:
         """Write all parts in diffusers layout (safetensors), with an index that holds the settings; or a LoRA alone.
 
-        Raises:
-            OSError: the disk is full, or the folder may not be written.
+        An OSError where the disk is full, or the folder may not be written.
         """
         if self.lora is not None:
             save_lora(folder, self.model, self.lora, asdict(self.settings))

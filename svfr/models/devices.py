@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from svfr.models.weights import first_line
+from svfr.networks import first_line
 
 PLANNED_FRAME = 512  # [px] side of the frames that plans count
 

@@ -57,13 +57,7 @@ class IResBlock(nn.Module):
 
 
 class IResNet(ModelMixin, ConfigMixin):
-    """ArcFace's IResNet-18/34/50/100 with the key names of the published checkpoints.
-
-    Args:
-        depth: 18, 34, 50 or 100.
-        block_out_channels: channels of the four stages; the published networks have the default.
-        embedding_dim: length of the embedding.
-    """
+    """ArcFace's IResNet-18/34/50/100 with the key names, and by default the widths, of the published checkpoints."""
 
     @register_to_config
     def __init__(
@@ -99,8 +93,7 @@ class IResNet(ModelMixin, ConfigMixin):
 def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
     """The (2, 3) similarity, without reflection, that takes (5, 2) landmarks nearest to a template's.
 
-    Raises:
-        ValueError: landmarks that coincide or aren't finite.
+    A ValueError for landmarks that coincide or aren't finite.
     """
     landmarks = np.asarray(landmarks, dtype=np.float64)
     if not (np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).any()):
@@ -111,32 +104,20 @@ def face_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
 def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """A face as ArcFace networks see it: warped so that its landmarks lie on `ARCFACE_TEMPLATE`.
 
-    Args:
-        image: (h, w, 3) uint8 RGB.
-        landmarks: (5, 2) eyes, nose tip, mouth corners [px]; errors as `face_transform`.
-
-    Returns:
-        (112, 112, 3) uint8; black where the image ends.
+    From an image (h, w, 3) uint8 RGB and its landmarks (5, 2), eyes, nose tip, mouth corners [px], (112, 112, 3) uint8,
+    black where the image ends; errors as `face_transform`.
     """
     matrix = face_transform(landmarks, ARCFACE_TEMPLATE)
     return cv2.warpAffine(image, matrix, (ID_SIZE, ID_SIZE), flags=cv2.INTER_LINEAR)
 
 
 def id_crop(image: np.ndarray, landmarks: np.ndarray, style: str) -> Tensor:
-    """The crop of a face that its ID network was trained on.
+    """The crop of a face image (s, s, 3) uint8 RGB with landmarks (5, 2) [px] that its ID network was trained on:
+    (3, 112, 112) float32 in [-1, 1]. A ValueError for another style, or as `face_transform`.
 
-    Args:
-        image: (s, s, 3) uint8 RGB face image.
-        landmarks: (5, 2) points of it [px].
-        style: "arcface", aligned to the template; "official", the released SVFR code's steps. These cut at fixed
-            pixels, which is right for s = 256 only (at 512 one landmark of five is left in the crop), but it is what
-            the released weights are run with.
-
-    Returns:
-        (3, 112, 112) float32 in [-1, 1].
-
-    Raises:
-        ValueError: another style, or landmarks that coincide.
+    The style "arcface" is aligned to the template; "official" are the released SVFR code's steps. These cut at fixed
+    pixels, which is right for s = 256 only (at 512 one landmark of five is left in the crop), but it is what the
+    released weights are run with.
     """
     if style == "arcface":
         return _to_tensor(align_face(image, landmarks))

@@ -41,8 +41,7 @@ class LoRA:
 def add_lora(model: SVFR, base: str, rank: int) -> LoRA:
     """Give a model, in place, updates of a rank for training; they are zero, so that it computes what it did before.
 
-    Raises:
-        WeightsError: PEFT is not installed.
+    A WeightsError where PEFT is not installed.
     """
     lora = LoRA(base, _fingerprint(model), rank)
     _inject(model.unet, lora)
@@ -84,18 +83,10 @@ def save_lora(folder: Path, model: SVFR, lora: LoRA, settings: Mapping[str, Any]
 
 @torch.no_grad()
 def apply_lora(model: SVFR, folder: Path, weight: float) -> dict[str, Any]:
-    """Put what `save_lora` wrote into the model that it belongs to, in place.
+    """Put what `save_lora` wrote into the model that it belongs to, in place; a base without heads stays so.
 
-    Args:
-        model: the base. A base without heads stays so.
-        folder: of the LoRA.
-        weight: of the update; parts that were trained whole go this share of their way. 0 leaves all as it is.
-
-    Returns:
-        What lora.json says.
-
-    Raises:
-        WeightsError: files that are missing or unreadable, or belong to another model; PEFT is not installed.
+    The weight is that of the update; parts that were trained whole go this share of their way. 0 leaves all as it is.
+    Returns what lora.json says. A WeightsError where files are missing, unreadable or of another model, or PEFT is.
     """
     index = read_json(folder / LORA_INDEX, "a LoRA is a folder that training with lora.rank wrote")
     lora = LoRA(**{field.name: index[field.name] for field in fields(LoRA)})

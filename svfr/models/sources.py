@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import (
-    AutoencoderKLTemporalDecoder,
-    AutoencoderTiny,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
+from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny, EulerDiscreteScheduler
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -27,7 +23,6 @@ from svfr.models.svfr import SVFR
 from svfr.models.unet import LATENTS_IN
 from svfr.models.weights import (
     WeightsError,
-    first_line,
     load_id_projector,
     load_iresnet,
     load_part,
@@ -37,6 +32,7 @@ from svfr.models.weights import (
     read_json,
     read_state,
 )
+from svfr.networks import first_line
 from svfr.tasks import TASKS
 
 DEMO_FOLDER = Path(__file__).parents[1] / "assets" / "demo"
@@ -68,8 +64,7 @@ class ReleasedFiles(NamedTuple):
 def find_released(source: str | Path) -> ReleasedFiles | None:
     """The released files: of the Hub for "released", or of a folder laid out as the released code's `models/`, or none.
 
-    Raises:
-        WeightsError: they cannot be downloaded.
+    A WeightsError where they cannot be downloaded.
     """
     if str(source) == "released":
         folder = _download(RELEASED_HUB_ID, tuple(f"{RELEASED_FOLDER}/{name}" for name in RELEASED_FILES))
@@ -85,8 +80,7 @@ def find_released(source: str | Path) -> ReleasedFiles | None:
 def find_svd(source: str | Path) -> Path | None:
     """SVD's folder, if a source is SVD: its Hub id, or a folder in diffusers layout, whose index says so if it has one.
 
-    Raises:
-        WeightsError: the Hub cannot be reached.
+    A WeightsError where the Hub cannot be reached.
     """
     if str(source) == SVD_HUB_ID:
         return _download(SVD_HUB_ID, SVD_TRAINING_PATTERNS)
@@ -114,8 +108,7 @@ def find_model(source: str | Path) -> Path:
 def weights_files(source: str | Path) -> dict[str, Path]:
     """The files that a model is loaded from, by name; those of a folder by their path in it, hidden ones left out.
 
-    Raises:
-        WeightsError: as `find_released` and `find_model`.
+    Errors as `find_released` and `find_model`.
     """
     released = find_released(source)
     folder, patterns = (find_model(source), ("**/*",)) if released is None else (released.svd, SVD_PATTERNS)
@@ -128,11 +121,8 @@ def weights_files(source: str | Path) -> dict[str, Path]:
 def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | None = None) -> Components:
     """Load what `Components.save` wrote.
 
-    From a seed, parts that have a configuration but no weights are initialized, for training; without one that is an
-    error, unless the settings say `untrained`.
-
-    Raises:
-        WeightsError: a part is missing, unreadable or of another architecture.
+    From a seed, parts that have a configuration but no weights are initialized, for training. A WeightsError where a
+    part is missing, unreadable or of another architecture.
     """
     with one_line_errors(folder), torch.random.fork_rng(devices=[]):
         index = read_json(folder / INDEX_NAME, "weights are a folder that save_pretrained or convert_released.py wrote")
@@ -140,24 +130,18 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int | No
         vae = index.get("vae", [AutoencoderKLTemporalDecoder.__name__])[-1]
         if vae not in VAE_CLASSES:
             raise WeightsError(f"{folder / INDEX_NAME}: vae '{vae}': choose from {', '.join(VAE_CLASSES)}")
-        classes = {
-            "unet": UNetSpatioTemporalConditionModel,
-            "vae": VAE_CLASSES[vae],
-            "id_projector": IDProjector,
-            "id_encoder": IResNet,
-            **{name: head for name, head in HEADS.items() if name in index},
-        }
-        or_random = seed is not None or settings.untrained
+        classes = {"unet": UNetSpatioTemporalConditionModel, "vae": VAE_CLASSES[vae]}
+        classes |= {"id_projector": IDProjector, "id_encoder": IResNet}
+        classes |= {name: head for name, head in HEADS.items() if name in index}
         torch.manual_seed(seed or 0)
-        parts = {name: load_part(kind, folder / name, dtype, or_random) for name, kind in classes.items()}
+        parts = {name: load_part(kind, folder / name, dtype, seed is not None) for name, kind in classes.items()}
         return assemble(folder, settings, **parts)
 
 
 def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: torch.dtype) -> Components:
     """Load the files of the released SVFR; of SVD's folder only unet/config.json, vae/ and scheduler/ are read.
 
-    Raises:
-        WeightsError: a file is missing, unreadable or of another architecture.
+    A WeightsError where a file is missing, unreadable or of another architecture.
     """
     with one_line_errors(svd):
         config = read_config(svd / "unet")
@@ -175,8 +159,7 @@ def load_released(svd: Path, unet: Path, id_linear: Path, arcface: Path, dtype: 
 def load_tiny(source: str, components: Components) -> AutoencoderTiny:
     """Load a small decoder that is to take the VAE's place: TAESD of the Hub for "tiny", a folder, or a Hub id.
 
-    Raises:
-        WeightsError: there is none, or it is unreadable, or of other latents than the VAE's.
+    A WeightsError where there is none, or it is unreadable, or of other latents than the VAE's.
     """
     folder = Path(source)
     if not folder.is_dir():

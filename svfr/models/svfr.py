@@ -20,13 +20,7 @@ class SVFROutput(NamedTuple):
 
 
 class SVFR(nn.Module):
-    """The denoiser with its task prompt, reference and identity, and the heads that only training uses.
-
-    Args:
-        unet: the stock SVD UNet; one with SVD's 8 input channels is widened in place.
-        id_projector: M_id.
-        latent_transformer: T_l of the unified latent regularization; None for inference alone.
-        landmark_predictor: P_lm of the facial prior; None for inference alone.
+    """The denoiser with its task prompt, reference and identity, and the heads, None for inference alone.
 
     Examples:
         >>> import torch
@@ -43,39 +37,27 @@ class SVFR(nn.Module):
 
     def __init__(
         self,
-        unet: UNetSpatioTemporalConditionModel,
-        id_projector: IDProjector,
-        latent_transformer: LatentTransformer | None = None,
-        landmark_predictor: LandmarkPredictor | None = None,
+        unet: UNetSpatioTemporalConditionModel,  # stock; one with SVD's 8 input channels is widened in place
+        id_projector: IDProjector,  # M_id
+        latent_transformer: LatentTransformer | None = None,  # T_l of the unified latent regularization
+        landmark_predictor: LandmarkPredictor | None = None,  # P_lm of the facial prior
     ) -> None:
         super().__init__()
         widen_conv_in(unet)
-        self.unet = unet
-        self.id_projector = id_projector
-        self.latent_transformer = latent_transformer
-        self.landmark_predictor = landmark_predictor
         keep_mid_features(unet)
+        self.unet, self.id_projector = unet, id_projector
+        self.latent_transformer, self.landmark_predictor = latent_transformer, landmark_predictor
 
     def forward(
         self,
-        noisy_latents: Tensor,
-        lq_latents: Tensor,
-        ref_latents: Tensor,
-        id_tokens: Tensor | FixedContext,
-        sigma: Tensor,
-        task_prompt: Tensor,
+        noisy_latents: Tensor,  # (b, f, c, h, w) scaled latents plus sigma times noise
+        lq_latents: Tensor,  # (b, f, c, h, w) of the degraded frames, not scaled (released code)
+        ref_latents: Tensor,  # (b, f, c, h, w) of each frame's reference, not scaled; or (b, c, h, w), one for all
+        id_tokens: Tensor | FixedContext,  # (b, n, d) from the ID projector; or, while sampling, fixed ones
+        sigma: Tensor,  # (b,) noise levels > 0
+        task_prompt: Tensor,  # (b, 3) gamma of 0 and 1
     ) -> SVFROutput:
-        """Estimate the clean latents of degraded videos.
-
-        Args:
-            noisy_latents: (b, f, c, h, w) scaled latents plus sigma times noise.
-            lq_latents: (b, f, c, h, w) of the degraded frames, not scaled (released code).
-            ref_latents: (b, f, c, h, w) of each frame's reference, not scaled, zeros without one; or (b, c, h, w), one
-                for all frames.
-            id_tokens: (b, n, d) from the ID projector, zeros without a reference; or, while sampling, a `FixedContext`.
-            sigma: (b,) noise levels > 0.
-            task_prompt: (b, 3) gamma of 0 and 1.
-        """
+        """Estimate the clean latents of degraded videos; reference latents and ID tokens are zeros without one."""
         num_frames = noisy_latents.shape[1]
         dtype = self.unet.dtype
         if ref_latents.ndim == 4:

@@ -23,10 +23,7 @@ def widen_conv_in(unet: UNetSpatioTemporalConditionModel) -> None:
     """Give SVD's UNet, in place, input channels for the reference latents, with zero weights.
 
     SVD reads noisy | image latents; SVFR reads noisy | LQ | reference. Until it is trained, the widened network
-    computes for any reference what SVD computes.
-
-    Raises:
-        ValueError: the UNet has neither SVD's nor SVFR's number of input channels.
+    computes for any reference what SVD computes. A ValueError for any other number of input channels.
     """
     old, latent_channels = unet.conv_in, unet.config.out_channels
     if old.in_channels == LATENTS_IN * latent_channels:
@@ -143,13 +140,11 @@ class FixedContext:
         """Project (b, n, d) tokens with every cross-attention layer of `unet`; gradients are not tracked."""
         self._unet, self.id_tokens = unet, id_tokens
         self._processors: list[tuple[Attention, object]] = []
-        is_zero = not id_tokens.any()
-        for name, module in unet.named_modules():
-            if not name.endswith("attn2"):
-                continue
-            if is_zero:
-                self._processors.append((module, _ZeroContextProcessor()))
-                continue
+        attentions = [module for name, module in unet.named_modules() if name.endswith("attn2")]
+        if not id_tokens.any():
+            self._processors = [(module, _ZeroContextProcessor()) for module in attentions]
+            return
+        for module in attentions:
             tokens = id_tokens.to(module.to_k.weight.device)  # the UNet may wait on the CPU
             with torch.no_grad():
                 key, value = (layer(tokens).to(id_tokens.device) for layer in (module.to_k, module.to_v))

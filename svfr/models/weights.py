@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from svfr.models.heads import IDProjector
 from svfr.models.identity import IRESNET_LAYERS, IResNet
+from svfr.networks import first_line
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -32,8 +33,7 @@ class WeightsError(ValueError):
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors or a plain .pth, without unpickling objects.
 
-    Raises:
-        WeightsError: no such file, or it holds anything but tensors by name.
+    A WeightsError where there is no such file, or it holds anything but tensors by name.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
@@ -52,10 +52,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path, name: str) -> None:
-    """Every key and shape of `expected`, and no other, has to be in `state`.
+    """Every key and shape of `expected`, which `name` says, and no other, has to be in `state`.
 
-    Raises:
-        WeightsError: naming the first keys that are missing, unexpected or of another shape; `name` says of what.
+    Else a WeightsError with the first keys that are missing, unexpected or of another shape.
     """
     shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state}
     wrong = {
@@ -75,25 +74,18 @@ def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 def load_strict(module: nn.Module, state: dict[str, Tensor], source: Path) -> None:
     """Put a state dict into a module, which may be on the meta device; `check_keys` says what does not fit."""
     expected = module.state_dict()
-    state = dict(state)
-    for key, value in expected.items():
-        if key.endswith(COUNTERS) and key not in state:
-            state[key] = torch.zeros(value.shape, dtype=value.dtype)
+    counters = {key: torch.zeros(each.shape, dtype=each.dtype) for key, each in expected.items() if COUNTERS in key}
+    state = counters | state
     check_keys(expected, state, source, type(module).__name__)
-    for key in expected:
-        # A copy, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
-        state[key] = state[key].clone()
-    module.load_state_dict(state, strict=True, assign=True)
+    # Copies, since a tensor that lies unaligned in its file makes other kernels run, which round otherwise.
+    module.load_state_dict({key: tensor.clone() for key, tensor in state.items()}, strict=True, assign=True)
 
 
 def build_part(
     part_class: type[Part], config: Mapping[str, Any], source: Path, device: str | torch.device = "meta"
 ) -> Part:
     """A part from its configuration: without memory for its weights (meta device), to be filled by `load_strict`, or,
-    on another device, with weights at random.
-
-    Raises:
-        WeightsError: a configuration that the class cannot be built from; names `source`.
+    on another device, with weights at random. A WeightsError that names `source` where the class cannot be built.
     """
     try:
         with torch.device(device):
@@ -124,8 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_random: bool = False) -> Part:
     """Load one part (UNet, VAE, ...) from its folder in diffusers layout, in full precision before fp16.
 
-    Raises:
-        WeightsError: as `read_config`, `read_state` and `load_state`; there are no weights, unless they may be random.
+    Errors as `read_config`, `read_state` and `load_state`; and without weights, unless they may be random.
     """
     config = read_config(folder)
     for name in WEIGHTS_FILES:
@@ -139,10 +130,9 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_rando
 def load_state(
     part_class: type[Part], config: Mapping[str, Any], state: dict[str, Tensor], source: Path, dtype: torch.dtype
 ) -> Part:
-    """One part of a state dict and its configuration.
+    """One part of a state dict and its configuration, which must not have more layers than the weights can have.
 
-    Raises:
-        WeightsError: as `build_part` and `load_strict`; a configuration of more layers than the weights can have.
+    Errors as `build_part` and `load_strict`.
     """
     for key, value in config.items():
         layers = len(value) if isinstance(value, list | tuple | str) else value if COUNTED.search(key) else 0
@@ -159,8 +149,9 @@ def load_id_projector(path: Path, dtype: torch.dtype) -> IDProjector:
     weight = state.get("project1024.weight")
     if weight is None or weight.ndim != 4:
         raise WeightsError(f"{path}: no ID projector: the key project1024.weight is missing")
-    config = {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}
-    return load_state(IDProjector, config, state, path, dtype)
+    return load_state(
+        IDProjector, {"in_channels": weight.shape[1], "out_channels": weight.shape[0]}, state, path, dtype
+    )
 
 
 def load_iresnet(path: Path, dtype: torch.dtype) -> IResNet:
@@ -187,9 +178,3 @@ def one_line_errors(source: Path) -> Iterator[None]:
         raise WeightsError(first_line(error, 500)) from error
     except Exception as error:  # the libraries' classes raise whatever comes
         raise WeightsError(f"{source}: cannot be used ({type(error).__name__}: {first_line(error)})") from error
-
-
-def first_line(error: Exception, length: int = 200) -> str:
-    """The first line of an error's message, cut to a length; its type if it has none."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= length else f"{line[:length]}..."

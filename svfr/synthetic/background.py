@@ -21,13 +21,7 @@ class Background:
         self._pace = float(rng.uniform(0.02, 0.06))
 
     def frame(self, index: int, camera: np.ndarray, unit: float) -> np.ndarray:
-        """(size, size, 3) uint8 RGB.
-
-        Args:
-            index: of the frame.
-            camera: (2,) how far the camera has moved, in head units.
-            unit: px per head unit.
-        """
+        """A frame (size, size, 3) uint8 RGB, once the camera has moved that far (2,) in head units, of `unit` px."""
         size = self.size
         room = (MARGIN - 1) * size / 2
         shift = np.clip(room - camera * unit, 0, 2 * room - 1)

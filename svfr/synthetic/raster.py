@@ -24,13 +24,9 @@ class Visible:
 def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size: int) -> Visible:
     """Find the nearest triangle at each pixel's centre; only triangles that are clockwise on the screen are visible.
 
-    Triangles are ordered by their mean depth, so they should be small against the distances between surfaces.
-
-    Args:
-        points: (2, v) float32 vertices on the screen, x right and y down [px]; pixel (0, 0) has its centre at 0, 0.
-        depth: (v,) larger is nearer.
-        triangles: (3, t) vertex indices.
-        size: side of the picture [px].
+    Triangles (3, t) of vertex indices are ordered by their mean `depth` (v,), larger is nearer, so they should be small
+    against the distances between surfaces. The vertices `points` (2, v) float32 are on a screen of `size` [px], x right
+    and y down; pixel (0, 0) has its centre at 0, 0.
     """
     x, y = np.take(points, triangles, axis=1)  # (3, t) each
     area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
@@ -68,11 +64,7 @@ def rasterize(points: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size
 
 
 def interpolate(visible: Visible, values: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
-    """Vertex values (k, v), linear on the screen over each triangle, at the covered pixels: (k, n) float32.
-
-    Args:
-        visible: what `rasterize` returned for `points` (2, v) and `size`.
-    """
+    """Vertex values (k, v), linear on the screen over each triangle, at the pixels that `rasterize` found: (k, n)."""
     corners = visible.corners
     x, y = np.take(points, corners, axis=1)  # (3, m) each
     at = np.take(values, corners, axis=1)  # (k, 3, m)

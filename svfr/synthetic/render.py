@@ -37,14 +37,9 @@ class RenderedClip:
 def render_clip(seed: int, num_frames: int, size: int, identity: int | None = None) -> RenderedClip:
     """Render a clip of a talking head; equal arguments give equal clips.
 
-    Args:
-        seed: of pose, speech, light, clothes and background; >= 0.
-        num_frames: >= 1.
-        size: side of the frames [px], >= 16. The picture at another size is the same scene.
-        identity: number of the person, >= 0; None: one that belongs to the seed.
-
-    Raises:
-        ValueError: a number out of its range.
+    A `seed` >= 0 of pose, speech, light, clothes and background; `num_frames` >= 1 with sides of `size` >= 16 px, at
+    any of which the scene is the same; the number `identity` >= 0 of the person, by default one that belongs to the
+    seed. A ValueError for a number out of its range.
     """
     identity = seed if identity is None else identity
     limits = {"seed": (seed, 0), "num_frames": (num_frames, 1), "size": (size, 16), "identity": (identity, 0)}

@@ -37,25 +37,14 @@ class Grid:
 
 
 class Shape:
-    """The mesh of a person and how it moves with the face's expression.
-
-    Attributes:
-        grids: head first, then ears, body, hair.
-        triangles: (3, t) of all vertices.
-        landmarks: (68, 2) float32: row and column of the head's grid.
-    """
+    """The mesh of a person and how it moves with the face's expression: `grids`, head first, then ears, body, hair, and
+    the `triangles` (3, t) of all vertices."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.row_y = np.concatenate(
-            [
-                np.linspace(-3.75, -1.35, 10),
-                np.linspace(-1.2, MOUTH_Y, 31),
-                np.full(INNER_ROWS, MOUTH_Y),
-                np.linspace(MOUTH_Y, 3.5, 14),
-                np.array([3.58, 3.65, 3.72]),
-            ]
-        )
+        above = np.linspace(-3.75, -1.35, 10), np.linspace(-1.2, MOUTH_Y, 31)
+        below = np.linspace(MOUTH_Y, 3.5, 14), np.array([3.58, 3.65, 3.72])
+        self.row_y = np.concatenate([*above, np.full(INNER_ROWS, MOUTH_Y), *below])
         self.slit = 10 + 31  # first row inside the mouth
         half = np.concatenate([np.linspace(0, 30, 13), np.linspace(33, 60, 10), np.linspace(65, 95, 7)])
         half = np.concatenate([half, np.linspace(106, MAX_ANGLE, 5)])  # degrees
@@ -114,13 +103,8 @@ class Shape:
         z = 0.36 * (around * np.cos(angle)) * (1 - 0.35 * np.sin(latitude))
         turn = np.radians(28) * side
         width = float(template_x(i, np.array(np.pi / 2), np.array(0.5)))
-        rest = np.stack(
-            [
-                x * np.cos(turn) - z * np.sin(turn) + side * (width + 0.06),
-                y + 0.5 + i.nose_length * 0.4,
-                x * np.sin(turn) + z * np.cos(turn) - 2.15,
-            ]
-        )
+        across = x * np.cos(turn) - z * np.sin(turn) + side * (width + 0.06)
+        rest = np.stack([across, y + 0.5 + i.nose_length * 0.4, x * np.sin(turn) + z * np.cos(turn) - 2.15])
         place = EAR.place(angle / np.pi, latitude / (np.pi / 2))
         return Grid(rest.astype(np.float32), place, np.ones_like(angle))
 
@@ -128,9 +112,8 @@ class Shape:
         """Neck and shoulders, which follow the head less the lower they are."""
         i = self.identity
         angle, y = np.meshgrid(np.radians(np.linspace(-180, 180, 31)), np.linspace(1.0, 6.5, 20))
-        half, front, centre, back = (
-            profile(BODY_SECTIONS, name, y) for name in ("half_width", "front", "centre", "back")
-        )
+        names = ("half_width", "front", "centre", "back")
+        half, front, centre, back = (profile(BODY_SECTIONS, name, y) for name in names)
         neck = 1 + (0.06 if i.masculine else -0.07) * smoothstep(4.0, 3.4, y)
         depth = np.where(np.cos(angle) > 0, front - centre, centre - back)
         rest = np.stack([half * neck * np.sin(angle), y + i.chin_length * 0.7, centre + depth * np.cos(angle)])

@@ -26,11 +26,8 @@ SECTIONS = {
 def hairline(identity: Identity, angle: np.ndarray) -> np.ndarray:
     """Height (y, template) down to which hair grows at each angle [rad] around the head."""
     degrees = np.abs(np.degrees(angle))
-    line = np.interp(
-        degrees,
-        [0, 22, 40, 52, 64, 70, 76, 84, 92, 112, 150],
-        [-2.0, -1.95, -1.7, -1.1, -0.7, 0.35, 0.45, -0.1, 0.2, 2.0, 2.4],
-    )
+    heights = [-2.0, -1.95, -1.7, -1.1, -0.7, 0.35, 0.45, -0.1, 0.2, 2.0, 2.4]
+    line = np.interp(degrees, [0, 22, 40, 52, 64, 70, 76, 84, 92, 112, 150], heights)
     front = smoothstep(62, 45, degrees)
     side = smoothstep(-0.9, 0.9, angle * np.sign(identity.parting or 1) + 0.3)
     cover = identity.fringe * (0.55 + 0.45 * side)
@@ -55,13 +52,10 @@ def relief(identity: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     z += 0.2 * bump(side, y, eye_x, 0.02, 0.36, 0.24)
     z += (0.14 + i.brow_ridge) * bump(side, y, eye_x - 0.05, -0.55, 0.65, 0.22)
     z += 0.06 * bump(x, y, 0, -0.5, 0.4, 0.3)
-    height = np.interp(
-        y,
-        [-0.5, 0.0, 0.35, 0.8, 1.1, 1.23, 1.42, 1.55, 1.68],
-        np.array([0.0, 0.15, 0.30, 0.53, 0.60, 0.63, 0.52, 0.29, 0.0])
-        + np.array([0, 1, 1, 0.6, 0.2, 0, 0, 0, 0]) * i.nose_bridge
-        + np.array([0, 0, 0.2, 0.6, 1, 1, 1, 0.5, 0]) * i.nose_depth,
-    )
+    ridge = np.array([0.0, 0.15, 0.30, 0.53, 0.60, 0.63, 0.52, 0.29, 0.0])
+    ridge = ridge + np.array([0, 1, 1, 0.6, 0.2, 0, 0, 0, 0]) * i.nose_bridge
+    ridge = ridge + np.array([0, 0, 0.2, 0.6, 1, 1, 1, 0.5, 0]) * i.nose_depth
+    height = np.interp(y, [-0.5, 0.0, 0.35, 0.8, 1.1, 1.23, 1.42, 1.55, 1.68], ridge)
     wide = i.nose_width
     width = np.interp(y, [-0.3, 0.3, 0.9, 1.25, 1.6], [0.3, 0.27, 0.29, 0.36 + i.nose_tip, 0.4]) * (0.45 + 1.0 * wide)
     z += height * np.exp(-((side / width) ** 2))

@@ -15,17 +15,8 @@ TEETH = (0.88, 0.85, 0.78)
 
 
 class Paint:
-    """The atlas of a person.
-
-    Args:
-        identity: the person.
-        clothes: (3,) RGB in [0, 1].
-        collar: depth of the neckline at the front, in head units.
-        density: texels per unit.
-
-    Attributes:
-        picture: (rows, columns, 3) uint8 RGB; `open_eyes` changes it in place.
-    """
+    """The atlas of a person in clothes (3,) RGB in [0, 1] whose neckline at the front is `collar` head units deep, with
+    `density` texels per unit: `picture` (rows, columns, 3) uint8 RGB, which `open_eyes` changes in place."""
 
     def __init__(self, identity: Identity, clothes: np.ndarray, collar: float, density: float) -> None:
         self.identity, self.density = identity, density
@@ -201,13 +192,8 @@ class Paint:
         }
 
     def open_eyes(self, blink: float, gaze: np.ndarray, light: np.ndarray) -> None:
-        """Paint both eyes.
-
-        Args:
-            blink: 0 open, 1 shut.
-            gaze: (2,) angles to image right and down, relative to the head [rad].
-            light: (3,) unit vector towards the light in the head's axes, for the spark on the eye.
-        """
+        """Paint both eyes, open at a `blink` of 0 and shut at 1, with a `gaze` (2,) to image right and down, relative
+        to the head [rad], and the spark of a `light`, a unit vector (3,) towards it in the head's axes."""
         i = self.identity
         centre = (EYEBALL * np.sin(gaze)).astype(np.float32)
         light = light.astype(np.float32)

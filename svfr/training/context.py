@@ -19,17 +19,11 @@ MILD_NOISE = 0.2  # of the latents' standard deviation, at most. Assumption: abo
 
 
 def draw_context(config: TrainConfig, clean: Tensor, own: Tensor, batch: Sample) -> tuple[Tensor, Tensor]:
-    """Choose the clips whose first frames are known, and how well.
+    """Choose the clips whose first frames are known, and how well; all draws depend on the seeds of the batch.
 
-    Args:
-        config: the shares.
-        clean: (n, f, c, h, w) latents.
-        own: (n, m, c, h, w) the model's result of the first frames, m at least as many as are drawn.
-        batch: of the clips, on whose seeds all draws depend.
-
-    Returns:
-        (n, f, c, h, w) `clean`, of known frames as it is, mildly degraded (alike in all views), or restored; and (n, f)
-        bool, which are known.
+    From `clean` latents (n, f, c, h, w) and the model's `own` result of the first frames (n, m, c, h, w), m at least as
+    many as are drawn: latents, of known frames clean, mildly degraded (alike in all views) or own; and (n, f) bool,
+    which are known.
     """
     latents, known = clean.clone(), torch.zeros(clean.shape[:2], dtype=torch.bool, device=clean.device)
     num_views = batch.lq.shape[1]
@@ -53,16 +47,10 @@ def draw_context(config: TrainConfig, clean: Tensor, own: Tensor, batch: Sample)
 def own_references(
     components: Components, share: float, own: Tensor, batch: Sample
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """References that the model has made itself, as inference takes them from its first clip.
+    """References of the model's `own` result of the first frames, scaled (n, m, c, h, w), as inference takes them from
+    its first clip, for a `share` of the samples with a reference and reliable landmarks of the first frame.
 
-    Args:
-        components: describe them.
-        share: of the samples with a reference, and reliable landmarks of the first frame, that get one.
-        own: (n, m, c, h, w) the model's result of the first frames, scaled.
-        batch: of the clips.
-
-    Yields:
-        Index of a view, latents (c, h, w), not scaled, and ID features (d, 7, 7).
+    Yields index of a view, latents (c, h, w), not scaled, and ID features (d, 7, 7).
     """
     num_views, size = batch.lq.shape[1], batch.lq.shape[-1]
     for view, latents in enumerate(own):

@@ -21,12 +21,8 @@ def initialize(config: TrainConfig) -> Components:
     """The networks that training starts from, in float32 on the CPU; their settings say what they are trained for.
 
     A part of ours that has a configuration and no weights, and a head that is needed and not there, is initialized at
-    random from the seed. A head that no loss needs is left out.
-
-    Raises:
-        ConfigError: `init_from` is not given.
-        WeightsError: nothing there, or something else, or `arcface` does not fit it; `lora.rank` without PEFT.
-        ValueError: the networks cannot halve `data.size` as often as they need to.
+    random from the seed. A head that no loss needs is left out. A ConfigError without `init_from`; a WeightsError where
+    it, `arcface` with it, or `lora.rank` without PEFT cannot be; a ValueError as `Components.check_size`.
     """
     source, arcface = config.init_from, config.arcface
     if source is None:
@@ -50,7 +46,7 @@ def initialize(config: TrainConfig) -> Components:
         if config.lora.rank:
             components.lora = add_lora(model, source, config.lora.rank)
     size, clip_length = components.check_size(config.data.size), config.data.num_frames
-    settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "untrained": False, "one_step_sigma": None}
+    settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "one_step_sigma": None}
     if config.method == "one_step":
         settings |= {"one_step_sigma": config.one_step_sigma, "num_inference_steps": 1, "guidance_scale": 1.0}
         settings["sampler"] = ModelSettings.sampler  # none is used

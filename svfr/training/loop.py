@@ -35,16 +35,7 @@ from svfr.training.one_step import OneStep
 from svfr.training.processes import Processes, make_accelerator, make_gather, mean_over_processes
 from svfr.training.run_folder import RunFolder, step_name
 from svfr.training.settings import TrainConfig
-from svfr.training.state import (
-    ModelAndOptimizer,
-    MovingAverage,
-    Progress,
-    State,
-    TrainingError,
-    gather_whole,
-    resume,
-    save,
-)
+from svfr.training.state import ModelAndOptimizer, MovingAverage, State, TrainingError, gather_whole, resume, save
 from svfr.training.validation import show, validate
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
@@ -53,10 +44,7 @@ METHODS: dict[str, type[Objective]] = {"svfr": Objective, "one_step": OneStep}
 
 
 def train(config: TrainConfig) -> bool:
-    """Train SVFR; `init_from` and a source of data have to be given.
-
-    Returns:
-        Whether the run is at `max_steps`; False if a signal (SIGTERM, Ctrl-C) stopped it, after a checkpoint.
+    """Train SVFR; returns whether the run is at `max_steps`: False if a signal stopped it, after a checkpoint.
 
     Raises:
         ConfigError: settings that cannot be, or a run folder of other settings or another model.
@@ -108,9 +96,8 @@ def train(config: TrainConfig) -> bool:
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
     average = None if averaged is None else nn.ModuleDict({"model": averaged.model})
     ema = MovingAverage(nn.ModuleDict({"model": trained.model}), average, config.ema_decay)
-    progress = Progress()
-    state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler, progress)
-    step = resume(state, run, processes)
+    state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler)
+    step, progress = resume(state, run, processes), state.progress
     if step is not None and is_main:
         note(f"{run.path}: goes on after step {step}")
     if config.lambda_ulr and batch_size == 1 and is_main:
@@ -229,24 +216,17 @@ def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDatase
     under every combination of tasks, with a reference."""
     data, source = config.data, make_source(config, split)
     if split == "val":
-        weights = dict.fromkeys(data.resolved_task_weights, 1.0)
-        data = replace(
-            data,
-            num_frames=min(2 * data.num_frames - 1, max(source.lengths)),
-            num_views=len(weights),
-            task_weights=weights,
-            reference_dropout=0.0,
-            reference_degraded=0.0,
-            flip=False,
-            max_broken_share=1.0,
-        )
+        weights, length = dict.fromkeys(data.resolved_task_weights, 1.0), 2 * data.num_frames - 1
+        plain: dict[str, Any] = {"flip": False, "reference_dropout": 0.0, "reference_degraded": 0.0}
+        plain |= {"num_views": len(weights), "task_weights": weights, "max_broken_share": 1.0}
+        data = replace(data, num_frames=min(length, max(source.lengths)), **plain)
     return ClipDataset(source, partial(id_crop, style=crop_style), data, config.seed)
 
 
 def make_loader(dataset: ClipDataset, config: TrainConfig, accelerator: Accelerator, start: int) -> ClipLoader:
     """Batches of this process, from global batch number `start` on, without end."""
-    process, num_processes = accelerator.process_index, accelerator.num_processes
-    sampler = ClipBatchSampler(len(dataset), config.batch_size, process, num_processes, config.seed, start)
+    place = accelerator.process_index, accelerator.num_processes
+    sampler = ClipBatchSampler(len(dataset), config.batch_size, *place, config.seed, start)
     return ClipLoader(dataset, sampler, config.data.num_workers, pin_memory=accelerator.device.type != "cpu")
 
 

@@ -16,7 +16,8 @@ WING_CURVATURE = 2 / 256
 def denoising_loss(
     denoised: Tensor, clean: Tensor, sigma: Tensor, weighting: Weighting, known: Tensor | None = None
 ) -> Tensor:
-    """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1).
+    """Denoising loss on the estimate of the clean latents (SVFR, Eq. 1): scalar mean over videos of the mean over all
+    elements that count.
 
     Args:
         denoised: D (b, f, c, h, w).
@@ -25,9 +26,6 @@ def denoising_loss(
         weighting: "edm", (1 + sigma^2) / sigma^2: the plain error of SVD's v-prediction; "epsilon", 1 / sigma^2: the
             error of the noise, which is Eq. 1 as printed; "unit", 1.
         known: (b, f) bool, frames that don't count; not all of a video.
-
-    Returns:
-        Scalar mean over videos of the mean over all elements that count.
     """
     errors = (denoised.float() - clean.float()).square().mean(dim=(2, 3, 4))  # (b, f)
     counts = torch.ones_like(errors) if known is None else (~known).float()
@@ -74,7 +72,8 @@ def ulr_loss(
 def facial_prior_loss(
     landmarks: Tensor, target: Tensor, valid: Tensor, num_valid: float | Tensor | None = None
 ) -> Tensor:
-    """Wing loss of the predicted landmarks (SVFR, Eq. 3), with C = w - w ln(1 + w / epsilon), so that it is continuous.
+    """Wing loss of the predicted landmarks (SVFR, Eq. 3), with C = w - w ln(1 + w / epsilon), so that it is continuous:
+    scalar mean over coordinates of valid frames; 0 if there is none.
 
     Args:
         landmarks: (..., 68, 2) predicted, as fractions of the frame's sides.
@@ -82,9 +81,6 @@ def facial_prior_loss(
         valid: (...) bool; frames whose landmarks are reliable. The others don't count.
         num_valid: number of frames to take the mean over, instead of that of `valid`: with several processes, their
             mean, so that the average of their gradients is the gradient of the whole batch.
-
-    Returns:
-        Scalar mean over coordinates of valid frames; 0 if there is none.
     """
     distance = (landmarks.float() - target.float()).abs()
     offset = WING_WIDTH - WING_WIDTH * math.log1p(WING_WIDTH / WING_CURVATURE)

@@ -55,15 +55,8 @@ class TrainedModel(nn.Module):
 
     def forward(self, targets: Targets) -> Outputs:
         """Denoise and describe; a sample without a reference has zero ID tokens."""
-        tokens = self.model.id_projector(targets.id_features)  # (n, 49, d)
-        output = self.model(
-            targets.noisy,
-            targets.lq,
-            targets.ref,
-            tokens * targets.has_reference[:, None, None],
-            targets.sigma,
-            targets.task_prompt,
-        )
+        tokens = self.model.id_projector(targets.id_features) * targets.has_reference[:, None, None]  # (n, 49, d)
+        output = self.model(targets.noisy, targets.lq, targets.ref, tokens, targets.sigma, targets.task_prompt)
         transformer, predictor = self.model.latent_transformer, self.model.landmark_predictor
         features = output.mid_features.float()
         # In float32: bfloat16 knows landmarks to 1 or 2 px of 512 only.
@@ -79,30 +72,21 @@ class Objective:
     """The method `svfr`: denoising with Eq. 2 and 3. A method owns what it trains, and its loss of a batch.
 
     Another one is a subclass; the loop, validation and checkpoints don't know which it is.
-
-    Args:
-        config: weights and shapes of the terms, distribution of the noise levels.
-        components: whose frozen networks encode the batch.
-        gather: of the terms that compare or count over all processes.
-        autocast: the precision of the model's forward pass, and of nothing else; FSDP 2 has no other.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        components: Components,
-        gather: Gather = lambda rows: rows,
-        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+        components: Components,  # whose frozen networks encode the batch
+        gather: Gather = lambda rows: rows,  # of the terms that compare or count over all processes
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,  # of the model's forward pass alone
     ) -> None:
         self.x_scale = 1.0  # of noisy latents; 0 starts from nothing
         self.weighting: Weighting = config.weighting
         # For validation: the middles of equally likely bins of those that training draws.
         middles = torch.special.ndtri((torch.arange(NOISE_BINS) + 0.5) / NOISE_BINS)
         self.noise_levels: list[float] = (config.sigma_mean + config.sigma_std * middles).exp().tolist()
-        self.config = config
-        self.components = components
-        self.gather = gather
-        self.autocast = autocast
+        self.config, self.components, self.gather, self.autocast = config, components, gather, autocast
 
     def module(self) -> TrainedModel:
         """All that is trained, in one forward; the moving average follows its `model` alone."""
@@ -119,11 +103,9 @@ class Objective:
         ]
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 4 of a batch, by the method's `module`, wrapped or not.
+        """Eq. 4 of a batch, by the method's `module`, wrapped or not: the total, and its detached parts, not weighted.
 
-        Returns:
-            The total, and its detached parts by name, not weighted. With several processes, the mean of their
-            gradients is the gradient of the whole batch.
+        With several processes, the mean of their gradients is the gradient of the whole batch.
         """
         targets = self.look_back(model, self.prepare(batch), batch)
         with self.autocast():

@@ -45,11 +45,9 @@ class Processes:
 
     @contextmanager
     def agreeing(self) -> Iterator[None]:
-        """All leave the block together, or none: an error of one ends all. Inside, no process may wait for another.
+        """All leave the block together, or none: the first process with an error raises it, and all others `Stopped`.
 
-        Raises:
-            Exception: the error of this process, if it is the first that has one.
-            Stopped: another one's.
+        Inside, no process may wait for another.
         """
         error: Exception | None = None
         try:

@@ -32,23 +32,14 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.weights = path / "weights"
-        self.samples = path / "samples"
+        self.checkpoints, self.weights, self.samples = (path / name for name in ("checkpoints", "weights", "samples"))
         self._lock: IO[str] | None = None
 
     def claim(self, config: TrainConfig, facts: Mapping[str, Any], show: Callable[[str], None]) -> None:
         """Note the settings; a run that is there already has to be this one, and nobody else may be at it.
 
-        A folder without a checkpoint holds no run yet.
-
-        Args:
-            config: of the run.
-            facts: what else a run that goes on has to have in common, as JSON has it, by a name to show.
-            show: takes a line on what is different from here on.
-
-        Raises:
-            ConfigError: the folder holds a run with other settings, of which one is named; or somebody trains there.
+        Its `facts`, as JSON has them, have to be the same, too. A folder without a checkpoint holds no run yet. `show`
+        takes a line on what is different from here on. A ConfigError that names a setting, or says who trains there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path, show)

@@ -64,16 +64,13 @@ class Progress:
 
 
 class ModelAndOptimizer:
-    """Weights that are trained and AdamW's moments, which may be split over processes; whole in a checkpoint.
-
-    Args:
-        model: prepared by accelerate, without the wrapper of DDP.
-        optimizer: AdamW or bitsandbytes' of its parameters, itself and not accelerate's wrapper; it has not made a step
-            yet.
-        is_main: whether this is the process that writes and reads checkpoints.
-    """
+    """Weights that are trained and AdamW's moments, which may be split over processes; whole in a checkpoint."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, is_main: bool) -> None:
+        """Of a model without DDP's wrapper and of AdamW, or bitsandbytes', without accelerate's, before its first step.
+
+        `is_main` says whether this is the process that writes and reads checkpoints.
+        """
         self.is_main = is_main
         self.tensors: dict[str, Tensor] = {}
         names = {parameter: name for name, parameter in model.named_parameters()}
@@ -113,14 +110,11 @@ class MovingAverage:
 
     On a CPU an update takes as long as a step may, so a thread makes it while the next step runs: before the module
     `average` is used, `finish` has to be called.
-
-    Args:
-        model: without the wrapper of DDP.
-        average: of the same parameters, not split, on the CPU; becomes the average. None on all but the main process.
-        decay: rises to this from 0 over the first steps.
     """
 
     def __init__(self, model: nn.Module, average: nn.Module | None, decay: float) -> None:
+        """Of a model without DDP's wrapper; `average` has the same parameters, not split, on the CPU, and is None on
+        all but the main process. The decay rises from 0 over the first steps."""
         self.decay = decay
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._device = next(iter(self._parameters.values())).device
@@ -179,7 +173,7 @@ class State:
     trained: ModelAndOptimizer
     ema: MovingAverage
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The content of a checkpoint, on the main process. Every process has to call this."""
@@ -195,10 +189,8 @@ class State:
 def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tuple[int, int]) -> None:
     """Write a step's weights and checkpoint, and leave the newest of each: `keep` says how many.
 
-    Of several processes, the main one calls this, with its `State.state_dict`.
-
-    Raises:
-        TrainingError: the disk is full, or the run folder may not be written; what was there before still is.
+    Of several processes, the main one calls this, with its `State.state_dict`. A TrainingError where the disk is full,
+    or the run folder may not be written; what was there before still is.
     """
     step = content["numbers"]["progress"]["step"]
     try:
@@ -220,10 +212,8 @@ def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tu
 def resume(state: State, run: RunFolder, processes: Processes) -> int | None:
     """Go on from the newest whole checkpoint of the run, if there is one: its step. Every process has to call this.
 
-    The main process chooses and reads it; the others get from it what they need, tensor by tensor.
-
-    Raises:
-        ConfigError: the checkpoint is of another model, or a process doesn't see it where the main one does.
+    The main process chooses and reads it; the others get from it what they need, tensor by tensor. A ConfigError where
+    it is of another model, or a process doesn't see it where the main one does.
     """
     with processes.agreeing():
         step = find_newest(run.checkpoints, svfr.error) if processes.is_main else None

@@ -15,7 +15,7 @@ from svfr.data.frames import resize, to_uint8, to_unit
 from svfr.inference.chain import Chain
 from svfr.inference.settings import Sampling
 from svfr.metrics import Chunk, VideoMetric, build_metrics
-from svfr.models.components import Components, Reference
+from svfr.models.components import Reference
 from svfr.models.svfr import SVFR
 from svfr.tasks import TASKS
 from svfr.training.losses import denoising_loss
@@ -35,18 +35,13 @@ def validate(
 ) -> dict[str, float]:
     """Restore all views of held-out clips, always the same way, and compute their loss at some noise levels.
 
-    Args:
-        objective: whose components, on their device, encode, and whose settings say what noise training has.
-        model: to validate, on the CPU; it is on the device for as long as that takes.
-        samples: at least one; as long as one training clip or as several, which are chained.
-        autocast: decorates the model's forward pass, and nothing else, with its precision.
-        pictures: folder to write into: of each sample a picture, 0.png, ..., that shows of each view some frames
-            degraded, restored, true, one above the other; of the first one the same as a film.
+    The model waits on the CPU; `autocast` decorates its forward pass. Samples, at least one, are as long as a training
+    clip or as several, which are chained. Of each, a picture in the folder `pictures` (0.png, ...) shows of each view
+    some frames degraded, restored, true, one above the other; a film shows the first one.
 
-    Returns:
-        Means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same of
-        SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
-        `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
+    Returns means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same
+    of SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
+    `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
     """
     components = objective.components
     networks = copy(components)
@@ -61,9 +56,11 @@ def validate(
     for number, sample in enumerate(samples):
         for sigma, loss in loss_by_noise(objective, networks.model, sample).items():
             values.setdefault(f"val_loss/sigma_{sigma:.3g}", []).append(loss)
-        sample = sample.to_float()
-        reference, truth = _reference(networks, sample), to_uint8(to_unit(sample.gt))
-        clips = {}
+        sample, reference = sample.to_float(), None
+        if sample.has_reference:
+            tokens = networks.id_tokens(sample.id_face[None])
+            reference = Reference(networks.encode(sample.reference[None]), tokens)
+        clips, truth = {}, to_uint8(to_unit(sample.gt))
         for view, prompt in zip(sample.lq, sample.task_prompts, strict=True):
             name = ",".join(task for task, chosen in zip(TASKS, prompt, strict=True) if chosen)
             restored = to_uint8(to_unit(restore(Chain(networks, sampling, prompt, reference=reference), view)))
@@ -117,12 +114,6 @@ def show(trackers: Sequence[Any], pictures: Path, step: int) -> None:
                 width, height = Image.open(file).size
                 image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.read_bytes())
                 tracker.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-
-
-def _reference(components: Components, sample: Sample) -> Reference | None:
-    if not sample.has_reference:
-        return None
-    return Reference(components.encode(sample.reference[None]), components.id_tokens(sample.id_face[None]))
 
 
 def _measure(metrics: Sequence[VideoMetric], frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from data_prep.records import PrepareError, Record, read_step, step_file
-from data_prep.runner import Step, attempt, reject, rejected_file, start_workers
+from data_prep.records import PrepareError, Record, read_step, rejected_file, step_file
+from data_prep.runner import Step, attempt, reject, start_workers
 from data_prep.settings import DataPrepConfig, SourceConfig
 from svfr.data.video import VideoError
 from svfr.inference.workers import Task, Workers

@@ -68,7 +68,6 @@ def test_bundled_model_is_what_its_card_says() -> None:
     assert f"{size / 2**20:.1f} MiB in half precision" in card
     components = load_folder(DEMO_FOLDER)
     settings = components.settings
-    assert not settings.untrained
     assert f"{settings.size} x {settings.size} px, clips of {settings.clip_length} frames" in card
     assert f"{components.latent_channels} principal components" in card
     assert "channels {}, {}, {}, noise from {} to {:.0f}".format(

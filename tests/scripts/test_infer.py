@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -157,21 +156,9 @@ def test_one_video_keeps_what_it_has(infer: Infer) -> None:
     assert infer.report["packages"].keys() >= {"torch", "diffusers", "av"}
 
 
-def test_the_bundled_model_is_trained(infer: Infer) -> None:
+def test_the_bundled_model_restores(infer: Infer) -> None:
     add(infer, "a.mp4", 1)
-    outcome = infer("face=aligned", weights="demo")
-    assert outcome.code == 0
-    assert "UNTRAINED" not in outcome.err
-    assert infer.report["untrained"] is False
-
-
-def test_an_untrained_model_is_called_so(infer: Infer) -> None:
-    add(infer, "a.mp4", 1)
-    tiny.pipeline(settings=replace(tiny.SETTINGS, untrained=True)).save_pretrained(infer.folder / "untrained")
-    outcome = infer("face=aligned", weights=infer.folder / "untrained")
-    assert outcome.code == 0
-    assert "UNTRAINED" in outcome.err
-    assert infer.report["untrained"] is True
+    assert infer("face=aligned", weights="demo").code == 0
 
 
 @needs_assets

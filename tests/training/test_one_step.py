@@ -21,10 +21,9 @@ from svfr.models.sources import load_folder
 from svfr.networks import NETWORKS
 from svfr.training.initialize import initialize
 from svfr.training.loop import train
-from svfr.training.one_step import OneStep
+from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual
 from svfr.training.processes import make_gather
 from svfr.training.settings import DataConfig, TrainConfig
-from svfr.training.sharpness import Discriminator, FrozenEncoder, Perceptual
 from svfr.training.validation import loss_by_noise
 from tests import tiny
 from tests.metrics.test_image import lpips_backbone
