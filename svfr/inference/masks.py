@@ -16,6 +16,7 @@ from svfr.data.masks import find_holes, read_masks
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.files import replacing
 from svfr.inference.keep import HOLE_FADE
+from svfr.inference.plan import Hole
 
 AUTO = Path("auto")  # in the place of a mask: find its holes
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
@@ -84,7 +85,7 @@ def frame_holes(
     frame_size: tuple[int, int],
     size: int,
     starts: Iterable[int] = (),
-) -> list[tuple[int, int, np.ndarray]]:
+) -> list[Hole]:
     """Frame what is left of the holes outside of the faces' crops, in each shot by one that stays in place.
 
     Args:
@@ -95,7 +96,7 @@ def frame_holes(
         starts: indices of the frames that start a shot.
 
     Returns:
-        (start, stop, (4,) square [px]) of each shot in which holes are left; the last shot has no end.
+        One for each shot in which holes are left; the last shot has no end.
     """
     edges, extents, room = sorted({0, *starts}), dict[int, np.ndarray](), np.array(frame_size)
     for index, (mask, faces) in enumerate(zip(masks, boxes, strict=False)):

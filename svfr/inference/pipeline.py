@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from svfr import config
-from svfr.data.detectors import FaceDetector
+from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.frames import resize, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
@@ -29,7 +29,7 @@ from svfr.inference.plan import Plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import aligned_frames, restore_clips
-from svfr.inference.video import FileRestoration, OnProgress, VideoReport, plan_file
+from svfr.inference.video import FileRestoration, OnProgress, VideoReport, how_to_read, plan_file
 from svfr.models.components import VAE, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -64,7 +64,7 @@ class SVFRPipeline(DiffusionPipeline):
         >>> report = pipe.restore_video("in.mp4", "out.mp4", tasks="bfr")  # doctest: +SKIP
 
     `latent_transformer` and `landmark_predictor` are of use in training only. `detector` finds the face of a reference;
-    without one, faces are taken to be aligned as in FFHQ.
+    without one, faces are taken to be aligned as in FFHQ. Where a video's faces are to be found, it is loaded.
     """
 
     model_cpu_offload_seq = "id_encoder->id_projector->unet->vae"
@@ -369,7 +369,7 @@ class SVFRPipeline(DiffusionPipeline):
         """
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
-        resolved = config.make(VideoSettings, settings).resolve(self.parts)
+        resolved = self._for_video(settings)
         photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
         photos = [_check_photo(photo) for photo in photos]
         num_frames = 0
@@ -382,10 +382,20 @@ class SVFRPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return report
 
-    def plan_video(self, source: str | Path, **settings: Any) -> Plan:
+    def plan_video(
+        self, source: str | Path, on_progress: OnProgress = lambda work, stage: None, **settings: Any
+    ) -> Plan:
         """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
+        source, resolved = Path(source), self._for_video(settings)
+        info, options, _ = how_to_read(source, resolved)
+        return plan_file(self.references, resolved, source, info, options, on_progress)
+
+    def _for_video(self, settings: dict[str, Any]) -> VideoSettings:
+        """The settings of a video, resolved; where faces are to be found, there is a detector now."""
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
-        return plan_file(self.references, resolved, Path(source))
+        if resolved.face == "auto" and self.detector is None:
+            self.detector = load_detector("auto")
+        return resolved
 
 
 class _Interrupted(Exception):

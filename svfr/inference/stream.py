@@ -19,7 +19,7 @@ from svfr.data.video import Frame
 from svfr.inference.chain import Chain
 from svfr.inference.keep import KeepRules, put_back
 from svfr.inference.masks import crop_hole
-from svfr.inference.plan import PlannedTrack, turned
+from svfr.inference.plan import Hole, PlannedTrack, turned
 
 FILLING = ("inpainting",)  # the tasks of holes outside of faces
 TO_THE_END = 2**62  # a frame index that no video reaches
@@ -45,7 +45,7 @@ class FaceChain:
     """A track, or a hole, that is restored as a chain of clips."""
 
     track: PlannedTrack | None  # None: no face
-    hole: tuple[int, int, np.ndarray] | None = None  # start, stop, square [px] of a hole outside of faces
+    hole: Hole | None = None  # outside of faces
     waiting: deque[FaceCrop] = field(default_factory=deque)  # crops that no clip has taken yet
     taken: deque[FaceCrop] = field(default_factory=deque)  # those that one has, and not yet restored
     clips: Iterator[Tensor] = field(default_factory=lambda: iter(()))  # as of `restore_clips`

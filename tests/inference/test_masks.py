@@ -1,6 +1,7 @@
 """Holes wherever they are: under faces, beside them, or to be found; and what starts from the input."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def test_a_hole_outside_of_the_face_is_filled_and_said(tmp_path: Path, tasks: tu
     assert any("outside of the faces" in note for note in report.notes)
     inside = run(source, tmp_path / "inside", mask=mask(tmp_path, (50, 40, 60, 50)), **given)
     assert not any("outside" in note for note in inside.notes)
+
+
+def test_filling_a_hole_is_progress(tmp_path: Path) -> None:
+    source, told = video(tmp_path / "in.mp4", scene(10, [None] * 4 + [FACE] * 6), fps=Fraction(5)), list[float]()
+
+    def note(frames: float, stage: str) -> None:
+        told.extend([frames] if stage == "restore" else [])
+
+    run(source, tmp_path / "out", mask=mask(tmp_path, (0, 0, 12, 10)), tasks=("inpainting",), on_progress=note)
+    assert told[0] == pytest.approx(3 * 10 / 16)  # a clip of three, of all frames' ten holes and six faces
+    assert sum(told) == pytest.approx(10)
 
 
 def test_an_empty_mask_is_said(tmp_path: Path) -> None:
