@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from svfr import progress
+import svfr
 from svfr.data.video import VideoError, probe
 from svfr.files import digest, fingerprint, write_json
 from svfr.inference.batch import (
@@ -71,7 +71,7 @@ class Batch:
         self.told.clear()
         items = find_items(self.input, self.output, "mp4")
         try:
-            with patch.object(progress, "error", self.told.append):
+            with patch.object(svfr, "error", self.told.append):
                 run_items(items, self.output, self.cache_key, self.restore, lambda: None)
         finally:
             report = collect(items, self.output, self.cache_key)
