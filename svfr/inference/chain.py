@@ -43,8 +43,7 @@ class Chain:
     instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
 
     Args:
-        components: the networks.
-        sampling: resolved.
+        components, sampling: the networks, and how they sample, resolved.
         gamma: (3,) task prompt.
         choose_reference: picks a reference from the first clip's frames; None for none.
         reference: a photo's, instead.

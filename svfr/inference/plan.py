@@ -62,15 +62,13 @@ class Plan:
             crops[start:stop] += 1
         return np.count_nonzero(crops) / max(1, crops.sum())
 
-    def crops(self, frame_size: tuple[int, int]) -> list[list[np.ndarray]]:
-        """Of each frame (width, height), the squares (4,) [px] in it that are restored."""
-        crops: list[list[np.ndarray]] = [[] for _ in range(self.num_frames)]
+    @property
+    def crops(self) -> list[list[tuple[int, np.ndarray]]]:
+        """Of each frame, what is restored in it: quarter turns, and a square (4,) [px] of the turned frame."""
+        crops: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(self.num_frames)]
         for track in self.tracks:
             for at in np.flatnonzero(track.face.visible):
-                x0, y0, x1, y1 = track.face.boxes[at]
-                for turn in range(track.turns, 0, -1):  # back by a quarter turn, from the frame that the last one gave
-                    x0, y0, x1, y1 = (width := frame_size[(turn - 1) % 2]) - y1, x0, width - y0, x1
-                crops[track.face.start + at].append(np.array([x0, y0, x1, y1]))
+                crops[track.face.start + at].append((track.turns, track.face.boxes[at]))
         return crops
 
 

@@ -178,9 +178,8 @@ class FileRestoration:
         if mask == AUTO:
             mask = find_mask(self.source, self.target, options, notes.append)
         if plan is not None and mask is not None:
-            frame_size = info.width, info.height
-            squares, masks = plan.crops(frame_size), masks_of(mask, options)
-            holes = frame_holes(masks, squares, frame_size, settings.size or 0, plan.shots)
+            given = plan.crops, (info.width, info.height), settings.size or 0, plan.shots
+            holes = frame_holes(masks_of(mask, options), *given)
             notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
         return {
             "settings": asdict(settings),
@@ -258,11 +257,8 @@ def plan_file(
     """
     if (detector := references.detector) is None:
         raise ValueError('face="auto" needs a detector')
-
-    def on_frame(frames: int) -> None:
-        on_progress(frames, "faces")
-
-    plan = make_plan(source, info, options, detector, references.looks, settings.face_box, on_frame)
+    given = source, info, options, detector, references.looks, settings.face_box
+    plan = make_plan(*given, on_frame=lambda frames: on_progress(frames, "faces"))
     return choose(plan, settings, references.looks, detector)
 
 

@@ -22,7 +22,6 @@ from svfr.inference.batch import (
     Item,
     collect,
     find_items,
-    find_skipped,
     mask_of,
     record_path,
     run_items,
@@ -470,4 +469,6 @@ def test_files_are_taken_for_what_they_contain_and_others_are_listed(tmp_path: P
         "moving.webp": "moving.mp4",
         "photo.unknown": "photo.png",
     }
-    assert find_skipped(tmp_path, output) == [tmp_path / "notes.txt", tmp_path / "sub" / "list.nfo"]
+    skipped: list[Path] = []
+    find_items(tmp_path, output, "mp4", skipped)
+    assert skipped == [tmp_path / "notes.txt", tmp_path / "sub" / "list.nfo"]

@@ -85,14 +85,17 @@ def test_crops_of_holes_stay_in_place_over_a_shot_and_hold_all_that_is_left() ->
         each[10:20, 20 + 5 * index : 40 + 5 * index] = 255
         each[50:60, 150:160] = 255
     face = np.array([140.0, 40.0, 170.0, 70.0])
-    crops = frame_holes(masks, [[face]] * 6, (200, 100), 64, starts=[0, 3])
+    crops = frame_holes(masks, [[(0, face)]] * 6, (200, 100), 64, starts=[0, 3])
     assert [crop[:2] for crop in crops] == [(0, 3), (3, 2**63 - 1)]
     for (start, _, box), last in zip(crops, (2, 5), strict=True):
         assert box[0] < 20 + 5 * start
         assert 40 + 5 * last < box[2] < 150
         assert box[2] - box[0] == pytest.approx(box[3] - box[1])
         assert box[1] < 10 < 20 < box[3]
-    assert frame_holes(masks[:, 50:], [[face - (0, 50, 0, 50)]] * 6, (200, 50), 64) == []
+    face -= 0, 50, 0, 50
+    assert frame_holes(masks[:, 50:], [[(0, face)]] * 6, (200, 50), 64) == []
+    turned = np.array([face[1], 200 - face[2], face[3], 200 - face[0]])  # of the frame after a quarter turn
+    assert frame_holes(masks[:, 50:], [[(1, turned)]] * 6, (200, 50), 64) == []
 
 
 @needs_field

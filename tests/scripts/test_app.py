@@ -197,7 +197,7 @@ def slow(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], i
 
 def test_cancel_while_people_are_looked_for(site: Site, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (person := Person(site.url)).upload(video)
-    looks = []
+    looks: list[np.ndarray] = []
 
     class Slow(clips.MarkDetector):
         def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
