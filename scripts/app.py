@@ -208,11 +208,6 @@ class Page:
         settings |= {"faces": ",".join(str(int(number)) for number in people)} if people else {}
 
         def work(job: Job) -> Updates:
-            def on_progress(frames: float, stage: str) -> None:
-                job.advance(frames, stage)
-                if stage == "faces" and job.frames > self._most_seconds * MOST_FPS:
-                    raise ValueError(f"{clip.source.name} is longer than it says: please cut it.")
-
             clip = job.clip
             report = self._pipeline(memory).restore_video(
                 clip.source,
@@ -220,7 +215,7 @@ class Page:
                 tasks,
                 mask=_mask(clip, masks, editor, mask) if "inpainting" in tasks else None,
                 reference=[next(read_frames(photo)).image for photo in (photos or ())[:MOST_PHOTOS]] or None,
-                on_progress=on_progress,
+                on_progress=self._on_progress(job),
                 **settings,
             )
             both = [job.playable(clip.source, "before"), job.playable(report.output, "after")]
@@ -234,7 +229,8 @@ class Page:
         """Show the people of the clip, to tick."""
 
         def work(job: Job) -> Updates:
-            people = self._pipeline(memory).plan_video(job.clip.source, **self._settings).people
+            plan = self._pipeline(memory).plan_video(job.clip.source, self._on_progress(job), **self._settings)
+            people = plan.people
             if not people:
                 raise ValueError("No face was found.")
             links, numbers = [], [person.number for person in people]
@@ -296,6 +292,16 @@ class Page:
         left = (time.monotonic() - job.since) * (1 / share - 1) if share else 0
         what = "Stopping" if job.stop.is_set() else STAGES.get(job.stage, "Starting")
         return PIECES.working(what, share, f"about {left // 60:.0f}:{left % 60:02.0f} left" if left else "")
+
+    def _on_progress(self, job: Job) -> Callable[[float, str], None]:
+        """What counts a job's work, and ends what is longer than it says."""
+
+        def advance(frames: float, stage: str) -> None:
+            job.advance(frames, stage)
+            if stage == "faces" and job.frames > self._most_seconds * MOST_FPS:
+                raise ValueError(f"{job.clip.source.name} is longer than it says: please cut it.")
+
+        return advance
 
     def _pipeline(self, memory: Any) -> SVFRPipeline:
         """The networks, made anew where another amount of memory is chosen."""

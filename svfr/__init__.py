@@ -6,6 +6,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,24 @@ quiet = False  # whether this process shows errors alone
 def bar(total: int | None, unit: str, title: str, shown: bool = True, **more: Any) -> tqdm:
     """A bar, if it is to be shown, with a title and a total in a unit, for a `with` block; tqdm takes more."""
     return tqdm(total=total, unit=unit, desc=title, disable=quiet or not shown, **more)
+
+
+def filling(bar: tqdm, then: Callable[[float, str], object] | None = None) -> Callable[..., None]:
+    """A function of (work, stage) that moves a bar by fractions of its unit, once for each stage, and calls `then`."""
+    title, now, done = getattr(bar, "desc", "").removesuffix(": "), "", 0.0  # a disabled bar has no `desc`
+
+    def advance(work: float, stage: str = "") -> None:
+        nonlocal now, done
+        if stage != now and not bar.disable:
+            now, done = stage, 0.0
+            bar.reset(bar.total)
+            bar.set_description(f"{title} {stage}".strip())
+        done += work
+        bar.update(min(round(done), bar.total or round(done)) - bar.n)
+        if then is not None:
+            then(work, stage)
+
+    return advance
 
 
 def note(line: str) -> None:

@@ -5,12 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from svfr.models import sources
+from svfr.models.components import ModelSettings
 from tests import clips, tiny
 from tests.assets import CLIPS, NETWORKS, frames, needs_assets
 
@@ -90,6 +93,7 @@ def test_the_python_of_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [code] = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(place)
     monkeypatch.setenv("SVFR_NETWORKS", str(NETWORKS))
+    monkeypatch.setattr(sources, "ModelSettings", partial(ModelSettings, num_inference_steps=1))  # of 30
     names = {"frames": tiny.clip(4)}
     exec(code.replace('"released"', '"RELEASED"'), names)
     assert names["frames"].shape == (4, 512, 512, 3)

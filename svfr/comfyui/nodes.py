@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from svfr.data.detectors import load_detector
 from svfr.data.video import read_frames
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.tasks import TASKS
@@ -36,12 +35,10 @@ class Model(NamedTuple):
     pipeline: SVFRPipeline
     patcher: Any  # ComfyUI's handle of all its networks, by which it frees memory; None outside of ComfyUI
 
-    def on_device(self, finds_faces: bool = True) -> SVFRPipeline:
-        """The pipeline on ComfyUI's device, with as much memory freed as ComfyUI finds right, and its detector."""
+    def on_device(self) -> SVFRPipeline:
+        """The pipeline on ComfyUI's device, with as much memory freed as ComfyUI finds right."""
         if self.patcher is not None:
             comfy_memory.load_models_gpu([self.patcher])
-        if finds_faces and self.pipeline.detector is None:
-            self.pipeline.detector = load_detector()
         return self.pipeline
 
 
@@ -112,7 +109,7 @@ class RestoreFrames:
             holes = _to_array(mask)
             if holes.ndim == 2 or len(holes) == 1:  # one mask for all frames
                 holes = np.repeat(holes.reshape(1, *holes.shape[-2:]), len(frames), axis=0)
-        pipeline, progress = model.on_device(finds_faces=face == "auto"), Progress(len(frames))
+        pipeline, progress = model.on_device(), Progress(len(frames))
         if face == "aligned":
             return (_to_image(pipeline(frames, chosen, holes, photo, on_step=progress, seed=seed)),)
         with TemporaryDirectory(prefix="svfr-") as folder:

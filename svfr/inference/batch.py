@@ -5,10 +5,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import Field, asdict, dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import svfr
 from svfr.data.images import are_frames
@@ -30,12 +30,6 @@ class Item(NamedTuple):
     target: Path  # relative, without regard to the container that the sound may need
 
 
-class Report(Protocol):
-    """Facts of one result: a dataclass such as `svfr.inference.video.VideoReport`, with its path as `output`."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
 CacheKey = Callable[[Item], str]  # digest of all that the result of an input depends on (see `svfr.files.digest`)
 
 
@@ -53,39 +47,38 @@ class Record:
     call: str | None = None  # in which a watched process ended while it worked on the input (see `watched`)
 
 
-def find_items(source: Path, output: Path, format: str) -> list[Item]:
+def find_items(source: Path, output: Path, format: str, skipped: list[Path] | None = None) -> list[Item]:
     """The inputs at a path: a video, an image, a folder of frames, or a folder of such (recursively).
 
     A folder of images is one video, unless as many folders of clips are beside them. What lies in `output`, the folder
-    of the results of a `format` ("mp4" or "png"), is no input.
+    of the results of a `format` ("mp4" or "png"), is no input. `skipped` takes the files that are none, by name and by
+    content.
 
     Raises:
         VideoError: nothing there.
     """
     if not source.exists():
         raise VideoError(f"{source}: no such file or folder")
-    found, _ = _search(source, output.resolve())
+    found, others = _search(source, output.resolve())
     if not found:
         raise VideoError(f"{source}: no videos, images or frame folders in it")
+    if skipped is not None:
+        skipped += others
     places = (path.relative_to(source).parent / _target_name(path, format) for path in found)
     return _without_collisions([Item(*pair) for pair in zip(found, places, strict=True)])
-
-
-def find_skipped(source: Path, output: Path) -> list[Path]:
-    """The files of a folder that are no inputs, by name and by content; arguments as `find_items`."""
-    return _search(source, output.resolve())[1]
 
 
 def run_items(
     items: Sequence[Item],
     output: Path,
     cache_key: CacheKey,
-    process: Callable[[Item], Report],
+    process: Callable[[Item], Any],
     on_done: Callable[[], object],
 ) -> None:
     """Process the inputs of this process one after the other and record each, good or bad, with its `cache_key`.
 
-    `on_done` is called after each, skipped ones included.
+    `process` returns facts: a dataclass such as `VideoReport`, with the result's path as `output`. `on_done` is called
+    after each, skipped ones included.
     """
     for item in items:
         key, before, call = key_of(item, cache_key), read_json(record_path(output, item)), os.environ.get(CALL)
@@ -118,7 +111,7 @@ def run_items(
         on_done()
 
 
-def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], Report]) -> Record:
+def _process_one(item: Item, output: Path, key: str, process: Callable[[Item], Any]) -> Record:
     try:
         (output / item.target).parent.mkdir(parents=True, exist_ok=True)
         facts = asdict(process(item))

@@ -43,8 +43,7 @@ class Chain:
     instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
 
     Args:
-        components: the networks.
-        sampling: resolved.
+        components, sampling: the networks, and how they sample, resolved.
         gamma: (3,) task prompt.
         choose_reference: picks a reference from the first clip's frames; None for none.
         reference: a photo's, instead.
@@ -120,7 +119,7 @@ class Chain:
         else:
             sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=components.device)
             steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])
-        latents = set_shared(run_to_end(steps, on_step, len(lq) / how.num_inference_steps), sigmas[-1])
+        latents = set_shared(run_to_end(steps, on_step, len(lq) / (len(sigmas) - 1)), sigmas[-1])
         restored = components.decode(latents, how.decode_chunk_size, context=how.overlap)[num_shared:]
 
         if self.choose_reference is not None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -80,9 +79,7 @@ class Film:
     def __enter__(self) -> "Film":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._writer is not None:
             self._writer.__exit__(kind, error or KeyboardInterrupt(), trace)
         is_the_inputs = isinstance(error, ValueError) and not is_machine_error(error)

@@ -16,14 +16,14 @@ from svfr.data.recognition import load_recognizer
 from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
 from svfr.inference import processes
-from svfr.inference.batch import REPORT, Item, collect, find_items, find_skipped, key_of, mask_of, printable, run_items
-from svfr.inference.cost import clip_seconds
+from svfr.inference.batch import REPORT, Item, collect, find_items, key_of, mask_of, printable, run_items
 from svfr.inference.film import film_folder
 from svfr.inference.masks import AUTO
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.plan import contact_sheet, plan_lines
 from svfr.inference.processes import Processes
 from svfr.inference.settings import InferConfig, VideoSettings
+from svfr.inference.strategies import clip_seconds
 from svfr.inference.video import VideoReport
 from svfr.models.lora import parse_lora
 from svfr.models.sources import weights_files
@@ -68,8 +68,11 @@ def check_inputs(
     settings: InferConfig,
     mask: Path | None = None,
     references: Sequence[Path] = (),
+    skipped: list[Path] | None = None,
 ) -> list[Item]:
     """Find the inputs, and what is wrong with a call, before weights are loaded; arguments as `restore_folder`.
+
+    Files that are no inputs are added to `skipped`.
 
     Raises:
         ValueError: a call that cannot be.
@@ -78,7 +81,7 @@ def check_inputs(
     for path in (mask, *references):
         if path not in (None, AUTO) and not path.exists():
             raise ValueError(f"{path}: no such file or folder")
-    items = find_items(source, output, settings.format)
+    items = find_items(source, output, settings.format, skipped)
     if any(realpath(item.source) == realpath(output / item.target) for item in items):
         raise ValueError(f"{output}: results would replace inputs; choose another folder for the output")
     if source.is_dir() and source.resolve() == output.resolve():
@@ -105,16 +108,13 @@ def restore_folder(
     main one writes the report, also when it is interrupted.
 
     Args:
-        pipe: of `load_pipeline`.
-        source: a video, an image, a folder of frames, or a folder of such.
-        output: folder of the results.
+        pipe: of `load_pipeline`, by the name `weights`, on which results depend.
+        source, output: as of `find_items`.
         tasks: from `parse_tasks`.
         settings: of the restoration.
-        weights: the name of the pipeline's weights, on which results depend.
         mask: see `mask_of`.
         references: photos of the person, or of several.
-        share: of this process.
-        title: of the progress bar.
+        share, title: of this process, and of its progress bar.
 
     Returns:
         What `report.json` says: `done`, `failed`, the resolved `settings`, `weights_sha256` (see `sha256_of_all`),
@@ -124,7 +124,8 @@ def restore_folder(
         ValueError: a call that cannot be; nothing was restored.
         OSError: the output cannot be written.
     """
-    items = check_inputs(source, output, tasks, settings, mask, references)
+    others: list[Path] = []
+    items = check_inputs(source, output, tasks, settings, mask, references, others)
     resolved = settings.resolve(pipe.parts)
     photos = [next(read_frames(file)).image for file in references]
     for photo, file in zip(photos, references, strict=True):
@@ -153,7 +154,7 @@ def restore_folder(
 
     bar = svfr.bar(len(items), "file", title, share.is_main_process, position=0)
     if share.is_main_process:
-        skipped = [str(path.relative_to(source)) for path in find_skipped(source, output)]
+        skipped = [str(path.relative_to(source)) for path in others]
         about |= {"skipped": skipped, "weights_sha256": _sha256_once(files)}
         about |= {"dtype": str(pipe.dtype), "packages": versions(*PACKAGES)}
         if skipped:

@@ -16,6 +16,7 @@ from svfr.data.masks import find_holes, read_masks
 from svfr.data.video import Frame, ReadOptions, VideoError, VideoInfo, probe, read_frames
 from svfr.files import replacing
 from svfr.inference.keep import HOLE_FADE
+from svfr.inference.plan import Hole
 
 AUTO = Path("auto")  # in the place of a mask: find its holes
 COUNT_SLACK, COUNT_SLACK_SHARE = 2, 0.02  # how far a container's count of frames may be off
@@ -80,41 +81,42 @@ def crop_hole(hole: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 def frame_holes(
     masks: Iterable[np.ndarray],
-    boxes: Iterable[Iterable[np.ndarray]],
+    crops: Iterable[Iterable[tuple[int, np.ndarray]]],
     frame_size: tuple[int, int],
     size: int,
     starts: Iterable[int] = (),
-) -> list[tuple[int, int, np.ndarray]]:
+) -> list[Hole]:
     """Frame what is left of the holes outside of the faces' crops, in each shot by one that stays in place.
 
     Args:
         masks: of each frame, (h, w) uint8 of any size; may go on without end.
-        boxes: of each frame, the crops (4,) of all its faces [px].
+        crops: of each frame, those of its faces; see `Plan.crops`.
         frame_size: (width, height) [px].
         size: of what the network restores [px]; no crop is smaller if the frame has room for it.
         starts: indices of the frames that start a shot.
 
     Returns:
-        (start, stop, (4,) square [px]) of each shot in which holes are left; the last shot has no end.
+        One for each shot in which holes are left; the last shot has no end.
     """
     edges, extents, room = sorted({0, *starts}), dict[int, np.ndarray](), np.array(frame_size)
-    for index, (mask, faces) in enumerate(zip(masks, boxes, strict=False)):
+    for index, (mask, faces) in enumerate(zip(masks, crops, strict=False)):
         hole = resize_mask(mask, *frame_size)
-        for box in faces:
+        for turns, box in faces:
+            upright = np.rot90(hole, turns)  # a view of it
             margin = HOLE_FADE * (box[2] - box[0]) * np.array([1, 1, -1, -1])
-            x0, y0, x1, y1 = region(box + margin, *frame_size)
-            hole[y0:y1, x0:x1] = False
+            x0, y0, x1, y1 = region(box + margin, upright.shape[1], upright.shape[0])
+            upright[y0:y1, x0:x1] = False
         if hole.any():
             xs, ys = (np.flatnonzero(hole.any(axis=axis)) for axis in (0, 1))
             extent = np.array([xs[0], ys[0], -xs[-1] - 1, -ys[-1] - 1])
             shot = bisect_right(edges, index) - 1
             extents[shot] = np.minimum(extents.get(shot, extent), extent)
-    crops = []
+    found = []
     for shot, extent in sorted(extents.items()):
         low, high = extent[:2], -extent[2:]
         longest = float((high - low).max())
         side = max(longest, min(CONTEXT * longest, max(room)), min(size, *room))
         inside = np.clip((low + high - side) / 2, 0, np.maximum(room - side, 0))
         corner = np.where(side > room, (room - side) / 2, inside)
-        crops.append((edges[shot], [*edges[1:], sys.maxsize][shot], np.concatenate([corner, corner + side])))
-    return crops
+        found.append((edges[shot], [*edges[1:], sys.maxsize][shot], np.concatenate([corner, corner + side])))
+    return found

@@ -15,21 +15,21 @@ from huggingface_hub import ModelCard, create_repo
 from PIL import Image
 from torch import Tensor
 
+import svfr
 from svfr import config
-from svfr.data.detectors import FaceDetector
+from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.frames import resize, task_input, to_tensor, to_uint8, to_unit
 from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
 from svfr.inference.card import CARD, model_card
 from svfr.inference.chain import OnStep
-from svfr.inference.cost import filling
 from svfr.inference.keep import KeepRules
 from svfr.inference.plan import Plan
 from svfr.inference.reference import ReferenceFinder
 from svfr.inference.settings import Sampling, VideoSettings
 from svfr.inference.strategies import aligned_frames, restore_clips
-from svfr.inference.video import FileRestoration, OnProgress, VideoReport, plan_file
+from svfr.inference.video import FileRestoration, OnProgress, VideoReport, how_to_read, plan_file
 from svfr.models.components import VAE, Components, ModelSettings
 from svfr.models.devices import MEMORY_PLANS, MemoryPlan, choose_plan, free_memory, resolve_device, resolve_dtype
 from svfr.models.heads import IDProjector, LandmarkPredictor, LatentTransformer
@@ -58,13 +58,10 @@ class SVFRPipeline(DiffusionPipeline):
         >>> restored = pipe(frames, tasks=("bfr", "colorization"), seed=1)
         >>> restored.shape == frames.shape, restored.dtype
         (True, dtype('uint8'))
-        >>> first, *_ = pipe(frames, output_type="pil")
-        >>> first.size == (size, size)
-        True
         >>> report = pipe.restore_video("in.mp4", "out.mp4", tasks="bfr")  # doctest: +SKIP
 
     `latent_transformer` and `landmark_predictor` are of use in training only. `detector` finds the face of a reference;
-    without one, faces are taken to be aligned as in FFHQ.
+    without one, faces are taken to be aligned as in FFHQ. Where a video's faces are to be found, it is loaded.
     """
 
     model_cpu_offload_seq = "id_encoder->id_projector->unet->vae"
@@ -83,8 +80,8 @@ class SVFRPipeline(DiffusionPipeline):
         detector: FaceDetector | None = None,
     ) -> None:
         super().__init__()
-        heads = {"latent_transformer": latent_transformer, "landmark_predictor": landmark_predictor}
-        self.register_modules(unet=unet, vae=vae, id_projector=id_projector, id_encoder=id_encoder, **heads)
+        self.register_modules(unet=unet, vae=vae, id_projector=id_projector, id_encoder=id_encoder)
+        self.register_modules(latent_transformer=latent_transformer, landmark_predictor=landmark_predictor)
         self.register_modules(scheduler=scheduler, settings=settings)
         self.detector = detector
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
@@ -165,13 +162,10 @@ class SVFRPipeline(DiffusionPipeline):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
     ) -> "SVFRPipeline":
-        """Load the released SVFR from its own files, with device and dtype as in `from_pretrained`.
+        """Load the released SVFR from its own files: `unet.pth`, `id_linear.pth` and `insightface_glint360k.pth`.
 
-        Args:
-            svd: folder of Stable Video Diffusion img2vid-xt in diffusers layout (unet/config.json, vae/, scheduler/).
-            unet: `unet.pth`.
-            id_linear: `id_linear.pth`.
-            arcface: `insightface_glint360k.pth`.
+        `svd` is the folder of Stable Video Diffusion img2vid-xt in diffusers layout (unet/config.json, vae/,
+        scheduler/); device and dtype are as in `from_pretrained`.
 
         Raises:
             WeightsError: a file is missing or does not fit; the first wrong keys are named.
@@ -195,8 +189,7 @@ class SVFRPipeline(DiffusionPipeline):
             raise ValueError("weights are written as safetensors alone, without a variant")
         if has_lora(self.unet):
             raise ValueError("a LoRA lies beside the weights: call fuse_lora() before saving them")
-        folder = Path(save_directory)
-        self.parts.save(folder)
+        self.parts.save(folder := Path(save_directory))
         if not (folder / CARD).exists():
             self._card(folder, folder.absolute().name).save(folder / CARD)
 
@@ -234,10 +227,11 @@ class SVFRPipeline(DiffusionPipeline):
         """Merge a LoRA into the layers that it lies beside: no slower than without, and can be saved."""
         merge_lora(self.unet)
 
-    def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
+    def to(
+        self, *arguments: Any, device: Any = None, dtype: Any = None, silence_dtype_warnings: bool = True
+    ) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
-        named.pop("silence_dtype_warnings", None)  # there are none
-        for value in (*arguments, *named.values()):
+        for value in (*arguments, device, dtype):
             if isinstance(value, torch.dtype):
                 self.parts.to(self.device, value)
             elif value is not None:
@@ -254,7 +248,7 @@ class SVFRPipeline(DiffusionPipeline):
 
     @property
     def references(self) -> ReferenceFinder:
-        """Finds and describes references with this pipeline's networks and detector."""
+        """Finds and describes references with this pipeline's networks."""
         return ReferenceFinder(self.parts, self.detector, self.recognizer)
 
     def __call__(
@@ -290,7 +284,7 @@ class SVFRPipeline(DiffusionPipeline):
             an interruption, those of the clips that were finished, which may be none.
 
         Raises:
-            ValueError: an argument that cannot be used; the message names it.
+            ValueError: an argument that cannot be used.
         """
         tasks = parse_tasks(tasks)
         if output_type not in ("np", "pt", "pil"):
@@ -323,7 +317,7 @@ class SVFRPipeline(DiffusionPipeline):
         with self.progress_bar(total=len(images)) as bar, hook, suppress(_Interrupted):
             choose = self.references.chooser(resolved, reference_landmarks)
             inputs = (to_tensor(task_input(image, tasks, hole)) for image, hole in zip(images, holes, strict=True))
-            how: dict[str, Any] = {"initial_noise": initial_noise, "on_step": filling(bar, after_step)}
+            how: dict[str, Any] = {"initial_noise": initial_noise, "on_step": svfr.filling(bar, after_step)}
             for restored in restore_clips(self.parts, resolved, tasks, inputs, choose, photo, **how):
                 units.append(to_unit(restored).cpu())
         self.maybe_free_model_hooks()
@@ -369,23 +363,30 @@ class SVFRPipeline(DiffusionPipeline):
         """
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
-        resolved = config.make(VideoSettings, settings).resolve(self.parts)
-        photos = () if reference is None else (reference,) if isinstance(reference, np.ndarray) else reference
-        photos = [_check_photo(photo) for photo in photos]
+        resolved = self._for_video(settings)
+        photos = [reference] if isinstance(reference, np.ndarray) else reference or ()
         num_frames = 0
         with suppress(ValueError, OSError):  # said below
             num_frames = probe(Path(source)).num_frames
         with self.progress_bar(total=num_frames) as bar:
             work = self.parts, self.references, resolved, Path(source), Path(target), tasks
-            how = None if mask is None else Path(mask), photos, filling(bar, on_progress)
+            how = None if mask is None else Path(mask), [*map(_check_photo, photos)], svfr.filling(bar, on_progress)
             report = FileRestoration(*work, *how, key=key).run()
         self.maybe_free_model_hooks()
         return report
 
-    def plan_video(self, source: str | Path, **settings: Any) -> Plan:
+    def plan_video(self, source: str | Path, on_progress: OnProgress = lambda *_: None, **settings: Any) -> Plan:
         """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
+        source, resolved = Path(source), self._for_video(settings)
+        info, options, _ = how_to_read(source, resolved)
+        return plan_file(self.references, resolved, source, info, options, on_progress)
+
+    def _for_video(self, settings: dict[str, Any]) -> VideoSettings:
+        """The settings of a video, resolved; where faces are to be found, there is a detector now."""
         resolved = config.make(VideoSettings, settings).resolve(self.parts)
-        return plan_file(self.references, resolved, Path(source))
+        if resolved.face == "auto" and self.detector is None:
+            self.detector = load_detector("auto")
+        return resolved
 
 
 class _Interrupted(Exception):

@@ -1,7 +1,7 @@
 """What will be restored of a file: its shots, the faces in them as tracks, and whose they are; how that is shown."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ LOOK_AGAIN = 0.5  # [s] Assumption: how often a shot without faces is looked at 
 LABEL = 14  # [px] above a person's picture
 
 Detect = Callable[[np.ndarray], list[Face]]
+Hole = tuple[int, int, np.ndarray]  # start, stop, square [px] of what is to be filled outside of faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +53,22 @@ class Plan:
         numbers = {track.person for track in self.tracks}
         return [person for person in self.people if person.number in numbers]
 
-    @property
-    def share(self) -> float:
-        """Frames that show a face which is restored, for each such face in them."""
-        seen = [at for track in self.tracks for at in track.face.start + np.flatnonzero(track.face.visible)]
-        return len(set(seen)) / len(seen) if seen else 1.0
+    def share(self, holes: Sequence[Hole]) -> float:
+        """Frames in which something is restored, for each face or hole outside of faces that is, in one of them."""
+        crops = np.zeros(self.num_frames, dtype=int)
+        for track in self.tracks:
+            crops[track.face.start : track.face.stop] += track.face.visible
+        for start, stop, _ in holes:
+            crops[start:stop] += 1
+        return np.count_nonzero(crops) / max(1, crops.sum())
 
-    def crops(self, frame_size: tuple[int, int]) -> list[list[np.ndarray]]:
-        """Of each frame (width, height), the squares (4,) [px] in it that are restored."""
-        crops: list[list[np.ndarray]] = [[] for _ in range(self.num_frames)]
+    @property
+    def crops(self) -> list[list[tuple[int, np.ndarray]]]:
+        """Of each frame, what is restored in it: quarter turns, and a square (4,) [px] of the turned frame."""
+        crops: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(self.num_frames)]
         for track in self.tracks:
             for at in np.flatnonzero(track.face.visible):
-                x0, y0, x1, y1 = track.face.boxes[at]
-                for turn in range(track.turns, 0, -1):  # back by a quarter turn, from the frame that the last one gave
-                    x0, y0, x1, y1 = (width := frame_size[(turn - 1) % 2]) - y1, x0, width - y0, x1
-                crops[track.face.start + at].append(np.array([x0, y0, x1, y1]))
+                crops[track.face.start + at].append((track.turns, track.face.boxes[at]))
         return crops
 
 

@@ -12,7 +12,7 @@ from svfr.data.alignment import FFHQ_TEMPLATE
 from svfr.data.detectors import FaceDetector
 from svfr.data.faces import crop, frontality, sharpness
 from svfr.data.frames import resize, to_tensor, to_uint8, to_unit
-from svfr.data.linking import RECOGNIZED, Embed, Face, Likeness, LinkedTrack, track_largest_face, unit
+from svfr.data.linking import RECOGNIZED, Embed, Face, Likeness, LinkedTrack, square_around, unit
 from svfr.data.recognition import Recognizer
 from svfr.inference.chain import ChooseReference
 from svfr.inference.settings import Sampling
@@ -28,19 +28,13 @@ AlignedFace = tuple[np.ndarray, np.ndarray | None]  # (s, s, 3) uint8 with (5, 2
 SMALL_NETWORK = Likeness(-1.0, 0.75)  # of a half-covered face it says anything
 
 
+@dataclass
 class ReferenceFinder:
-    """Finds and describes references.
+    """Finds and describes references."""
 
-    Without a detector, faces are taken to be aligned as in FFHQ. Without a recognizer, the weights' own ID network
-    tells people apart.
-    """
-
-    def __init__(
-        self, components: Components, detector: FaceDetector | None, recognizer: Recognizer | None = None
-    ) -> None:
-        self.components = components
-        self.detector = detector
-        self.recognizer = recognizer
+    components: Components
+    detector: FaceDetector | None  # without one, faces are taken to be aligned as in FFHQ
+    recognizer: Recognizer | None = None  # without one, the weights' own ID network tells people apart
 
     @cached_property
     def looks(self) -> "Looks":
@@ -57,11 +51,9 @@ class ReferenceFinder:
         Raises:
             ValueError: no face found, unless the whole photo may be taken instead (`or_whole`).
         """
-        tracks = track_largest_face([self.detector(photo)], fps=1) if self.detector else []
-        if tracks:
-            box = tracks[0].boxes[0]
-            landmarks = (tracks[0].landmarks[0] - box[:2]) * size / (box[2] - box[0])
-            return crop(photo, box, size), landmarks
+        if faces := self.detector(photo) if self.detector else []:
+            box = square_around(faces[0].box.astype(float))
+            return crop(photo, box, size), (faces[0].landmarks - box[:2]) * size / (box[2] - box[0])
         if not or_whole:
             raise ValueError("no face found in the reference photo")
         return resize(photo, size, size), None

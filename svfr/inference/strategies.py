@@ -1,7 +1,9 @@
-"""The strategies `chained` and `released` behind one generator: degraded frames in, restored clips out."""
+"""The strategies `chained` and `released` behind one generator, degraded frames in, restored clips out; their time."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, repeat
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from svfr.data.frames import resize, resize_mask
 from svfr.inference.chain import Chain, ChooseReference, OnStep
+from svfr.inference.reference import ReferenceFinder
 from svfr.inference.released import restore_released
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Reference
@@ -107,3 +110,20 @@ def _restore_within_memory(chain: Chain, lq: Tensor, on_step: OnStep | None) -> 
     assert chain.components.plan is not None
     chain.take_less(chain.components.plan, lq.shape[-1])
     return chain(lq, on_step)
+
+
+def clip_seconds(components: Components, sampling: Sampling, tasks: tuple[str, ...]) -> float:
+    """How long a clip takes here [s], measured with one and two steps of a gray clip; `sampling` is resolved."""
+    length, size, steps = sampling.clip_length, sampling.size, sampling.num_inference_steps
+    assert length and size  # resolved
+    num_steps = steps if isinstance(steps, int) else sum(steps)
+    gray = np.full((size, size, 3), 128, dtype=np.uint8)
+    reference = ReferenceFinder(components, None).from_aligned(gray)
+    lq, gamma = torch.zeros(length, 3, size, size), task_prompt(tasks).to(components.device)
+    seconds = []
+    for count in (1, 1, min(num_steps, 2)):  # the first warms up
+        few = replace(sampling, strategy="chained", num_inference_steps=count)
+        started = time.perf_counter()
+        Chain(components, few, gamma, reference=reference)(lq).cpu()
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] + (num_steps - 1) * max(0.0, seconds[2] - seconds[1])

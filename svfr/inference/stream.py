@@ -3,6 +3,7 @@
 What comes before and after, reading and writing, goes on in threads while the networks are at work.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +20,9 @@ from svfr.data.video import Frame
 from svfr.inference.chain import Chain
 from svfr.inference.keep import KeepRules, put_back
 from svfr.inference.masks import crop_hole
-from svfr.inference.plan import PlannedTrack, turned
+from svfr.inference.plan import Hole, PlannedTrack, turned
 
 FILLING = ("inpainting",)  # the tasks of holes outside of faces
-TO_THE_END = 2**62  # a frame index that no video reaches
 Item = TypeVar("Item")
 Later = Callable[..., None]  # takes a function and its arguments
 Pairs = Iterator[tuple[Frame, np.ndarray | None]]  # frames with their masks
@@ -45,7 +45,7 @@ class FaceChain:
     """A track, or a hole, that is restored as a chain of clips."""
 
     track: PlannedTrack | None  # None: no face
-    hole: tuple[int, int, np.ndarray] | None = None  # start, stop, square [px] of a hole outside of faces
+    hole: Hole | None = None  # outside of faces
     waiting: deque[FaceCrop] = field(default_factory=deque)  # crops that no clip has taken yet
     taken: deque[FaceCrop] = field(default_factory=deque)  # those that one has, and not yet restored
     clips: Iterator[Tensor] = field(default_factory=lambda: iter(()))  # as of `restore_clips`
@@ -58,7 +58,7 @@ class FaceChain:
         """Indices of its first frame and after its last."""
         if self.hole is not None:
             return self.hole[:2]
-        return (0, TO_THE_END) if self.track is None else (self.track.face.start, self.track.face.stop)
+        return (0, sys.maxsize) if self.track is None else (self.track.face.start, self.track.face.stop)
 
     def begin(self, network: Chain) -> None:
         """Take the networks, which go on where an earlier call was."""

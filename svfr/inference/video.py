@@ -24,7 +24,7 @@ from svfr.inference.cost import measuring_cost
 from svfr.inference.film import Film, plan_of
 from svfr.inference.keep import KeepRules
 from svfr.inference.masks import AUTO, find_mask, frame_holes, masks_of, with_masks
-from svfr.inference.plan import Plan, PlannedTrack, choose, make_plan
+from svfr.inference.plan import Hole, Plan, PlannedTrack, choose, make_plan
 from svfr.inference.reference import COMPARED, AlignedFace, ReferenceFinder
 from svfr.inference.settings import VideoSettings
 from svfr.inference.strategies import restore_clips
@@ -89,13 +89,13 @@ class FileRestoration:
         assert size is not None  # resolved
         is_aligned = self.settings.face == "aligned"
         self._faces = [self.references.face_of(photo, size, or_whole=is_aligned) for photo in self.photos]
-        info, options, notes = _how_to_read(source, self.settings)
+        info, options, notes = how_to_read(source, self.settings)
         state, start = film.state, film.start or self._settle(info, options, notes)
         plan = start["plan"] and plan_of(start["plan"])
         self.settings = settings = replace(self.settings, **start["settings"])
         self._whose, self._notes = start["whose"], [*start["notes"], *state.get("notes", [])]
         self._known = {who: (side, Reference(**tensors)) for who, side, tensors in state.get("known", [])}
-        self._share = plan.share if plan else 1.0
+        self._share = plan.share(start["holes"]) if plan else 1.0
         keep = KeepRules.resolve(self.tasks, settings)
         num_frames, restored_frames = state.get("index", 0), state.get("restored_frames", 0)
         length, border = plan.num_frames if plan else info.num_frames, round(settings.segment * info.fps)
@@ -130,7 +130,7 @@ class FileRestoration:
             stream = FaceStream(stack.enter_context(pairs), chains, *work)
             later = stack.enter_context(behind(AHEAD))
             for held in stream:
-                if all(each.chain.hole for each in held.crops):
+                if not held.crops:
                     self.on_progress(1, "restore")
                 later(put, held)
                 num_frames += 1
@@ -162,10 +162,10 @@ class FileRestoration:
     def _settle(self, info: VideoInfo, options: ReadOptions, notes: list[str]) -> dict[str, Any]:
         """What is fixed before the first frame, as a film's journal keeps it."""
         settings, mask, plan = self.settings, self.mask, None
-        holes: list[tuple[int, int, np.ndarray]] = []
+        holes: list[Hole] = []
         whose: list[int | None] | None = None  # the people of the photos, where there are several
         if settings.face == "auto":
-            plan = plan_file(self.references, settings, self.source, self.on_progress)
+            plan = plan_file(self.references, settings, self.source, info, options, self.on_progress)
             notes += plan.notes
             if plan.tracks and "colorization" in self.tasks:
                 notes.append("only the ovals around faces are coloured")
@@ -178,9 +178,8 @@ class FileRestoration:
         if mask == AUTO:
             mask = find_mask(self.source, self.target, options, notes.append)
         if plan is not None and mask is not None:
-            frame_size = info.width, info.height
-            squares, masks = plan.crops(frame_size), masks_of(mask, options)
-            holes = frame_holes(masks, squares, frame_size, settings.size or 0, plan.shots)
+            given = plan.crops, (info.width, info.height), settings.size or 0, plan.shots
+            holes = frame_holes(masks_of(mask, options), *given)
             notes += ["holes outside of the faces' crops are filled from a crop of their own"] if holes else []
         return {
             "settings": asdict(settings),
@@ -195,21 +194,20 @@ class FileRestoration:
 
     def _restore(self, each: FaceChain, inputs: Iterator[Tensor]) -> Iterator[Tensor]:
         """The results of a chain, clip by clip."""
-        how: dict[str, Any] = {"first_frame": each.span[0], "on_chain": each.begin}
-        if each.hole is not None:
-            whole = replace(self.settings, strength=1.0)
-            yield from restore_clips(self.components, whole, FILLING, inputs, None, on_step=None, **how)
-            return
 
         def after_step(frames: float) -> None:
             self.on_progress(frames * self._share, "restore")
 
+        how: dict[str, Any] = {"first_frame": each.span[0], "on_chain": each.begin, "on_step": after_step}
+        if each.hole is not None:
+            whole = replace(self.settings, strength=1.0)
+            yield from restore_clips(self.components, whole, FILLING, inputs, None, **how)
+            return
         choose = self.references.chooser(self.settings)
         if each.track and choose:
             choose = partial(self._choose_and_keep, each.track, choose)
         inputs, reference = (inputs, None) if each.state else self._beginning(each, inputs)
-        work = self.components, self.settings, self.tasks, inputs, choose, reference
-        yield from restore_clips(*work, on_step=after_step, **how)
+        yield from restore_clips(self.components, self.settings, self.tasks, inputs, choose, reference, **how)
 
     def _choose_and_keep(self, track: PlannedTrack, choose: ChooseReference, frames: Tensor) -> Reference | None:
         """The reference that is chosen of a track's first clip, which later tracks of the person may begin with."""
@@ -247,9 +245,11 @@ def plan_file(
     references: ReferenceFinder,
     settings: VideoSettings,
     source: Path,
+    info: VideoInfo,
+    options: ReadOptions,
     on_progress: OnProgress = lambda work, stage: None,
 ) -> Plan:
-    """What `FileRestoration` restores with `face="auto"`; arguments as there.
+    """What `FileRestoration` restores with `face="auto"`; arguments as there, and of `how_to_read`.
 
     Raises:
         VideoError: the input cannot be used.
@@ -257,16 +257,12 @@ def plan_file(
     """
     if (detector := references.detector) is None:
         raise ValueError('face="auto" needs a detector')
-    info, options, _ = _how_to_read(source, settings)
-
-    def on_frame(frames: int) -> None:
-        on_progress(frames, "faces")
-
-    plan = make_plan(source, info, options, detector, references.looks, settings.face_box, on_frame)
+    given = source, info, options, detector, references.looks, settings.face_box
+    plan = make_plan(*given, on_frame=lambda frames: on_progress(frames, "faces"))
     return choose(plan, settings, references.looks, detector)
 
 
-def _how_to_read(source: Path, settings: VideoSettings) -> tuple[VideoInfo, ReadOptions, list[str]]:
+def how_to_read(source: Path, settings: VideoSettings) -> tuple[VideoInfo, ReadOptions, list[str]]:
     """What the source is, how it is read, and what of both is worth a note."""
     options, notes = ReadOptions(max_pixels=settings.max_pixels, salvage=settings.salvage), list[str]()
     if settings.fps is not None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from svfr import progress
+import svfr
 from svfr.data.video import VideoError, probe
 from svfr.files import digest, fingerprint, write_json
 from svfr.inference.batch import (
@@ -22,7 +22,6 @@ from svfr.inference.batch import (
     Item,
     collect,
     find_items,
-    find_skipped,
     mask_of,
     record_path,
     run_items,
@@ -71,7 +70,7 @@ class Batch:
         self.told.clear()
         items = find_items(self.input, self.output, "mp4")
         try:
-            with patch.object(progress, "error", self.told.append):
+            with patch.object(svfr, "error", self.told.append):
                 run_items(items, self.output, self.cache_key, self.restore, lambda: None)
         finally:
             report = collect(items, self.output, self.cache_key)
@@ -470,4 +469,6 @@ def test_files_are_taken_for_what_they_contain_and_others_are_listed(tmp_path: P
         "moving.webp": "moving.mp4",
         "photo.unknown": "photo.png",
     }
-    assert find_skipped(tmp_path, output) == [tmp_path / "notes.txt", tmp_path / "sub" / "list.nfo"]
+    skipped: list[Path] = []
+    find_items(tmp_path, output, "mp4", skipped)
+    assert skipped == [tmp_path / "notes.txt", tmp_path / "sub" / "list.nfo"]

@@ -150,11 +150,13 @@ def test_overlaps_and_decode_chunks(components: Components, restore: Callable, o
 
 
 @pytest.mark.parametrize("restore", STRATEGIES)
-@pytest.mark.parametrize("given", [False, True])
-def test_progress_adds_up_to_the_frames(components: Components, restore: Callable, given: bool) -> None:
+@pytest.mark.parametrize(("given", "strength"), [(False, 1.0), (True, 1.0), (True, 0.5)])
+def test_progress_adds_up_to_the_frames(
+    components: Components, restore: Callable, given: bool, strength: float
+) -> None:
     work: list[float] = []
     photo = reference(components) if given else None
-    list(restore(components, video(11), options(), photo, on_step=work.append))
+    list(restore(components, video(11), options(strength=strength), photo, on_step=work.append))
     assert sum(work) == pytest.approx(11)
 
 

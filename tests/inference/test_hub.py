@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from svfr.models.components import ModelSettings
 from svfr.models.lora import add_lora
 from svfr.models.sources import DEMO_FOLDER
 from tests import tiny
+from tests.clips import MarkDetector, scene, video
 
 FRAMES = tiny.clip(10, tiny.SIZE, tiny.SIZE)  # three clips of 4 frames, each sharing one with the next
 
@@ -85,6 +87,21 @@ def test_a_video_shows_its_stages(pipe: SVFRPipeline, tmp_path: Path, monkeypatc
     last = shown.getvalue().rstrip().split("\r")[-1]
     assert last.startswith("restore: 100%")
     assert "10/10" in last
+
+
+def test_faces_are_found_without_a_detector_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Mock(return_value=MarkDetector())
+    monkeypatch.setattr(module, "load_detector", load)
+    source, told = video(tmp_path / "in.mp4", scene(5, [(30, 20, 40)])), list[tuple[float, str]]()
+    pipe = tiny.pipeline(heads=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.restore_video(source, tmp_path / "aligned.mp4", face="aligned")
+    load.assert_not_called()
+    plan = pipe.plan_video(source, lambda work, stage: told.append((work, stage)))
+    assert len(plan.tracks) == 1
+    assert told == [(1, "faces")] * 5
+    assert pipe.restore_video(source, tmp_path / "out.mp4").num_tracks == 1
+    load.assert_called_once_with("auto")
 
 
 def test_callback_after_each_step(pipe: SVFRPipeline) -> None:

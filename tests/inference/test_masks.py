@@ -1,6 +1,7 @@
 """Holes wherever they are: under faces, beside them, or to be found; and what starts from the input."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ def test_a_hole_outside_of_the_face_is_filled_and_said(tmp_path: Path, tasks: tu
     assert not any("outside" in note for note in inside.notes)
 
 
+def test_filling_a_hole_is_progress(tmp_path: Path) -> None:
+    source, told = video(tmp_path / "in.mp4", scene(10, [None] * 4 + [FACE] * 6), fps=Fraction(5)), list[float]()
+
+    def note(frames: float, stage: str) -> None:
+        told.extend([frames] if stage == "restore" else [])
+
+    run(source, tmp_path / "out", mask=mask(tmp_path, (0, 0, 12, 10)), tasks=("inpainting",), on_progress=note)
+    assert told[0] == pytest.approx(3 * 10 / 16)  # a clip of three, of all frames' ten holes and six faces
+    assert sum(told) == pytest.approx(10)
+
+
 def test_an_empty_mask_is_said(tmp_path: Path) -> None:
     source = video(tmp_path / "in.mp4", scene(3, [FACE]))
     report = run(source, tmp_path / "out", mask=mask(tmp_path), tasks=("inpainting",), format="png", keep_known=True)
@@ -73,14 +85,17 @@ def test_crops_of_holes_stay_in_place_over_a_shot_and_hold_all_that_is_left() ->
         each[10:20, 20 + 5 * index : 40 + 5 * index] = 255
         each[50:60, 150:160] = 255
     face = np.array([140.0, 40.0, 170.0, 70.0])
-    crops = frame_holes(masks, [[face]] * 6, (200, 100), 64, starts=[0, 3])
+    crops = frame_holes(masks, [[(0, face)]] * 6, (200, 100), 64, starts=[0, 3])
     assert [crop[:2] for crop in crops] == [(0, 3), (3, 2**63 - 1)]
     for (start, _, box), last in zip(crops, (2, 5), strict=True):
         assert box[0] < 20 + 5 * start
         assert 40 + 5 * last < box[2] < 150
         assert box[2] - box[0] == pytest.approx(box[3] - box[1])
         assert box[1] < 10 < 20 < box[3]
-    assert frame_holes(masks[:, 50:], [[face - (0, 50, 0, 50)]] * 6, (200, 50), 64) == []
+    face -= 0, 50, 0, 50
+    assert frame_holes(masks[:, 50:], [[(0, face)]] * 6, (200, 50), 64) == []
+    turned = np.array([face[1], 200 - face[2], face[3], 200 - face[0]])  # of the frame after a quarter turn
+    assert frame_holes(masks[:, 50:], [[(1, turned)]] * 6, (200, 50), 64) == []
 
 
 @needs_field

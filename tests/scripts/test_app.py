@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import numpy as np
 import pytest
 
+from svfr.data.detectors import Face
 from svfr.data.video import probe
 from tests import clips
 from tests.assets import FIELD, needs_field
@@ -190,6 +192,22 @@ def slow(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], i
     monkeypatch.setitem(site.page._settings, "num_inference_steps", 1000)
     yield lambda: len(runs)
     handle.remove()
+
+
+def test_cancel_while_people_are_looked_for(site: Site, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (person := Person(site.url)).upload(video)
+    looks: list[np.ndarray] = []
+
+    class Slow(clips.MarkDetector):
+        def __call__(self, image: np.ndarray, closer: bool = False) -> list[Face]:
+            if not looks:
+                site.page.visitors.jobs[-1].stop.set()
+            looks.append(image)
+            return super().__call__(image, closer)
+
+    monkeypatch.setattr(site.page._pipe, "detector", Slow())
+    assert "Cancelled." in person.end(person.start("find", None, "auto"))
+    assert len(looks) == 4  # all ways that its first frame can be turned
 
 
 def test_cancel_frees_the_worker_within_a_step(site: Site, slow: Callable[[], int], video: Path) -> None:
