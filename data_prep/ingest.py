@@ -24,7 +24,11 @@ def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
     found = find(settings.source.collection, root, annotations, Path(settings.output))
     inputs = {  # other bytes have another size or time
-        str(item.path.relative_to(root)): {**asdict(item), "path": str(item.path), "stamp": fingerprint(item.path)}
+        str(item.path.relative_to(root)): {
+            **asdict(item),
+            "path": str(item.path),
+            "stamp": [fingerprint(file) for file in _files(item.path)],
+        }
         for item in found
     }
     reading = {"deinterlace": settings.deinterlace, "max_pixels": settings.max_pixels}
@@ -51,8 +55,14 @@ def _sha256(path: Path) -> str:
     """Digest of a file; for a folder of frames, of its files' names and sums."""
     if not path.is_dir():
         return sha256_of(path)
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
-    return sha256_of_all({file.name: file for file in files})
+    return sha256_of_all({file.name: file for file in _files(path)})
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or the pictures of a folder of frames."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
 
 
 def _without_duplicates(records: list[Record]) -> list[Record]:

@@ -58,6 +58,7 @@ READY_SIZE, HOLE = 256, (160, 150, 26)  # [px], the hole's centre and radius
 MOST_PHOTOS = 8
 
 Updates = dict[Any, Any]  # of the page, by component
+Stream = AsyncIterator[Updates]
 
 
 class Page:
@@ -202,7 +203,7 @@ class Page:
         speed: str,
         memory: Any,
         request: gr.Request,
-    ) -> AsyncIterator[Updates]:
+    ) -> Stream:
         """Restore, and show how it goes."""
         settings = self._settings | ({"speed": speed} if speed else {})
         settings |= {"faces": ",".join(str(int(number)) for number in people)} if people else {}
@@ -225,7 +226,7 @@ class Page:
         async for updates in self._run(name, work, request):
             yield updates
 
-    async def find(self, name: str | None, memory: Any, request: gr.Request) -> AsyncIterator[Updates]:
+    async def find(self, name: str | None, memory: Any, request: gr.Request) -> Stream:
         """Show the people of the clip, to tick."""
 
         def work(job: Job) -> Updates:
@@ -244,7 +245,7 @@ class Page:
         async for updates in self._run(name, work, request):
             yield updates
 
-    async def resume(self, request: gr.Request) -> AsyncIterator[Updates]:
+    async def resume(self, request: gr.Request) -> Stream:
         """After a reload: the latest clip, and what is done with it."""
         yield {self.status: ""}
         with suppress(ValueError):
@@ -261,9 +262,7 @@ class Page:
             if (job := self.visitors.of(request).job) is not None:
                 job.stop.set()
 
-    async def _run(
-        self, name: str | None, work: Callable[[Job], Updates], request: gr.Request
-    ) -> AsyncIterator[Updates]:
+    async def _run(self, name: str | None, work: Callable[[Job], Updates], request: gr.Request) -> Stream:
         try:
             visitor = self.visitors.of(request)
             if (clip := visitor.clips.get(name or "")) is None:
@@ -275,7 +274,7 @@ class Page:
         async for updates in self._follow(job):
             yield updates
 
-    async def _follow(self, job: Job) -> AsyncIterator[Updates]:
+    async def _follow(self, job: Job) -> Stream:
         buttons = {self.go: gr.update(visible=False), self.stop: gr.update(visible=True)}
         yield buttons | {self.result: ""}
         while not job.done.is_set():
@@ -377,8 +376,7 @@ def run(options: argparse.Namespace) -> int:
 
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="svfr_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/gradio"
-        visitors = Visitors(Path(folder))
-        page = Page(load, settings, visitors, options.max_seconds, options.weights == "demo")
+        page = Page(load, settings, visitors := Visitors(Path(folder)), options.max_seconds, options.weights == "demo")
         where = {"server_name": options.host, "server_port": options.port, "share": options.share}
         try:
             start(page, **where, auth=auth, max_file_size=f"{options.max_mb}mb")

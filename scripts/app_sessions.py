@@ -185,11 +185,12 @@ class Visitors:
     async def _owns_all(self, request: Request, token: str) -> bool:
         path = request.url.path
         named: list[Any] = [dict(request.query_params), {"path": path.partition("/file=")[2] or None}]
-        is_form = request.headers.get("content-type", "").startswith("multipart/form-data") or path == "/login"
-        if request.method == "POST" and not is_form:
+        is_upload = request.headers.get("content-type", "").startswith("multipart/form-data")
+        if request.method == "POST" and not is_upload:
             if int(request.headers.get("content-length", MOST_JSON)) >= MOST_JSON:
                 return False
-            named.append(json.loads(await request.body() or b"null"))
+            if path != "/login":  # a form, which names nothing
+                named.append(json.loads(await request.body() or b"null"))
         for thing in mentioned(named):
             if isinstance(thing, Path) and (token not in self._known or self.folder / "gradio" not in thing.parents):
                 return False

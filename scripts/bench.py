@@ -72,7 +72,7 @@ Row = dict[str, Any]  # of a table, by the titles of its columns
 GUIDED: Row = {"guidance_scale": 2.0}
 WAYS: dict[str, Row] = {"released": {"strategy": "released"} | GUIDED, "chained": GUIDED, "one_step": {}}
 WAYS |= {speed: {"speed": speed} | GUIDED for speed in ("balanced", "fast")}
-SHORT = ["data.rendered_clips=1000", "data.size=64", "data.num_frames=8", "data.num_workers=1", "max_steps=5"]
+SHORT = ["data.size=64", "data.num_frames=8", "data.num_workers=1", "max_steps=5"]
 SHORT += ["tracker=none"]  # of training, unless the command line says otherwise
 
 
@@ -192,7 +192,9 @@ def make_film(path: Path, num_frames: int) -> None:
 
 def bench_train(options: argparse.Namespace) -> Iterator[Row]:
     """Steps of training with these settings, and what a loader worker makes."""
-    settings = config.load(TrainConfig, None, [*SHORT, f"init_from={options.weights}", *options.settings])
+    sources = ("data.manifests=", "data.images=", "data.rendered_clips=")
+    rendered = [] if any(word.startswith(sources) for word in options.settings) else ["data.rendered_clips=1000"]
+    settings = config.load(TrainConfig, None, [*SHORT, *rendered, f"init_from={options.weights}", *options.settings])
     settings.device = "cpu" if resolve_device(options.device).type == "cpu" else "auto"
     row = in_new_process(train, settings)
     yield row | ({"MFU": row["model TFLOP/s"] / options.peak} if options.peak else {})
@@ -390,7 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = option if option == "settings" else f"--{option}"
             command.add_argument(name, **OPTIONS[option] | ({"default": default} if equals else {}))
     options = parser.parse_args(arguments)
-    return config.run_command("bench.py", lambda: run(options))
+    return config.run_command("bench.py", lambda: run(options), goes_on=False)
 
 
 if __name__ == "__main__":

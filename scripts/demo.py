@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="demo", help="demo, or a folder that scripts/train_demo.py wrote")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
     options = parser.parse_args(arguments)
-    return run_command("demo.py", lambda: run(options.weights, options.output))
+    return run_command("demo.py", lambda: run(options.weights, options.output), goes_on=False)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Exit code: 0 all done, 1 some inputs failed (see report.json), 2 the call itself
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from svfr.inference.folder import check_inputs, load_pipeline, plan_folder, rest
 from svfr.inference.processes import Processes, watched
 from svfr.inference.settings import InferConfig
 from svfr.tasks import TASKS, parse_tasks
-
-INTERRUPTED = 130  # the shell's exit code of Ctrl-C
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,18 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of schedulers: stop as cleanly as by Ctrl-C
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.filename:
-            reason = f"{error.filename}: {error.strerror}"
-        print(f"infer.py: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+    return config.run_command("infer.py", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Each step leaves its result in OUTPUT_DIR: vae/, id_encoder/, init/, a run folde
 (svfr/, ...), model/.
 Run again, it does what is left. The second call trains nothing: it renders clips of people that no training has seen,
 to judge a model on by make_testset.py and eval.py.
-Exit code: 0 all steps done, 1 stopped before, 2 the call itself was wrong.
+Exit code: 0 all steps done, 1 training failed, 2 the call itself was wrong, 130 stopped before.
 """
 
 import argparse
@@ -351,13 +351,13 @@ def train_all(settings: DemoConfig, until: str | None) -> int:
     for name in settings.stages:
         finished = train(replace(settings.stage(name), init_from=str(weights)))
         if (step := find_newest(folder / name / "weights", print)) is None:
-            return 1
+            return config.INTERRUPTED
         weights = folder / name / "weights" / step_name(step)
         with replacing(folder / "model") as partial:
             write_model(partial, weights, f"step {step} of {name}", settings)
         print(f"{name}: weights of step {step}; use them with --weights {folder / 'model'}")
         if not finished or name == until:
-            return 0 if finished else 1
+            return 0 if finished else config.INTERRUPTED
     return 0
 
 

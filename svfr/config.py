@@ -117,8 +117,9 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def run_command(name: str, run: Callable[[], int]) -> int:
-    """Do what a command is for; a wrong call is said in one line, and SIGTERM stops as cleanly as Ctrl-C.
+def run_command(name: str, run: Callable[[], int], goes_on: bool = True) -> int:
+    """Do what a command is for; a wrong call is said in one line, and SIGTERM stops as cleanly as Ctrl-C, whereafter
+    the same command `goes_on` or begins anew.
 
     Returns:
         The exit code: that of `run`; of a ValueError or an OSError its `exit_code`, else 2; 130 if interrupted.
@@ -130,5 +131,5 @@ def run_command(name: str, run: Callable[[], int]) -> int:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted" + ("; run the same command again to go on" if goes_on else ""), file=sys.stderr)
         return INTERRUPTED

@@ -42,7 +42,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {  # room -> (rooms, packages)
         ARRAYS | {"jinja2", "scipy"},
     ),
 }
-OF_ALL = {"svfr", *(f"svfr.{name}" for name in ("__version__", "bar", "note"))}  # what rooms may import of __init__
+OF_ALL = {
+    "svfr",
+    *(f"svfr.{name}" for name in ("__version__", "bar", "error", "filling", "note", "quiet")),
+}  # what rooms may import of __init__
 # Files that may import less, or packages that only some files may import.
 NARROWER = {"training/losses.py": (set[str](), PURE)}
 ONLY_IN = {
@@ -77,6 +80,8 @@ def imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name(file)}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "svfr":
+            yield f"svfr.{node.attr}"
 
 
 def room_of(module: str) -> str:

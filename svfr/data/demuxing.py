@@ -49,7 +49,15 @@ class VideoFile:
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         self.path, self.container = path, open_video(path)
-        container = self.container
+        try:
+            self._choose(max_pixels)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _choose(self, max_pixels: int) -> None:
+        """Find the stream, and what is to be known of all before they are read."""
+        path, container = self.path, self.container
         videos = (v for v in container.streams.video if not v.disposition & Disposition.attached_pic)
         streams = [video for video in videos if video.codec_context is not None]
         if not streams:

@@ -117,6 +117,8 @@ def _parse(line: str) -> Clip:
         raise ValueError(f"a manifest of version {version!r}, this code reads {VERSION}: prepare the data anew")
     if isinstance(entry.get("crop"), list):
         entry["crop"] = tuple(entry["crop"])
+    if unknown := entry.keys() - {field.name for field in fields(Clip)}:
+        raise ValueError(f"unknown field {min(unknown)!r}")
     clip = Clip(**entry)
     for names, expected, holds in CHECKS:
         for name in names:

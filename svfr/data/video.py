@@ -55,7 +55,9 @@ def is_media(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return True
     with suppress(VideoError), one_line_errors(path):
-        return path.is_file() and (images.is_image(path) or bool(VideoFile(path, MAX_PIXELS)))
+        if path.is_file() and not images.is_image(path):
+            VideoFile(path, MAX_PIXELS).close()
+        return path.is_file()
     return False
 
 

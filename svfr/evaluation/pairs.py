@@ -137,7 +137,8 @@ def match(
             if results and results.keys().isdisjoint(truths):
                 reason = (
                     f"{task_folder}: none of its results is named like a ground truth, such as '{min(results)}'; "
-                    f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +"
+                    f"subfolders of tasks are called {', '.join(TASKS)}, or several of them joined by +; "
+                    "folders of a method's own, such as restored_faces, are for --collect"
                 )
                 problems.append(Problem(method, task_name, "", reason))
                 continue

@@ -23,6 +23,7 @@ from svfr.files import is_machine_error, partial_path, remove, replacing
 from svfr.inference.plan import Plan, PlannedTrack
 from svfr.inference.reference import Person
 
+FORMAT = "2"  # of what is written; what another version wrote is made anew
 DIGITS = 16  # of the key, in the folder's name
 START, STATE = "start", "state"  # names in the journal: what is fixed before the first frame; what the rest depends on
 
@@ -109,7 +110,7 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
 
     text = json.dumps(content, default=put)
     with replacing(file) as partial:
-        save_file(tensors, partial, {"content": text})
+        save_file(tensors, partial, {"content": text, "format": FORMAT})
 
 
 def read(file: Path, device: torch.device) -> dict[str, Any] | None:
@@ -122,7 +123,8 @@ def read(file: Path, device: torch.device) -> dict[str, Any] | None:
                     return opened.get_tensor(value["tensor"]).to(device)
                 return opened.get_tensor(value["array"]).numpy() if "array" in value else value
 
-            return dict(json.loads(opened.metadata()["content"], object_hook=get))
+            about = opened.metadata()
+            return dict(json.loads(about["content"], object_hook=get)) if about.get("format") == FORMAT else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 

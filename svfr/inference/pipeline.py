@@ -84,6 +84,7 @@ class SVFRPipeline(DiffusionPipeline):
         self.register_modules(latent_transformer=latent_transformer, landmark_predictor=landmark_predictor)
         self.register_modules(scheduler=scheduler, settings=settings)
         self.detector = detector
+        self._own_detector: FaceDetector | None = None  # for videos, where nobody gave one
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
         self.lora: dict[str, Any] | None = None
         self.plan: MemoryPlan | None = None
@@ -363,13 +364,13 @@ class SVFRPipeline(DiffusionPipeline):
         """
         tasks = parse_tasks(tasks)
         check_mask_needed(tasks, mask is not None)
-        resolved = self._for_video(settings)
+        resolved, references = self._for_video(settings)
         photos = [reference] if isinstance(reference, np.ndarray) else reference or ()
         num_frames = 0
         with suppress(ValueError, OSError):  # said below
             num_frames = probe(Path(source)).num_frames
         with self.progress_bar(total=num_frames) as bar:
-            work = self.parts, self.references, resolved, Path(source), Path(target), tasks
+            work = self.parts, references, resolved, Path(source), Path(target), tasks
             how = None if mask is None else Path(mask), [*map(_check_photo, photos)], svfr.filling(bar, on_progress)
             report = FileRestoration(*work, *how, key=key).run()
         self.maybe_free_model_hooks()
@@ -377,16 +378,16 @@ class SVFRPipeline(DiffusionPipeline):
 
     def plan_video(self, source: str | Path, on_progress: OnProgress = lambda *_: None, **settings: Any) -> Plan:
         """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
-        source, resolved = Path(source), self._for_video(settings)
-        info, options, _ = how_to_read(source, resolved)
-        return plan_file(self.references, resolved, source, info, options, on_progress)
+        resolved, references = self._for_video(settings)
+        info, options, _ = how_to_read(Path(source), resolved)
+        return plan_file(references, resolved, Path(source), info, options, on_progress)
 
-    def _for_video(self, settings: dict[str, Any]) -> VideoSettings:
-        """The settings of a video, resolved; where faces are to be found, there is a detector now."""
-        resolved = config.make(VideoSettings, settings).resolve(self.parts)
+    def _for_video(self, settings: dict[str, Any]) -> tuple[VideoSettings, ReferenceFinder]:
+        """The settings of a video, resolved, and what finds its faces: a detector of its own, where there is none."""
+        resolved, references = config.make(VideoSettings, settings).resolve(self.parts), self.references
         if resolved.face == "auto" and self.detector is None:
-            self.detector = load_detector("auto")
-        return resolved
+            references.detector = self._own_detector = self._own_detector or load_detector("auto")
+        return resolved, references
 
 
 class _Interrupted(Exception):

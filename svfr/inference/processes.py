@@ -130,7 +130,8 @@ def watched(run: Callable[[], int]) -> int:
     child = 0
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        os.kill(child, number)
+        if child:  # not yet, or in a new child: 0 would be the whole process group
+            os.kill(child, number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

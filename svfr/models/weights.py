@@ -19,7 +19,10 @@ from svfr.networks import first_line
 Part = TypeVar("Part", bound=nn.Module)
 
 # Full precision first; the fp16 variant is what the Hub serves beside it.
-WEIGHTS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+WEIGHTS_FILES = [  # full precision before fp16; an index names several files of which each holds a part
+    f"diffusion_pytorch_model.{kind}"
+    for kind in ("safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json")
+]
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only training reads them, and not every checkpoint has them
 SHOWN_KEYS = 3
 COUNTED = re.compile("layers|blocks|depth")  # in the names of settings that count what has weights of its own
@@ -31,18 +34,25 @@ class WeightsError(ValueError):
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from .safetensors or a plain .pth, without unpickling objects.
+    """Read a state dict from .safetensors, an index of several (.json) or a plain .pth, without unpickling objects.
 
     A WeightsError where there is no such file, or it holds anything but tensors by name.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".json":
+            shards = [
+                read_state(path.parent / name) for name in set(json.loads(path.read_text())["weight_map"].values())
+            ]
+            state = {key: tensor for shard in shards for key, tensor in shard.items()}
+        elif path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
+    except WeightsError:
+        raise
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: not a readable weights file ({first_line(error)})") from error
     except Exception as error:  # torch.load raises a dozen types on files that are not its own
         raise WeightsError(f"{path}: not a state dict of plain tensors ({first_line(error)})") from error
@@ -122,7 +132,7 @@ def load_part(part_class: type[Part], folder: Path, dtype: torch.dtype, or_rando
     for name in WEIGHTS_FILES:
         if (folder / name).is_file():
             return load_state(part_class, config, read_state(folder / name), folder / name, dtype)
-    if not or_random:
+    if not or_random or list(folder.glob("diffusion_pytorch_model*")):  # which are there to be used
         raise WeightsError(f"{folder}: no weights there; expected {WEIGHTS_FILES[0]} (or its .fp16 variant)")
     return nn.Module.to(build_part(part_class, config, folder, "cpu"), dtype)
 

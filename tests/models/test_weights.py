@@ -1,3 +1,4 @@
+import json
 import pickle
 from pathlib import Path
 
@@ -69,6 +70,36 @@ def test_full_precision_before_fp16(tmp_path: Path) -> None:
         values = {key: factor * value for key, value in state.items()}
         save_file(values, tmp_path / f"diffusion_pytorch_model.{name}safetensors")
         assert_same(load_part(IDProjector, tmp_path, torch.float32).state_dict(), values)
+
+
+def test_sharded_index(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    for number, key in enumerate(state):
+        save_file({key: state[key]}, tmp_path / f"w-{number}.safetensors")
+    index = {"metadata": {}, "weight_map": {key: f"w-{number}.safetensors" for number, key in enumerate(state)}}
+    (tmp_path / "w.safetensors.index.json").write_text(json.dumps(index))
+    assert_same(read_state(tmp_path / "w.safetensors.index.json"), state)
+    (tmp_path / "w-1.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"w-1\.safetensors: no such weights file"):
+        read_state(tmp_path / "w.safetensors.index.json")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
+def test_broken_index(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.safetensors.index.json"
+    path.write_text(text)
+    refusal(path)
+
+
+@pytest.mark.parametrize("or_random", [False, True])
+def test_weights_that_are_there_are_never_passed_over(tmp_path: Path, or_random: bool) -> None:
+    part = tiny.id_projector()
+    part.save_pretrained(tmp_path, max_shard_size="1KB")
+    assert_same(load_part(IDProjector, tmp_path, torch.float32, or_random).state_dict(), part.state_dict())
+    for file in tmp_path.glob("*.safetensors*"):
+        file.unlink()
+    (tmp_path / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(WeightsError, match="no weights there"):
+        load_part(IDProjector, tmp_path, torch.float32, or_random)
 
 
 def test_fp16_variant_is_loaded_in_the_dtype_asked_for(tmp_path: Path) -> None:
