@@ -228,11 +228,10 @@ class SVFRPipeline(DiffusionPipeline):
         """Merge a LoRA into the layers that it lies beside: no slower than without, and can be saved."""
         merge_lora(self.unet)
 
-    def to(
-        self, *arguments: Any, device: Any = None, dtype: Any = None, silence_dtype_warnings: bool = True
-    ) -> "SVFRPipeline":
+    def to(self, *arguments: Any, **named: Any) -> "SVFRPipeline":
         """As diffusers' own; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there."""
-        for value in (*arguments, device, dtype):
+        named.pop("silence_dtype_warnings", None)  # there are none
+        for value in (*arguments, *named.values()):
             if isinstance(value, torch.dtype):
                 self.parts.to(self.device, value)
             elif value is not None:
@@ -377,7 +376,8 @@ class SVFRPipeline(DiffusionPipeline):
         return report
 
     def plan_video(self, source: str | Path, on_progress: OnProgress = lambda *_: None, **settings: Any) -> Plan:
-        """The shots, people and tracks that `restore_video` would restore; arguments and errors as there."""
+        """The shots, people and tracks of `source` that `restore_video` would restore by the same `settings`, with
+        `on_progress` and errors as there."""
         resolved, references = self._for_video(settings)
         info, options, _ = how_to_read(Path(source), resolved)
         return plan_file(references, resolved, Path(source), info, options, on_progress)

@@ -50,14 +50,24 @@ class SVFR(nn.Module):
 
     def forward(
         self,
-        noisy_latents: Tensor,  # (b, f, c, h, w) scaled latents plus sigma times noise
-        lq_latents: Tensor,  # (b, f, c, h, w) of the degraded frames, not scaled (released code)
-        ref_latents: Tensor,  # (b, f, c, h, w) of each frame's reference, not scaled; or (b, c, h, w), one for all
-        id_tokens: Tensor | FixedContext,  # (b, n, d) from the ID projector; or, while sampling, fixed ones
-        sigma: Tensor,  # (b,) noise levels > 0
-        task_prompt: Tensor,  # (b, 3) gamma of 0 and 1
+        noisy_latents: Tensor,
+        lq_latents: Tensor,
+        ref_latents: Tensor,
+        id_tokens: Tensor | FixedContext,
+        sigma: Tensor,
+        task_prompt: Tensor,
     ) -> SVFROutput:
-        """Estimate the clean latents of degraded videos; reference latents and ID tokens are zeros without one."""
+        """Estimate the clean latents of degraded videos.
+
+        Args:
+            noisy_latents: (b, f, c, h, w) scaled latents plus sigma times noise.
+            lq_latents: (b, f, c, h, w) of the degraded frames, not scaled (released code).
+            ref_latents: (b, f, c, h, w) of each frame's reference, not scaled, zeros without one; or (b, c, h, w), one
+                for all frames.
+            id_tokens: (b, n, d) from the ID projector, zeros without a reference; or, while sampling, fixed ones.
+            sigma: (b,) noise levels > 0.
+            task_prompt: (b, 3) gamma of 0 and 1.
+        """
         num_frames = noisy_latents.shape[1]
         dtype = self.unet.dtype
         if ref_latents.ndim == 4:
