@@ -376,8 +376,7 @@ class SVFRPipeline(DiffusionPipeline):
         return report
 
     def plan_video(self, source: str | Path, on_progress: OnProgress = lambda *_: None, **settings: Any) -> Plan:
-        """The shots, people and tracks of `source` that `restore_video` would restore by the same `settings`, with
-        `on_progress` and errors as there."""
+        """The plan of `source` by which `restore_video` would work; `settings`, `on_progress` and errors as there."""
         resolved, references = self._for_video(settings)
         info, options, _ = how_to_read(Path(source), resolved)
         return plan_file(references, resolved, Path(source), info, options, on_progress)

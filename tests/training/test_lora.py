@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 
 from svfr.inference.folder import load_pipeline
@@ -31,6 +32,7 @@ pytest.importorskip("peft", reason="pip install svfr[train]")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of `start`, the base, and a run of 4 steps in `run`; not to be changed by a test."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # conftest's reset comes after this
     folder = tmp_path_factory.mktemp("lora")
     train(config(folder, lora__rank=2, learning_rate=0.05, warmup_steps=0, ema_decay=0))
     return folder
