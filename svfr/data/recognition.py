@@ -25,12 +25,12 @@ def onnx_providers() -> list[str]:
 
 
 class OnnxNetwork:
-    """A network of an ONNX file, from batches of square images of `size` px to one vector each.
+    """A network of an ONNX file, from batches of square images of `size` px to one vector each, or `shape` if given.
 
     ValueError if onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
     """
 
-    def __init__(self, path: Path, size: int, name: str) -> None:
+    def __init__(self, path: Path, size: int, name: str, shape: tuple[int, ...] | None = None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -44,14 +44,16 @@ class OnnxNetwork:
             raise ValueError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shapes = [list(inputs[0].shape), list(outputs[0].shape)]
-        if len(inputs) != 1 or len(outputs) != 1 or shapes[0][1:] != [3, size, size] or len(shapes[1]) != 2:
-            raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of (n, 3, {size}, {size}) to (n, d)")
+        fits = len(shapes[1]) == 2 if shape is None else shapes[1][1:] == [*shape]
+        if len(inputs) != 1 or not (shape or len(outputs) == 1) or shapes[0][1:] != [3, size, size] or not fits:
+            wanted = f"(n, 3, {size}, {size}) to (n, {'d' if shape is None else ', '.join(map(str, shape))})"
+            raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of {wanted}")
         self._input = inputs[0].name
         self._one_by_one = shapes[0][0] == 1
         self.name, self.source, self.sha256 = name, str(path), sha256_of(path)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) float32, n > 0 -> (n, d) float32."""
+        """(n, size, size, 3) float32, n > 0 -> (n, d) float32, or (n, *shape)."""
         batches = np.split(images, len(images)) if self._one_by_one else [images]
         planes = (np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) for batch in batches)
         return np.concatenate([self._session.run(None, {self._input: batch})[0] for batch in planes])

@@ -12,6 +12,7 @@ from typing import Any
 import svfr
 from svfr import __version__
 from svfr.data.detectors import load_detector
+from svfr.data.parsing import load_parser
 from svfr.data.recognition import load_recognizer
 from svfr.data.video import read_frames
 from svfr.files import digest, fingerprint, sha256_of_all, sweep, versions, write_json
@@ -37,7 +38,7 @@ SHOWN = 5  # names in one line
 def load_pipeline(
     weights: str, settings: InferConfig, networks: Path | None = None, device: str = "auto", lora: str | None = None
 ) -> SVFRPipeline:
-    """A pipeline with its face detector, and a recognition network if one is there.
+    """A pipeline with its face detector, and networks of recognition and parsing if they are there.
 
     Frames that are aligned already do without a detector where `auto` finds none. `networks` is a folder of third-party
     ones, `lora` DIR or DIR:WEIGHT, to be merged into the weights.
@@ -53,6 +54,7 @@ def load_pipeline(
             raise
     pipe = SVFRPipeline.from_pretrained(weights, device=device, dtype=settings.dtype)
     pipe.detector = detector
+    pipe.parser = load_parser(networks)
     with suppress(NetworkMissing):
         pipe.recognizer = load_recognizer("auto", networks, download=False)
     if lora is not None:
@@ -133,7 +135,7 @@ def restore_folder(
             pipe.references.face_of(photo, resolved.size or 0, or_whole=settings.face == "aligned")
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-    detector, recognizer = pipe.detector, pipe.recognizer
+    detector, recognizer, parser = pipe.detector, pipe.recognizer, pipe.parser
     files = tuple((name, file, str(fingerprint(file))) for name, file in sorted(weights_files(weights).items()))
     about: dict[str, Any] = {
         "svfr": __version__,
@@ -141,6 +143,7 @@ def restore_folder(
         "tasks": tasks,
         "detector": detector and {"name": detector.name, **describe(Path(detector.source))},
         "recognizer": recognizer and {"name": recognizer.name, "sha256": recognizer.sha256},
+        "parser": parser and {"name": parser.name, "sha256": parser.sha256},
         "settings": asdict(resolved),
     }
     if pipe.lora:

@@ -23,6 +23,9 @@ DETAIL_FADE, TONE_FADE = 0.3, 0.6  # Assumption: shares of the oval over which d
 # Assumption: shares of the crop's side: sigma with which a filled hole fades out around it; width over which those that
 # reach beyond the crop fade into what fills them there.
 HOLE_EDGE, HOLE_FADE = 1 / 128, 1 / 32
+# Assumption: sigma with which a face fades out towards what is in front of it, a share of the crop's side; share of the
+# oval that a parsed face has to have, or it was too blurred to parse.
+FACE_EDGE, LEAST_VISIBLE = 1 / 64, 0.5
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def put_back(
     keep: KeepRules,
     landmarks: np.ndarray | None = None,
     blend: float = 1.0,
+    visible: np.ndarray | None = None,
 ) -> np.ndarray:
     """A restored crop pasted on a frame.
 
@@ -94,6 +98,8 @@ def put_back(
         keep: what is kept of the input.
         landmarks: (5, 2) of the face in the frame [px], as which the oval leans.
         blend: share of the result in the paste, 0 to 1.
+        visible: (s, s) uint8, 255 where the crop shows the face, as a parsing network has it, 0 where something else;
+            where that leaves less than half of the oval, it is not believed.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = inside = (0, 0, width, height) if box is None else region(box, width, height)
@@ -107,7 +113,11 @@ def put_back(
     if box is not None:
         toned = keep_tone(patch, source, cut_hole, TONE_SIGMA * side, luma_only=False)
         patch += (1 - oval(box, inside, landmarks, TONE_FADE)) * (toned - patch)
-        alpha *= oval(box, inside, landmarks, DETAIL_FADE)
+        shape = oval(box, inside, landmarks, DETAIL_FADE)
+        if visible is not None:
+            edge = blur(fit(visible, box, inside) / np.float32(255), FACE_EDGE * side)[..., None]
+            shape = shape * edge if (shape * edge).sum() > LEAST_VISIBLE * shape.sum() else shape
+        alpha *= shape
     if cut_hole is not None and cut_hole.any():
         spread = np.clip(2 * blur(cut_hole.astype(np.float32), HOLE_EDGE * side), cut_hole, 1)[..., None]
         alpha = np.maximum(alpha, spread if box is None else spread * feather(box, inside, HOLE_FADE))

@@ -19,6 +19,7 @@ import svfr
 from svfr import config
 from svfr.data.detectors import FaceDetector, load_detector
 from svfr.data.frames import resize, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.parsing import FaceParser
 from svfr.data.recognition import Recognizer
 from svfr.data.video import probe
 from svfr.files import sha256_of
@@ -86,11 +87,11 @@ class SVFRPipeline(DiffusionPipeline):
         self.detector = detector
         self._own_detector: FaceDetector | None = None  # for videos, where nobody gave one
         self.recognizer: Recognizer | None = None  # tells people apart; None: the weights' own ID network does
+        self.parser: FaceParser | None = None  # of what is pasted into videos, keeps a hand in front of a face
         self.lora: dict[str, Any] | None = None
         self.plan: MemoryPlan | None = None
         self.tiny: AutoencoderTiny | None = None
-        self.notes: list[str] = []
-        self._interrupt = False
+        self.notes, self._interrupt = list[str](), False
 
     def prepare(self, memory: str | int = "auto", vae: str = "full", compile: bool = False) -> "SVFRPipeline":
         """Fit the networks to this machine, in place; `memory`, `vae` and `compile` as in `InferConfig`.
@@ -361,8 +362,7 @@ class SVFRPipeline(DiffusionPipeline):
             VideoError: a file cannot be used; nothing is left at `target`.
             ValueError: another argument that cannot be used.
         """
-        tasks = parse_tasks(tasks)
-        check_mask_needed(tasks, mask is not None)
+        check_mask_needed(tasks := parse_tasks(tasks), mask is not None)
         resolved, references = self._for_video(settings)
         photos = [reference] if isinstance(reference, np.ndarray) else reference or ()
         num_frames = 0
@@ -371,7 +371,7 @@ class SVFRPipeline(DiffusionPipeline):
         with self.progress_bar(total=num_frames) as bar:
             work = self.parts, references, resolved, Path(source), Path(target), tasks
             how = None if mask is None else Path(mask), [*map(_check_photo, photos)], svfr.filling(bar, on_progress)
-            report = FileRestoration(*work, *how, key=key).run()
+            report = FileRestoration(*work, *how, key=key, parser=self.parser).run()
         self.maybe_free_model_hooks()
         return report
 

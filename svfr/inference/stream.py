@@ -16,6 +16,7 @@ from torch import Tensor
 
 from svfr.data.faces import crop
 from svfr.data.frames import resize, resize_mask, task_input, to_tensor, to_uint8, to_unit
+from svfr.data.parsing import FaceParser
 from svfr.data.video import Frame
 from svfr.inference.chain import Chain
 from svfr.inference.keep import KeepRules, put_back
@@ -74,8 +75,8 @@ class HeldFrame(NamedTuple):
     hole: np.ndarray | None  # (h, w) bool at the frame's size
     crops: list[FaceCrop]
 
-    def paste(self, keep: KeepRules, blend: float) -> np.ndarray:
-        """The frame with its crops, of a deep one in 16 bits."""
+    def paste(self, keep: KeepRules, blend: float, parser: FaceParser | None) -> np.ndarray:
+        """The frame with its crops, of a deep one in 16 bits; a `parser` tells what lies in front of faces."""
         result = self.frame.image if self.frame.deep is None else self.frame.deep
         for each in self.crops:
             assert each.restored is not None
@@ -83,7 +84,9 @@ class HeldFrame(NamedTuple):
             hole = None if self.hole is None else turned(self.hole, turns)
             rules = keep if each.chain.hole is None else KeepRules(known=True)
             place = turned(result, turns), turned(self.frame.image, turns), each.restored, each.box, hole, rules
-            result = turned(put_back(*place, each.landmarks, blend), -turns)
+            # The result is parsed, as in GFPGAN: of what is too blurred to restore, no network knows the parts.
+            visible = parser(each.restored) if parser and each.chain.track and each.box is not None else None
+            result = turned(put_back(*place, each.landmarks, blend, visible), -turns)
         return result
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from svfr.data.decoding import is_interlaced
 from svfr.data.frames import to_uint8, to_unit
 from svfr.data.h264 import SEGMENT
+from svfr.data.parsing import FaceParser
 from svfr.data.video import ReadOptions, VideoError, VideoInfo, VideoWriter, probe
 from svfr.inference.chain import ChooseReference
 from svfr.inference.cost import measuring_cost
@@ -74,6 +75,7 @@ class FileRestoration:
     photos: Sequence[np.ndarray] = ()  # (h, w, 3) uint8; of several people, each is of the one who looks like it
     on_progress: OnProgress = lambda work, stage: None
     key: str | None = None  # digest of all that the result depends on; an interrupted film of the same key goes on
+    parser: FaceParser | None = None  # of the faces that are pasted
     _known: dict[int, tuple[float, Reference]] = field(default_factory=dict)  # by person, with the crop's side [px]
 
     def run(self) -> VideoReport:
@@ -120,7 +122,7 @@ class FileRestoration:
                 self.on_progress(num_frames, "restore")
 
             def put(held: HeldFrame) -> None:
-                write(held.paste(keep, settings.blend), held.frame.pts, held.frame.time_base)
+                write(held.paste(keep, settings.blend, self.parser), held.frame.pts, held.frame.time_base)
 
             mask, rest = start["mask"] and Path(start["mask"]), replace(options, first=num_frames)
             pairs = closing(ahead(with_masks(source, mask, info, rest, self._notes.append), AHEAD))

@@ -217,6 +217,17 @@ def test_blend_is_the_share_of_the_face_and_holes_are_filled_in_any_case(frame: 
     assert change(frame, half)[hole].mean() > 20
 
 
+def test_what_is_in_front_of_a_face_stays_and_a_parser_that_sees_nothing_is_not_believed(frame: np.ndarray) -> None:
+    restored = np.full((64, 64, 3), (220, 40, 40), np.uint8)
+    seen = np.full((64, 64), 255, np.uint8)
+    seen[40:] = 0  # a hand in front of the chin
+    result = put_back(frame, frame, restored, BOX, None, KeepRules(), visible=seen)
+    assert (result[80:90, 98:110] == (220, 40, 40)).all()
+    assert change(frame, result)[20 + 88 :].max() <= 1
+    blind = put_back(frame, frame, restored, BOX, None, KeepRules(), visible=np.zeros_like(seen))
+    assert (blind == put_back(frame, frame, restored, BOX, None, KeepRules())).all()
+
+
 def test_what_is_pasted_before_stays(frame: np.ndarray) -> None:
     below = frame.copy()
     below[:, 170:] = 7

@@ -44,7 +44,7 @@ def invert(
 
 
 def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
-    own = ("networks", "detector", "looks", "choose", "tasks", "mask", "on_progress")
+    own = ("networks", "parser", "detector", "looks", "choose", "tasks", "mask", "on_progress")
     settings = VideoSettings(**{"size": 64, **NOTHING_KEPT, **{k: v for k, v in arguments.items() if k not in own}})
     # `invert` stands for them
     networks: Any = SimpleNamespace(
@@ -64,6 +64,7 @@ def run(source: Path, target: Path, **arguments: Any) -> VideoReport:
             arguments.get("tasks", ("bfr",)),
             mask=arguments.get("mask"),
             on_progress=arguments.get("on_progress", lambda work, stage: None),
+            parser=arguments.get("parser"),
         ).run()
 
 
@@ -168,6 +169,23 @@ def test_only_the_face_changes_and_its_border_is_soft(tmp_path: Path) -> None:
     middle = step[round((y0 + y1) / 2), :, 1]
     assert middle[round((x0 + x1) / 2)] > 200  # inverted: nothing of the input is left in the middle
     assert middle[round(x0)] <= 3
+
+
+def test_what_a_parser_finds_in_front_of_the_face_stays(tmp_path: Path) -> None:
+    source = video(tmp_path / "in.mp4", scene(3, [FACE]))
+
+    def above(crop: np.ndarray) -> np.ndarray:
+        seen = np.full(crop.shape[:2], 255, np.uint8)
+        seen[len(seen) * 2 // 3 :] = 0
+        return seen
+
+    whole, part = (
+        changed(source, run(source, tmp_path / f"out{number}", format="png", parser=parser).output).any(axis=(0, 2))
+        for number, parser in enumerate((None, above))
+    )
+    rows = whole.nonzero()[0]
+    assert (part.nonzero()[0] <= rows[0] + 0.75 * len(rows)).all()
+    assert part[: rows[len(rows) // 2]].sum() == whole[: rows[len(rows) // 2]].sum()
 
 
 def test_frames_without_the_face_pass_through(tmp_path: Path) -> None:
