@@ -65,6 +65,8 @@ class VAEConfig:
     """Pixels of a frame per latent pixel, along one side."""
     whitening: float = 0.5
     """0: components keep their variances relative to each other; 1: all have the same."""
+    decoder_channels: int = 0
+    """Of the decoder's convolutions across patches, which a stage with `decoder_rate` trains; 0 for none."""
     fit_clips: int = 256
     """Rendered clips whose first frames it is fitted on."""
 
@@ -132,13 +134,20 @@ class DemoConfig:
         check_least(self, seed=0)
         for section in ("vae", "identity"):
             part = getattr(self, section)
-            check_least(part, f"{section}.", **{k: 1 for k, value in vars(part).items() if isinstance(value, int)})
+            numbers = {key: 1 for key, value in vars(part).items() if isinstance(value, int)}
+            check_least(part, f"{section}.", **numbers | ({"decoder_channels": 0} if part is self.vae else {}))
         for name in self.stages:
             self.stage(name)
         vae, unet, data = self.vae, self.unet, self.train.data
         values, halved = 3 * vae.patch_size**2, vae.patch_size * 2 ** (len(unet.block_out_channels) - 1)
         checks = (
             ("vae.latent_channels", 1 <= vae.latent_channels <= values, f"a patch has {values} values"),
+            ("vae.decoder_channels", vae.decoder_channels % 2 == 0, "has to be even"),
+            (
+                "vae.patch_size",
+                vae.patch_size % 2 == 0 or not vae.decoder_channels,
+                "vae.decoder_channels wants it even",
+            ),
             ("identity.block_out_channels", len(self.identity.block_out_channels) == 4, "there are four stages"),
             ("unet.block_out_channels", not any(c % 32 for c in unet.block_out_channels), "have to be multiples of 32"),
             ("unet.attention", len(unet.attention) == len(unet.block_out_channels) > 0, "one for each resolution"),
@@ -179,7 +188,9 @@ def fit_vae(settings: DemoConfig) -> PatchAutoencoder:
     seeds = tqdm(range(vae.fit_clips), desc="render frames", unit="clip")
     frames = np.concatenate([render_clip(seed, 1, settings.train.data.size).frames for seed in seeds])
     pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1  # (n, 3, s, s)
-    return fit_patch_autoencoder(pixels, vae.patch_size, vae.latent_channels, vae.whitening)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return fit_patch_autoencoder(pixels, vae.patch_size, vae.latent_channels, vae.whitening, vae.decoder_channels)
 
 
 def render_faces(people: int, faces_per_person: int, size: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from svfr.models.identity import id_crop
 from svfr.models.lora import freeze_base
 from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.training.initialize import initialize
-from svfr.training.objective import Objective
+from svfr.training.objective import Objective, TrainedModel
 from svfr.training.one_step import OneStep
 from svfr.training.processes import Processes, make_accelerator, make_gather, mean_over_processes
 from svfr.training.run_folder import RunFolder, step_name
@@ -94,8 +94,8 @@ def train(config: TrainConfig) -> bool:
     model, optimizer = accelerator.prepare(module, optimizer)
     trained = accelerator.unwrap_model(model)
     scaler = accelerator.scaler or torch.amp.GradScaler(enabled=False)
-    average = None if averaged is None else nn.ModuleDict({"model": averaged.model})
-    ema = MovingAverage(nn.ModuleDict({"model": trained.model}), average, config.ema_decay)
+    average = None if averaged is None else TrainedModel(averaged.model, averaged.vae.decoder)
+    ema = MovingAverage(TrainedModel(trained.model, trained.decoder), average, config.ema_decay)
     state = State(ModelAndOptimizer(trained, optimizer.optimizer, is_main), ema, scaler)
     step, progress = resume(state, run, processes), state.progress
     if step is not None and is_main:
@@ -163,7 +163,7 @@ def train(config: TrainConfig) -> bool:
                 with processes.agreeing():
                     if averaged is not None and held_out:
                         pictures = run.samples / step_name(step)
-                        results = validate(method, averaged.model, held_out, accelerator.autocast(), pictures)
+                        results = validate(method, averaged, held_out, accelerator.autocast(), pictures)
                         log(accelerator, run, step, results)
                         show(accelerator.trackers, pictures, step)
                         note(f"step {step}: {describe(results)}")

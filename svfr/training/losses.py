@@ -1,16 +1,22 @@
-"""The training losses of SVFR, Eq. 1 to 4 (pure functions). Shapes: b videos, f frames, c channels, h x w, n rows."""
+"""The training losses of SVFR, Eq. 1 to 4, and one of sharpness: pure functions.
+
+Shapes: b videos, f frames, c channels, h x w, n rows.
+"""
 
 import math
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, mse_loss
 
 Weighting = Literal["edm", "epsilon", "unit"]
 Denominator = Literal["standard", "printed"]
 # Wing loss, Feng et al. 2018: w = 10 px, epsilon = 2 px at 256 px. Assumption: SVFR, which names no values, uses these.
 WING_WIDTH = 10 / 256
 WING_CURVATURE = 2 / 256
+TEXTURE_SIDE = 3  # [px] of the windows. Assumption: an edge, so that no border of patches stands for an eye
+TEXTURE_FLOOR = 1 / 255  # half a grey level: what is flatter than this is flat
 
 
 def denoising_loss(
@@ -89,3 +95,25 @@ def facial_prior_loss(
     frame_losses = wing.mean(dim=(-2, -1)) * valid
     count = valid.sum() if num_valid is None else torch.as_tensor(num_valid, device=valid.device)
     return frame_losses.sum() / count.clamp(min=1e-9)
+
+
+def texture_loss(frames: Tensor, truth: Tensor) -> Tensor:
+    """How rough each place is: mean squared difference of the gradients' root mean squares over windows, scalar.
+
+    The mean of all pictures that may have been is smoother than any, and only a sharper one has less of this loss.
+    Gradients are Prewitt's, as those of the metric: differences of single pixels would be content with grain.
+    Assumption: simplified from the texture matching of EnhanceNet (Sajjadi et al. 2017), without a network.
+
+    Args:
+        frames: (m, 3, s, s) in about [-1, 1].
+        truth: (m, 3, s, s).
+    """
+    across = frames.new_tensor([[1.0, 0.0, -1.0]] * 3) / 6
+    kernels = torch.stack([across, across.T])[:, None]  # (2, 1, 3, 3)
+
+    def strength(pictures: Tensor) -> Tensor:
+        energy = conv2d(pictures.flatten(0, 1)[:, None], kernels).square().sum(dim=1).unflatten(0, (-1, 3))
+        means = avg_pool2d(energy.mean(dim=1, keepdim=True), TEXTURE_SIDE, stride=1)
+        return (means + TEXTURE_FLOOR**2).sqrt()  # (m, 1, h, w)
+
+    return mse_loss(strength(frames), strength(truth))

@@ -47,11 +47,11 @@ class Outputs(NamedTuple):
 
 
 class TrainedModel(nn.Module):
-    """SVFR and its heads in one forward, which is what DDP and FSDP wrap."""
+    """SVFR and its heads in one forward, which is what DDP and FSDP wrap; beside it the VAE's decoder, if trained."""
 
-    def __init__(self, model: SVFR) -> None:
+    def __init__(self, model: SVFR, decoder: nn.Module | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.decoder = model, decoder
 
     def forward(self, targets: Targets) -> Outputs:
         """Denoise and describe; a sample without a reference has zero ID tokens."""
@@ -89,7 +89,7 @@ class Objective:
         self.config, self.components, self.gather, self.autocast = config, components, gather, autocast
 
     def module(self) -> TrainedModel:
-        """All that is trained, in one forward; the moving average follows its `model` alone."""
+        """All that is trained, in one forward; the moving average follows its `model` and its `decoder` alone."""
         model = self.components.model.train().requires_grad_(True)
         if self.components.lora is not None:
             freeze_base(model, self.components.id_encoder.dtype)

@@ -1,10 +1,11 @@
 """The method `one_step`: one run of the UNet, from zero at a noise level that the weights say, gives the result.
 
-What makes it sharp: a perceptual distance, and a discriminator on frozen features.
+What makes it sharp: a perceptual distance, the gradients' strength, and a discriminator on frozen features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from svfr.diffusion import get_scalings
 from svfr.metrics import build_metrics
 from svfr.models.identity import IResNet
 from svfr.models.svfr import SVFR
+from svfr.training.losses import texture_loss
 from svfr.training.objective import Objective, Outputs, Targets, TrainedModel
 
 PATCHES = (4, 8)  # [px] of the patches that a discriminator without frozen features sees
@@ -101,7 +103,7 @@ class SharpenedModel(TrainedModel):
     """A one-step model, crops of its results as the method decodes them, and the discriminator that judges them."""
 
     def __init__(self, model: SVFR, method: "OneStep", discriminator: Discriminator | None) -> None:
-        super().__init__(model)
+        super().__init__(model, method.decoder)
         self.decode, self.features = method.decode, method.features  # whose frozen networks are no part of this module
         self.discriminator = discriminator
 
@@ -127,13 +129,14 @@ class SharpenedModel(TrainedModel):
 
 class OneStep(Objective):
     """Regression without a teacher, as DOVE's: a latent loss with Eq. 2 and 3 (stage 1) and, where any of their weights
-    is above 0, pixel, perceptual, temporal and adversarial losses of decoded crops (stage 2)."""
+    is above 0, pixel, perceptual, texture, temporal and adversarial losses of decoded crops (stage 2)."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.x_scale, self.weighting, self.noise_levels = 0.0, "unit", [self.config.one_step_sigma]
         self._perceptual: Perceptual | None = None
         self._encoder: FrozenEncoder | None = None
+        self.decoder: Any = None  # of the VAE, where it is trained
 
     def draw_noise(self, seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """That noise level for all (b,), and no noise."""
@@ -144,6 +147,9 @@ class OneStep(Objective):
         model, config, components = super().module().model, self.config, self.components
         if not config.sharpens:
             return TrainedModel(model)
+        if config.decoder_rate:
+            self.decoder = nn.Module.to(components.vae, torch.float32).decoder.requires_grad_(True)
+            self.decoder.rate = config.decoder_rate
         self._perceptual, discriminator = Perceptual(components.id_encoder, components.device), None
         if config.lambda_adversarial:
             channels: list[int] = [3 * side**2 for side in PATCHES]
@@ -199,13 +205,17 @@ class OneStep(Objective):
             return total, parts
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
         change = l1_loss(frames.diff(dim=1), truth.diff(dim=1), reduction="sum")  # 0 of a single frame
-        terms = {
-            "loss_pixel": (config.lambda_pixel, l1_loss(frames, truth)),
-            f"loss_{self._perceptual.name}": (config.lambda_perceptual, self._perceptual(*flat)),
-            "loss_temporal": (config.lambda_temporal, change / frames.numel()),
+        terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
+            "loss_pixel": (config.lambda_pixel, lambda: l1_loss(frames, truth)),
+            f"loss_{self._perceptual.name}": (config.lambda_perceptual, partial(self._perceptual, *flat)),
+            "loss_texture": (config.lambda_texture, lambda: texture_loss(*flat)),
+            "loss_temporal": (config.lambda_temporal, lambda: change / frames.numel()),
         }
-        total = total + sum(weight * term for weight, term in terms.values())
-        parts |= {"loss": total.detach()} | {name: term.detach() for name, (_, term) in terms.items()}
+        for name, (weight, compute) in terms.items():
+            if weight:
+                term = compute()
+                total, parts = total + weight * term, parts | {name: term.detach()}
+        parts["loss"] = total.detach()
         if outputs.fooling is not None and outputs.telling is not None:
             total = total + config.lambda_adversarial * outputs.fooling + outputs.telling
             parts |= {"loss_fooling": outputs.fooling.detach(), "loss_telling": outputs.telling.detach()}

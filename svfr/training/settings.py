@@ -7,7 +7,7 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
-SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_temporal", "lambda_adversarial")
+SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_texture", "lambda_temporal", "lambda_adversarial")
 
 
 def check(settings: object, least: float, *names: str, most: float | None = None, prefix: str = "") -> None:
@@ -128,13 +128,17 @@ class TrainConfig:
     one_step_sigma: float = 20.0
     """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
     lambda_pixel: float = 0.0
-    """Weight of the decoded pixels' L1 error. Any of these four above 0 is stage 2 of method=one_step."""
+    """Weight of the decoded pixels' L1 error. Any of these five above 0 is stage 2 of method=one_step."""
     lambda_perceptual: float = 0.0
     """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
+    lambda_texture: float = 0.0
+    """Weight of the error of the gradients' local strength, which asks for sharpness without a network."""
     lambda_temporal: float = 0.0
     """Weight of the L1 error of neighbouring frames' differences."""
     lambda_adversarial: float = 0.0
     """Weight of the hinge adversarial loss."""
+    decoder_rate: float = 0.0
+    """Learning rate of the VAE's decoder in stage 2, in terms of the model's; 0 leaves the decoder as it is."""
     crop_size: int = 256
     """Largest side of the crops that are decoded [px]."""
     crop_frames: int = 4
@@ -173,15 +177,19 @@ class TrainConfig:
         check(self, 1, "max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames")
         check(self, 1, "checkpoint_every", "keep_checkpoints", "keep_weights")
         check(self, 0, "seed", "warmup_steps", "weight_decay", "validate_every", "context_frames", "ema_decay")
-        check(self, 0, "lambda_ulr", "lambda_prior", *SHARPENING)
+        check(self, 0, "lambda_ulr", "lambda_prior", "decoder_rate", *SHARPENING)
         check(self, 0, "context_share", "reference_own", most=1)
         check(self, 1e-12, "learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma")
         check(self, max(1, self.context_frames), "max_context")
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
-        for name in SHARPENING:
+        for name in (*SHARPENING, "decoder_rate"):
             if getattr(self, name) and self.method != "one_step":
                 raise ConfigError(f"{name}={getattr(self, name)}: goes with method=one_step alone")
+        if self.decoder_rate and (self.lora.rank or not self.sharpens):
+            raise ConfigError(
+                f"decoder_rate={self.decoder_rate}: trains the whole model (lora.rank=0) with a lambda_* of stage 2"
+            )
         if self.context_frames >= self.data.num_frames:
             raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
         if self.lambda_ulr and self.data.num_views < 2:

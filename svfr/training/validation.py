@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
 from svfr.data.dataset import Sample
 from svfr.data.frames import resize, to_uint8, to_unit
 from svfr.inference.chain import Chain
 from svfr.inference.settings import Sampling
 from svfr.metrics import Chunk, VideoMetric, build_metrics
-from svfr.models.components import Reference
+from svfr.models.components import Components, Reference
 from svfr.models.svfr import SVFR
 from svfr.tasks import TASKS
 from svfr.training.losses import denoising_loss
@@ -31,20 +31,26 @@ FILM = "film.gif"
 
 @torch.no_grad()
 def validate(
-    objective: Objective, model: SVFR, samples: Sequence[Sample], autocast: Callable[[Any], Any], pictures: Path
+    objective: Objective,
+    averaged: Components,
+    samples: Sequence[Sample],
+    autocast: Callable[[Any], Any],
+    pictures: Path,
 ) -> dict[str, float]:
     """Restore all views of held-out clips, always the same way, and compute their loss at some noise levels.
 
-    The model waits on the CPU; `autocast` decorates its forward pass. Samples, at least one, are as long as a training
-    clip or as several, which are chained. Of each, a picture in the folder `pictures` (0.png, ...) shows of each view
-    some frames degraded, restored, true, one above the other; a film shows the first one.
+    The `averaged` networks wait on the CPU; `autocast` decorates the model's forward pass. Samples, at least one, are
+    as long as a training clip or as several, which are chained. A picture of each in the folder `pictures` (0.png, ...)
+    shows of each view some frames degraded, restored, true, one above the other; a film shows the first one.
 
     Returns means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same
     of SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:
     `val_loss/sigma_SIGMA`, the denoising loss at the method's noise levels.
     """
-    components = objective.components
+    components, model = objective.components, averaged.model
     networks = copy(components)
+    if objective.config.decoder_rate:
+        networks.vae = nn.Module.to(averaged.vae, components.device)
     networks.model = copy(model.to(components.device).eval())
     networks.model.forward = autocast(model.forward)  # type: ignore[method-assign]
     # mypy takes no method's replacement; these two are a copy's, for the time of the validation.
@@ -71,7 +77,8 @@ def validate(
         Image.fromarray(np.concatenate([_picture(*view) for view in clips.items()])).save(pictures / f"{number}.png")
         if number == 0:
             _write_film(pictures / FILM, list(clips.values()))
-    model.cpu()
+    for network in (model, averaged.vae):
+        nn.Module.cpu(network)
     return {name: float(np.mean(numbers)) for name, numbers in sorted(values.items())}
 
 

@@ -142,7 +142,7 @@ def test_a_fault_of_the_input_leaves_nothing(tmp_path: Path, pipe: SVFRPipeline)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.mp4", "whole.mp4"]
 
 
-def test_a_journal_keeps_what_it_is_given(tmp_path: Path) -> None:
+def test_a_journal_keeps_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content: dict[str, Any] = {"a": [1, None, {"b": np.arange(3)}], "c": "d", "empty": np.zeros((0, 4))}
     write(tmp_path / "state", content)
     back = read(tmp_path / "state", torch.device("cpu"))
@@ -150,6 +150,9 @@ def test_a_journal_keeps_what_it_is_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back["a"][2].pop("b"), content["a"][2].pop("b"))
     assert back.pop("empty").shape == content.pop("empty").shape
     assert back == content
+    monkeypatch.setattr("svfr.inference.film.FORMAT", "of another version")
+    assert read(tmp_path / "state", torch.device("cpu")) is None
+    monkeypatch.undo()
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:50])
     assert read(tmp_path / "state", torch.device("cpu")) is None
     assert partial_path(tmp_path / "x.mp4", "key") == partial_path(tmp_path / "x.mp4", "key")

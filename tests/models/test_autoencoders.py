@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from svfr.models.autoencoders import PatchAutoencoder, fit_patch_autoencoder
 from tests import tiny
@@ -80,3 +80,25 @@ def test_fit_is_the_same_each_time_and_survives_constant_colours() -> None:
 def test_more_channels_than_values() -> None:
     with pytest.raises(ValueError, match="latent_channels is 13: a patch has 12 values"):
         PatchAutoencoder(patch_size=2, latent_channels=13)
+
+
+def test_what_refines_begins_with_nothing_and_then_sees_beyond_a_patch() -> None:
+    plain, refined = (fit_patch_autoencoder(frames(), 4, 8, decoder_channels=channels) for channels in (0, 4))
+    latents = plain.encode(frames(2)).latent_dist.mode()
+    assert torch.equal(plain.decode(latents).sample, refined.decode(latents).sample)
+    assert not refined.load_state_dict(plain.state_dict(), strict=False).unexpected_keys  # older files fit
+    refiner = refined.decoder.refiner
+    assert refiner is not None
+    torch.manual_seed(0)
+    nn.init.normal_(refiner.fine[-1].weight)
+    changed = latents.clone()
+    changed[0, :, 5, 5] += 1
+    moved = (refined.decode(changed).sample != refined.decode(latents).sample).any(dim=1)
+    assert moved[0, 19, 19]  # of the patch beside it
+    assert not moved[1].any()
+
+
+@pytest.mark.parametrize(("patch_size", "channels"), [(4, 3), (3, 4)])
+def test_odd_numbers_cannot_be_refined(patch_size: int, channels: int) -> None:
+    with pytest.raises(ValueError, match=f"decoder_channels is {channels}, patch_size {patch_size}: have to be even"):
+        PatchAutoencoder(patch_size, 4, decoder_channels=channels)

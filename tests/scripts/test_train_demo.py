@@ -99,6 +99,7 @@ def test_stages_from_an_earlier_models_networks_and_on_where_it_stopped(
         f"warm_start={tmp_path / 'old'}",
         "vae.patch_size=8",
         "vae.latent_channels=10",
+        "vae.decoder_channels=4",
         "train.context_frames=1",
         "train.max_steps=1",
         "train.checkpoint_every=1",
@@ -106,6 +107,8 @@ def test_stages_from_an_earlier_models_networks_and_on_where_it_stopped(
         "stages.sharp.data={num_views: 3}",
         "stages.sharp.lambda_adversarial=0.1",
         "stages.sharp.discriminator=patch",
+        "stages.sharp.decoder_rate=2.0",
+        "stages.sharp.warmup_steps=0",
     ]
     folder = tmp_path / "run"
     assert call(empty, folder, *more, "--until", "sharpen") == 2
@@ -135,6 +138,9 @@ def test_stages_from_an_earlier_models_networks_and_on_where_it_stopped(
     assert load_folder(folder / "model").settings.one_step_sigma == 20.0
     assert "step 1 of sharp" in (folder / "model/README.md").read_text()
     assert load(TrainConfig, folder / "sharp/config.yaml").data.num_views == 3
+    start, end = (load_folder(folder / name).vae.decoder.refiner.fine[-1].weight for name in ("init", "model"))
+    assert not start.any()
+    assert end.any()  # the decoder is trained, too
     assert load(TrainConfig, folder / "sharp/config.yaml").init_from == str(folder / "one_step/weights/step_000001")
     with pytest.raises(ConfigError, match="lambda_pixel"):
         settings("stages={svfr: {lambda_pixel: 1}}")
@@ -230,6 +236,7 @@ def test_learning_rate_rises_and_falls() -> None:
         ("vae.kind=kl", "vae.kind"),
         ("vae.latent_channels=49", "a patch has 48 values"),
         ("vae.patch_size=0", "at least 1"),
+        ("vae.decoder_channels=3", "has to be even"),
         ("unet.block_out_channels=[20,32]", "multiples of 32"),
         ("unet.attention=[true]", "one for each"),
         ("unet.sigma_min=30", "below unet.sigma_max"),

@@ -12,6 +12,7 @@ from svfr.training.losses import (
     Denominator,
     denoising_loss,
     facial_prior_loss,
+    texture_loss,
     ulr_loss,
 )
 
@@ -181,3 +182,18 @@ def test_losses_have_gradients_of_the_right_shape(loss: Callable[[Tensor], Tenso
     loss(x).backward()
     assert x.grad is not None
     assert x.grad.shape == x.shape
+
+
+def test_texture_is_the_difference_of_local_roughness_by_hand() -> None:
+    ramp = torch.arange(16.0).expand(1, 3, 16, 16)
+    floor = (1 / 255) ** 2
+    expected = ((0.04**2 + floor) ** 0.5 - (0.01**2 + floor) ** 0.5) ** 2  # a pixel further is this much brighter
+    assert texture_loss(0.04 * ramp, 0.01 * ramp.mT).item() == pytest.approx(expected, rel=1e-4)
+    assert texture_loss(0.04 * ramp, 0.04 * ramp.mT) < 1e-12  # it does not ask which way an edge runs
+
+
+def test_a_mean_of_all_that_may_be_is_too_smooth(generator: torch.Generator) -> None:
+    truth = torch.rand(8, 3, 32, 32, generator=generator)
+    mean = truth.mean(dim=0, keepdim=True).expand_as(truth)
+    sharper = (mean - 0.5) * 8**0.5 + 0.5  # as strong as the truth, and nowhere right
+    assert texture_loss(sharper, truth) < 0.2 * texture_loss(mean, truth)

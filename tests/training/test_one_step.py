@@ -1,6 +1,7 @@
 """The method `one_step`: its latent loss (stage 1), and its losses of decoded crops (stage 2)."""
 
 import os
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator, PartialState
+from safetensors.torch import load_file
 from torch import Tensor, multiprocessing, nn
 
 from svfr.config import ConfigError
@@ -23,8 +25,8 @@ from svfr.training.initialize import initialize
 from svfr.training.loop import train
 from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual
 from svfr.training.processes import make_gather
-from svfr.training.settings import DataConfig, TrainConfig
-from svfr.training.validation import loss_by_noise
+from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
+from svfr.training.validation import loss_by_noise, validate
 from tests import tiny
 from tests.metrics.test_image import lpips_backbone
 from tests.runs import config, metrics, weights
@@ -36,6 +38,7 @@ STAGE_1: dict[str, Any] = {"method": "one_step"}
 STAGE_2: dict[str, Any] = STAGE_1 | {
     "lambda_pixel": 1.0,
     "lambda_perceptual": 0.5,
+    "lambda_texture": 2.0,
     "lambda_temporal": 0.5,
     "lambda_adversarial": 0.1,
     "crop_frames": 2,
@@ -106,7 +109,7 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     batch, seen = made_batch(BOTH), {}
     loss, parts = made(module, batch)
     names = {"loss", "loss_noise", "loss_ulr", "loss_prior", "loss_pixel", "loss_temporal", "loss_id_features"}
-    assert set(parts) == names | {"loss_fooling", "loss_telling"}
+    assert set(parts) == names | {"loss_fooling", "loss_telling", "loss_texture"}
     assert all(float(part) for part in parts.values())
     outputs = module(made.look_back(module, made.prepare(batch), batch))
     for name, term in (("fooling", outputs.fooling), ("telling", outputs.telling), ("frames", outputs.frames.sum())):
@@ -121,11 +124,46 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     frozen = [*made.components.vae.parameters(), *made.components.id_encoder.parameters()]
     assert all(p.grad is None for p in frozen)
     expected = parts["loss_noise"] + 0.01 * parts["loss_ulr"] + 0.1 * parts["loss_prior"] + parts["loss_pixel"]
-    expected = expected + 0.5 * parts["loss_id_features"] + 0.5 * parts["loss_temporal"]
+    expected = expected + 0.5 * parts["loss_id_features"] + 0.5 * parts["loss_temporal"] + 2 * parts["loss_texture"]
     torch.testing.assert_close(parts["loss"], expected)
     torch.testing.assert_close(loss, expected + 0.1 * parts["loss_fooling"] + parts["loss_telling"])
     assert [group["scale"] for group in made.groups(module)] == [1.0, 2.0]
     assert sum(len(group["params"]) for group in made.groups(module)) == len(list(module.parameters()))
+
+
+def test_the_decoder_is_trained_where_it_has_a_rate(tmp_path: Path) -> None:
+    made, module = method(**STAGE_2, decoder_rate=3.0)
+    made(module, made_batch(BOTH))[0].backward()
+    left = {n for n, p in made.components.vae.decoder.named_parameters() if p.grad is None}
+    assert all(".attentions." in name for name in left)  # diffusers leaves them out of a decoder of one layer
+    assert all(p.grad is None for p in made.components.vae.encoder.parameters())
+    assert [group["scale"] for group in made.groups(module)] == [1.0, 3.0, 2.0]
+
+    settings = STAGE_2 | {"decoder_rate": 3.0, "max_steps": 2, "warmup_steps": 0, "ema_decay": 0.5}
+    train(config(tmp_path, **settings, keep_weights=2, checkpoint_every=1))
+    steps, name = [weights(tmp_path, step) for step in (1, 2)], "vae/diffusion_pytorch_model.safetensors"
+    assert steps[0][name] != steps[1][name]
+    first, second, start = (
+        load_file(folder / name)
+        for folder in (tmp_path / "run/weights/step_000001", tmp_path / "run/weights/step_000002", tmp_path / "start")
+    )
+    moved = {key.split(".")[0] for key in start if not torch.equal(second[key], start[key].float())}
+    assert moved == {"decoder"}
+    trained = torch.load(tmp_path / "run/checkpoints/step_000002/training.pt", weights_only=True)["trained"]
+    for key in (key for key in start if key.startswith("decoder.")):  # what is written is the moving average
+        torch.testing.assert_close(second[key], first[key].lerp(trained[key], 1 - 2 / 11))
+
+
+def test_validation_decodes_by_the_averaged_decoder(tmp_path: Path) -> None:
+    settings, components, samples = start(tmp_path, **STAGE_2, decoder_rate=1.0)
+    made, averaged, found = OneStep(settings, components), deepcopy(components), []
+    made.module()
+    for part in (None, components.vae, averaged.vae):
+        if part is not None:
+            nn.init.zeros_(part.decoder.conv_out.weight)
+        values = validate(made, averaged, samples, torch.autocast("cpu", enabled=False), tmp_path / "pictures")
+        found.append(values["val_psnr/bfr"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_hinge_by_hand() -> None:
@@ -208,7 +246,7 @@ def test_perceptual_is_lpips_where_its_network_is_else_id_features(
 # Runs
 
 
-@pytest.mark.parametrize("stage", [STAGE_1, STAGE_2, STAGE_2 | {"discriminator": "patch"}])
+@pytest.mark.parametrize("stage", [STAGE_1, STAGE_2, STAGE_2 | {"discriminator": "patch", "decoder_rate": 2.0}])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, stage: dict[str, Any]) -> None:
     settings = stage | {"context_frames": 1, "max_steps": 2, "warmup_steps": 0}
     train(config(tmp_path, output_dir=tmp_path / "whole", **settings))
@@ -257,6 +295,9 @@ def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
         ({"lambda_pixel": 1.0}, "lambda_pixel=1.0: goes with method=one_step alone"),
         ({"lambda_temporal": -1.0, **STAGE_1}, "lambda_temporal=-1.0"),
         ({"crop_frames": 0}, "crop_frames=0"),
+        ({"decoder_rate": 1.0}, "decoder_rate=1.0: goes with method=one_step alone"),
+        ({"decoder_rate": 1.0, **STAGE_1}, "decoder_rate=1.0: trains the whole model"),
+        ({"decoder_rate": 1.0, **STAGE_2, "lora": LoRAConfig(rank=2)}, "decoder_rate=1.0: trains the whole model"),
         ({"one_step_sigma": 0.0}, "one_step_sigma=0.0"),
     ],
 )

@@ -43,7 +43,7 @@ def start(folder: Path, **changes: object) -> tuple[TrainConfig, Components, lis
 def run(
     objective: Objective, samples: Sequence[Sample], folder: Path, autocast: Callable[[Any], Any] = FLOAT32
 ) -> dict[str, float]:
-    return validate(objective, objective.components.model, samples, autocast, folder)
+    return validate(objective, objective.components, samples, autocast, folder)
 
 
 def test_held_out_samples_are_two_chained_clips_with_a_reference(tmp_path: Path) -> None:
