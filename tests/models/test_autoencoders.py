@@ -90,7 +90,8 @@ def test_what_refines_begins_with_nothing_and_then_sees_beyond_a_patch() -> None
     refiner = refined.decoder.refiner
     assert refiner is not None
     torch.manual_seed(0)
-    nn.init.normal_(refiner.fine[-1].weight)
+    for parameter in refiner.fine[-1].parameters():
+        nn.init.normal_(parameter)
     changed = latents.clone()
     changed[0, :, 5, 5] += 1
     moved = (refined.decode(changed).sample != refined.decode(latents).sample).any(dim=1)
