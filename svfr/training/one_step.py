@@ -105,6 +105,7 @@ class SharpenedModel(TrainedModel):
     def __init__(self, model: SVFR, method: "OneStep", discriminator: Discriminator | None) -> None:
         super().__init__(model, method.decoder)
         self.decode, self.features = method.decode, method.features  # whose frozen networks are no part of this module
+        self.scale = method.components.vae.config.scaling_factor
         self.discriminator = discriminator
 
     def forward(self, targets: Targets) -> Outputs:
@@ -113,9 +114,11 @@ class SharpenedModel(TrainedModel):
         if places is None:
             return outputs
         with torch.autocast(outputs.denoised.device.type, enabled=False):
+            # Known frames are given as they are, so that what follows them has to fit.
+            restored = torch.where(targets.known[:, :, None, None, None], self.scale * targets.lq, outputs.denoised)
             latents, lq, clean = (
                 torch.stack([each[place] for each, place in zip(whole, places, strict=True)])  # (n, f', c, h', w')
-                for whole in (outputs.denoised, targets.lq, targets.clean)
+                for whole in (restored, targets.lq, targets.clean)
             )
             outputs = outputs._replace(frames=self.decode(latents))
             if self.discriminator is None:
@@ -176,7 +179,8 @@ class OneStep(Objective):
         return [pixel_unshuffle(pixels, side).transpose(1, 2) for side in PATCHES]
 
     def look_back(self, model: nn.Module, targets: Targets, batch: Sample) -> Targets:
-        """As its base, and in stage 2 a crop of each clip, the same in all its views, without known frames."""
+        """As its base, and in stage 2 a crop of each clip, the same in all its views; it begins with the last of known
+        frames, where there are any, since a seam is to be learned there."""
         targets, config = super().look_back(model, targets, batch), self.config
         if not config.sharpens:
             return targets
@@ -188,8 +192,9 @@ class OneStep(Objective):
         for clip, seed in enumerate(batch.seed.tolist()):
             draws = torch.rand(3, generator=torch.Generator().manual_seed(seed ^ CROP)).tolist()
             known = int(targets.known[clip * num_views].sum())
-            spans = zip(draws, (known, 0, 0), (length, side, side), sizes, strict=True)
-            starts = [low + int(draw * (whole - part - low + 1)) for draw, low, part, whole in spans]
+            spans = zip(draws, (length, side, side), sizes, strict=True)
+            starts = [int(draw * (whole - part + 1)) for draw, part, whole in spans]
+            starts[0] = known - 1 if known else starts[0]
             frames, *latents = (slice(at, at + part) for at, part in zip(starts, (length, side, side), strict=True))
             rows, columns = (slice(shrink * span.start, shrink * span.stop) for span in latents)
             places += [(frames, slice(None), *latents)] * num_views

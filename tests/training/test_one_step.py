@@ -176,7 +176,7 @@ def test_hinge_by_hand() -> None:
     torch.testing.assert_close(telling, (1 + one).clamp(min=0).mean() + (1 - other).clamp(min=0).mean())
 
 
-def test_crops_are_decoded_as_the_whole_is_and_lie_where_the_truth_does() -> None:
+def test_crops_are_decoded_as_the_whole_is_and_lie_where_the_truth_does_from_the_last_known_frame_on() -> None:
     settings = STAGE_2 | {"context_frames": 1, "context_share": 1.0, "max_context": 1}
     made, module = method(tiny.patch_pipeline().parts, **settings, data=DataConfig(num_frames=3), lambda_ulr=0)
     batch = made_batch(BOTH)._replace(seed=torch.tensor([3, 8]))
@@ -187,10 +187,12 @@ def test_crops_are_decoded_as_the_whole_is_and_lie_where_the_truth_does() -> Non
     with torch.no_grad():
         outputs = module(targets)
         for view, (frames, _, rows, columns) in enumerate(targets.places):
-            assert frames == slice(1, 3)  # the first one is known
+            assert frames == slice(0, 2)  # the first one is known, and the second has to fit to it
             assert rows.stop - rows.start == columns.stop - columns.start == 4
             area = (..., slice(4 * rows.start, 4 * rows.stop), slice(4 * columns.start, 4 * columns.stop))
-            whole = made.components.decode(outputs.denoised[view], 3)[frames]
+            given = made.components.vae.config.scaling_factor * targets.lq[view, :1]
+            assert not torch.equal(given, outputs.denoised[view, :1])
+            whole = made.components.decode(torch.cat([given, outputs.denoised[view, 1:]]), 3)[frames]
             torch.testing.assert_close(outputs.frames[view], whole[area])
             assert torch.equal(targets.truth[view], batch.to_float().gt[view // 2, frames][area])
 
