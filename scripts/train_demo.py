@@ -281,7 +281,9 @@ def warm_start(settings: DemoConfig, vae: PatchAutoencoder) -> Components:
     components = load_folder(find_model(str(settings.warm_start)))
     unet, old, channels, data = components.model.unet, components.vae, settings.vae.latent_channels, settings.train.data
     zoom, rest = divmod(settings.vae.patch_size, old.config.patch_size)
-    if rest or not isinstance(old, PatchAutoencoder):
+    if not isinstance(old, PatchAutoencoder) or old.config.decoder_channels:
+        raise ConfigError(f"warm_start={settings.warm_start}: its VAE is not linear")
+    if rest:
         raise ConfigError(f"vae.patch_size={settings.vae.patch_size}: has to be a multiple of that of warm_start")
 
     def basis(autoencoder: PatchAutoencoder) -> Tensor:

@@ -36,7 +36,7 @@ def parser(path: Path) -> None:
         [helper.make_node("Conv", ["input", "weight", "bias"], ["output"])],
         "made",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, size)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 19, *size[2:]])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 19, "height", "width"])],  # as exporters do
         [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))

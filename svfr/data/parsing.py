@@ -11,10 +11,7 @@ from svfr.networks import NetworkMissing, find
 
 PARSED_SIZE = 512  # [px]
 NUM_CLASSES = 19  # of CelebAMask-HQ
-FACE_CLASSES = (
-    *range(1, 15),
-    17,
-)  # skin to neck, with ears and glasses, and hair; not background, clothes, necklace, hat
+FACE_CLASSES = (*range(1, 15), 17, 18)  # skin to neck, glasses, ears, hair, hat; not background, clothes, necklace
 MEAN, STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)  # ImageNet's
 
 

@@ -25,9 +25,10 @@ def onnx_providers() -> list[str]:
 
 
 class OnnxNetwork:
-    """A network of an ONNX file, from batches of square images of `size` px to one vector each, or `shape` if given.
+    """A network of an ONNX file, from batches of square images of `size` px to one vector each.
 
-    ValueError if onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d).
+    ValueError if onnxruntime is not installed, or the file isn't a network of (n, 3, size, size) -> (n, d). With a
+    `shape`, its first output is (n, *shape) instead.
     """
 
     def __init__(self, path: Path, size: int, name: str, shape: tuple[int, ...] | None = None) -> None:
@@ -44,8 +45,12 @@ class OnnxNetwork:
             raise ValueError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shapes = [list(inputs[0].shape), list(outputs[0].shape)]
-        fits = len(shapes[1]) == 2 if shape is None else shapes[1][1:] == [*shape]
-        if len(inputs) != 1 or not (shape or len(outputs) == 1) or shapes[0][1:] != [3, size, size] or not fits:
+        if shape is None:
+            fits = len(outputs) == 1 and len(shapes[1]) == 2
+        else:  # exporters give interpolated sizes a name, not a number
+            pairs = zip(shapes[1][1:], shape, strict=False)
+            fits = len(shapes[1]) == 1 + len(shape) and all(found in (wanted, str(found)) for found, wanted in pairs)
+        if len(inputs) != 1 or shapes[0][1:] != [3, size, size] or not fits:
             wanted = f"(n, 3, {size}, {size}) to (n, {'d' if shape is None else ', '.join(map(str, shape))})"
             raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of {wanted}")
         self._input = inputs[0].name

@@ -23,9 +23,9 @@ DETAIL_FADE, TONE_FADE = 0.3, 0.6  # Assumption: shares of the oval over which d
 # Assumption: shares of the crop's side: sigma with which a filled hole fades out around it; width over which those that
 # reach beyond the crop fade into what fills them there.
 HOLE_EDGE, HOLE_FADE = 1 / 128, 1 / 32
-# Assumption: sigma with which a face fades out towards what is in front of it, a share of the crop's side; share of the
-# oval that a parsed face has to have, or it was too blurred to parse.
-FACE_EDGE, LEAST_VISIBLE = 1 / 64, 0.5
+# Assumption: sigma with which a face fades out towards what is in front of it, a share of the crop's side; shares of
+# the oval between which a parsed face is more and more believed: one with less was too blurred to parse.
+FACE_EDGE, BELIEVED = 1 / 64, (0.3, 0.6)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def put_back(
         landmarks: (5, 2) of the face in the frame [px], as which the oval leans.
         blend: share of the result in the paste, 0 to 1.
         visible: (s, s) uint8, 255 where the crop shows the face, as a parsing network has it, 0 where something else;
-            where that leaves less than half of the oval, it is not believed.
+            the less of the oval it leaves, the less it is believed.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = inside = (0, 0, width, height) if box is None else region(box, width, height)
@@ -116,7 +116,8 @@ def put_back(
         shape = oval(box, inside, landmarks, DETAIL_FADE)
         if visible is not None:
             edge = blur(fit(visible, box, inside) / np.float32(255), FACE_EDGE * side)[..., None]
-            shape = shape * edge if (shape * edge).sum() > LEAST_VISIBLE * shape.sum() else shape
+            belief = np.interp((shape * edge).sum() / shape.sum(), BELIEVED, (0, 1))
+            shape = shape * (1 - np.float32(belief) * (1 - edge))
         alpha *= shape
     if cut_hole is not None and cut_hole.any():
         spread = np.clip(2 * blur(cut_hole.astype(np.float32), HOLE_EDGE * side), cut_hole, 1)[..., None]

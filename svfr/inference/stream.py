@@ -85,7 +85,7 @@ class HeldFrame(NamedTuple):
             rules = keep if each.chain.hole is None else KeepRules(known=True)
             place = turned(result, turns), turned(self.frame.image, turns), each.restored, each.box, hole, rules
             # The result is parsed, as in GFPGAN: of what is too blurred to restore, no network knows the parts.
-            visible = parser(each.restored) if parser and each.chain.track and each.box is not None else None
+            visible = parser(each.restored) if parser and each.chain.track else None
             result = turned(put_back(*place, each.landmarks, blend, visible), -turns)
         return result
 

@@ -121,8 +121,11 @@ class FileRestoration:
                 self._notes.append(f"went on from frame {num_frames} of a call that was interrupted")
                 self.on_progress(num_frames, "restore")
 
+            # A hand that stays gray before a face in colours would stand out.
+            parser = None if "colorization" in self.tasks else self.parser
+
             def put(held: HeldFrame) -> None:
-                write(held.paste(keep, settings.blend, self.parser), held.frame.pts, held.frame.time_base)
+                write(held.paste(keep, settings.blend, parser), held.frame.pts, held.frame.time_base)
 
             mask, rest = start["mask"] and Path(start["mask"]), replace(options, first=num_frames)
             pairs = closing(ahead(with_masks(source, mask, info, rest, self._notes.append), AHEAD))

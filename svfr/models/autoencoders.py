@@ -1,6 +1,6 @@
 """A linear autoencoder of patches behind the VAE's interface: fitted in seconds, where a real one takes too long.
 
-Its decoder may have convolutions across the patches' borders, too, which training sharpens results by.
+Its decoder may also have convolutions that see across the patches' borders, for training to sharpen results.
 """
 
 import torch
@@ -109,6 +109,7 @@ def fit_patch_autoencoder(
 ) -> PatchAutoencoder:
     """The autoencoder of least squared error of frames (n, 3, H, W) in [-1, 1], whose sides `patch_size` divides, by an
     eigendecomposition of their patches' covariance. On these frames, latents have mean 0, and variance 1 on average.
+    `decoder_channels` are the `Refiner`'s, which is random but for its last layer, 0.
 
     A `whitening` of 1 gives every component unit variance, 0 leaves their variances as they are relative to each other.
     Between, the strong ones, which decide the PSNR, still weigh more in the denoising loss and outlast more noise:

@@ -161,17 +161,21 @@ class Components:
         return self.scheduler.config.sigma_min, self.scheduler.config.sigma_max
 
     def to(
-        self, device: torch.device | str, dtype: torch.dtype, model_dtype: torch.dtype | None = None
+        self,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        model_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> "Components":
         """Move in place; a VAE that overflows in float16 (`force_upcast`) is kept in float32 there.
 
-        `model_dtype` is of UNet and ID projector alone, which training keeps in float32.
+        `model_dtype` is of UNet and ID projector alone, which training keeps in float32; `vae_dtype` of the VAE.
         """
         upcast = dtype == torch.float16 and self.vae.config.force_upcast
         # diffusers' own `to` warns of exceptions that none of these parts has.
         nn.Module.to(self.model, device, model_dtype or dtype)
         nn.Module.to(self.id_encoder, device, dtype)
-        nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)
+        nn.Module.to(self.vae, device, vae_dtype or (torch.float32 if upcast else dtype))
         return self
 
     def offload(self) -> None:

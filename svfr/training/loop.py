@@ -62,10 +62,12 @@ def train(config: TrainConfig) -> bool:
     # 1. Networks and data. What a sample is depends on (seed, epoch, index) alone.
     with processes.agreeing():
         components = initialize(config)
-        averaged = deepcopy(components) if is_main else None  # its model is the moving average
+        averaged = deepcopy(components) if is_main else None  # what is trained of it is the moving average
         make_optimizer = find_optimizer(config)
         if accelerator.is_fsdp2 and (config.lora.rank or config.optimizer == "adamw_8bit"):
             raise ConfigError("lora.rank, optimizer=adamw_8bit: not with FSDP; use configs/accelerate/ddp.yaml")
+        if accelerator.is_fsdp2 and config.decoder_rate:  # processes decode as many references as they draw
+            raise ConfigError("decoder_rate: not with FSDP; use configs/accelerate/ddp.yaml")
         dataset = make_dataset(config, "train", components.settings.id_crop)
         held_out = make_held_out(config, components) if is_main and config.validate_every else []
 
@@ -80,7 +82,8 @@ def train(config: TrainConfig) -> bool:
 
     # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    components.to(accelerator.device, frozen, model_dtype=torch.float32)
+    vae_dtype = torch.float32 if config.decoder_rate else None
+    components.to(accelerator.device, frozen, model_dtype=torch.float32, vae_dtype=vae_dtype)
     if averaged is not None and averaged.lora is not None:
         freeze_base(averaged.model, frozen)
     method = METHODS[config.method](config, components, make_gather(accelerator), accelerator.autocast)
@@ -125,8 +128,7 @@ def train(config: TrainConfig) -> bool:
                 values = {name: values.get(name, 0) + part / config.accumulate for name, part in parts.items()}
             first, *others = (group["params"] for group in optimizer.param_groups)
             grad_norm = accelerator.clip_grad_norm_(first, config.max_grad_norm)  # of the model that restores
-            for parameters in others:
-                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            norms = [nn.utils.clip_grad_norm_(parameters, config.max_grad_norm) for parameters in others]
 
             # All processes see the same numbers, so they skip and stop together.
             values["stop"] = torch.tensor(float(bool(interrupted)))
@@ -136,7 +138,8 @@ def train(config: TrainConfig) -> bool:
                 note("stopping after this step; a checkpoint is being written")
             means["grad_norm"] = float(gather_whole(grad_norm))
             rate = learning_rate(config, progress.updates)
-            if is_sound(means, progress.mean_loss, config.explosion):
+            others_norm = sum(float(gather_whole(norm)) for norm in norms)
+            if is_sound(means | {"others": others_norm}, progress.mean_loss, config.explosion):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["scale"]
                 optimizer.step()

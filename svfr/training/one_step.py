@@ -151,9 +151,10 @@ class OneStep(Objective):
         if not config.sharpens:
             return TrainedModel(model)
         if config.decoder_rate:
-            self.decoder = nn.Module.to(components.vae, torch.float32).decoder.requires_grad_(True)
+            self.decoder = components.vae.decoder.requires_grad_(True)
             self.decoder.rate = config.decoder_rate
-        self._perceptual, discriminator = Perceptual(components.id_encoder, components.device), None
+        self._perceptual = Perceptual(components.id_encoder, components.device) if config.lambda_perceptual else None
+        discriminator = None
         if config.lambda_adversarial:
             channels: list[int] = [3 * side**2 for side in PATCHES]
             if config.discriminator == "unet":
@@ -206,16 +207,17 @@ class OneStep(Objective):
         """Stage 1's, and stage 2's; `loss` leaves out what a discriminator says, since it means nothing by itself."""
         total, parts = super().loss(outputs, targets, batch)
         config, frames, truth = self.config, outputs.frames, targets.truth
-        if frames is None or truth is None or self._perceptual is None:
+        if frames is None or truth is None:
             return total, parts
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
         change = l1_loss(frames.diff(dim=1), truth.diff(dim=1), reduction="sum")  # 0 of a single frame
         terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
             "loss_pixel": (config.lambda_pixel, lambda: l1_loss(frames, truth)),
-            f"loss_{self._perceptual.name}": (config.lambda_perceptual, partial(self._perceptual, *flat)),
             "loss_texture": (config.lambda_texture, lambda: texture_loss(*flat)),
             "loss_temporal": (config.lambda_temporal, lambda: change / frames.numel()),
         }
+        if self._perceptual is not None:
+            terms[f"loss_{self._perceptual.name}"] = config.lambda_perceptual, partial(self._perceptual, *flat)
         for name, (weight, compute) in terms.items():
             if weight:
                 term = compute()

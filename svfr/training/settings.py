@@ -132,13 +132,13 @@ class TrainConfig:
     lambda_perceptual: float = 0.0
     """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
     lambda_texture: float = 0.0
-    """Weight of the error of the gradients' local strength, which asks for sharpness without a network."""
+    """Weight of the error of the gradients' local strength: asks for sharpness."""
     lambda_temporal: float = 0.0
     """Weight of the L1 error of neighbouring frames' differences."""
     lambda_adversarial: float = 0.0
     """Weight of the hinge adversarial loss."""
     decoder_rate: float = 0.0
-    """Learning rate of the VAE's decoder in stage 2, in terms of the model's; 0 leaves the decoder as it is."""
+    """Learning rate of the VAE's decoder in stage 2, a multiple of the model's; 0 leaves the decoder as it is."""
     crop_size: int = 256
     """Largest side of the crops that are decoded [px]."""
     crop_frames: int = 4
@@ -190,6 +190,8 @@ class TrainConfig:
             raise ConfigError(
                 f"decoder_rate={self.decoder_rate}: trains the whole model (lora.rank=0) with a lambda_* of stage 2"
             )
+        if self.lambda_texture and self.crop_size < 8:
+            raise ConfigError(f"crop_size={self.crop_size}: lambda_texture wants at least 8")
         if self.context_frames >= self.data.num_frames:
             raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
         if self.lambda_ulr and self.data.num_views < 2:

@@ -183,6 +183,8 @@ def test_what_a_parser_finds_in_front_of_the_face_stays(tmp_path: Path) -> None:
         np.nonzero(changed(source, run(source, tmp_path / f"out{number}", format="png", parser=parser).output))[1]
         for number, parser in enumerate((None, above))
     )
+    gray = run(source, tmp_path / "gray", format="png", parser=above, tasks=("bfr", "colorization")).output
+    assert np.nonzero(changed(source, gray))[1].max() == whole.max()  # a hand must not stay gray
     assert part.min() == whole.min()
     assert part.max() < whole.min() + 0.75 * np.ptp(whole)
 

@@ -154,6 +154,14 @@ def test_the_decoder_is_trained_where_it_has_a_rate(tmp_path: Path) -> None:
         torch.testing.assert_close(second[key], first[key].lerp(trained[key], 1 - 2 / 11))
 
 
+def test_a_decoder_begins_unrounded_whatever_the_precision(tmp_path: Path) -> None:
+    settings = STAGE_2 | {"decoder_rate": 1.0, "max_steps": 1, "warmup_steps": 1}  # whose first step is at rate 0
+    train(config(tmp_path, **settings, precision="bf16"))
+    name = "vae/diffusion_pytorch_model.safetensors"
+    start, end = (load_file(tmp_path / folder / name) for folder in ("start", "run/weights/step_000001"))
+    assert all(torch.equal(start[key].float(), end[key]) for key in start)
+
+
 def test_validation_decodes_by_the_averaged_decoder(tmp_path: Path) -> None:
     settings, components, samples = start(tmp_path, **STAGE_2, decoder_rate=1.0)
     made, averaged, found = OneStep(settings, components), deepcopy(components), []
@@ -297,6 +305,7 @@ def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
         ({"lambda_pixel": 1.0}, "lambda_pixel=1.0: goes with method=one_step alone"),
         ({"lambda_temporal": -1.0, **STAGE_1}, "lambda_temporal=-1.0"),
         ({"crop_frames": 0}, "crop_frames=0"),
+        ({"crop_size": 7, **STAGE_1, "lambda_texture": 1.0}, "crop_size=7: lambda_texture wants at least 8"),
         ({"decoder_rate": 1.0}, "decoder_rate=1.0: goes with method=one_step alone"),
         ({"decoder_rate": 1.0, **STAGE_1}, "decoder_rate=1.0: trains the whole model"),
         ({"decoder_rate": 1.0, **STAGE_2, "lora": LoRAConfig(rank=2)}, "decoder_rate=1.0: trains the whole model"),
