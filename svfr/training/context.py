@@ -13,7 +13,7 @@ from svfr.models.components import Components
 from svfr.models.identity import id_crop
 from svfr.training.settings import TrainConfig
 
-DEGRADED, OWN = 0.3, 0.3  # Assumption: shares of the known frames
+DEGRADED, OWN = 0.25, 0.5  # Assumption: shares of the known frames; inference has those of its own alone
 CONTEXT, REFERENCE = 0x5EED, 0xFACE  # streams of random numbers of a sample, beside that of its noise
 MILD_NOISE = 0.2  # of the latents' standard deviation, at most. Assumption: about what results differ by from the truth
 

@@ -97,6 +97,21 @@ def facial_prior_loss(
     return frame_losses.sum() / count.clamp(min=1e-9)
 
 
+def temporal_loss(frames: Tensor, truth: Tensor, seam: Tensor) -> Tensor:
+    """How neighbouring frames change, against the truth: L1 distance, scalar; 0 of single frames.
+
+    Args:
+        frames: (n, f, 3, s, s) in about [-1, 1].
+        truth: (n, f, 3, s, s).
+        seam: (n,) bool; where two clips meet after the first frame. Assumption: the step across a seam, which the eye
+            sees most, counts as much as all others of its row.
+    """
+    changes = (frames.diff(dim=1) - truth.diff(dim=1)).abs().mean(dim=(2, 3, 4))  # (n, f - 1)
+    weights = torch.ones_like(changes)
+    weights[seam, :1] = max(1.0, changes.shape[1] - 1)
+    return (weights * changes).sum() / max(1, changes.numel())
+
+
 def texture_loss(frames: Tensor, truth: Tensor) -> Tensor:
     """How rough each place is: mean squared difference of the gradients' root mean squares over windows, scalar.
 

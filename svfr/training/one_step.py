@@ -19,7 +19,7 @@ from svfr.diffusion import get_scalings
 from svfr.metrics import build_metrics
 from svfr.models.identity import IResNet
 from svfr.models.svfr import SVFR
-from svfr.training.losses import texture_loss
+from svfr.training.losses import temporal_loss, texture_loss
 from svfr.training.objective import Objective, Outputs, Targets, TrainedModel
 
 PATCHES = (4, 8)  # [px] of the patches that a discriminator without frozen features sees
@@ -210,11 +210,10 @@ class OneStep(Objective):
         if frames is None or truth is None:
             return total, parts
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
-        change = l1_loss(frames.diff(dim=1), truth.diff(dim=1), reduction="sum")  # 0 of a single frame
         terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
             "loss_pixel": (config.lambda_pixel, lambda: l1_loss(frames, truth)),
             "loss_texture": (config.lambda_texture, lambda: texture_loss(*flat)),
-            "loss_temporal": (config.lambda_temporal, lambda: change / frames.numel()),
+            "loss_temporal": (config.lambda_temporal, partial(temporal_loss, frames, truth, targets.known.any(dim=1))),
         }
         if self._perceptual is not None:
             terms[f"loss_{self._perceptual.name}"] = config.lambda_perceptual, partial(self._perceptual, *flat)

@@ -12,6 +12,7 @@ from svfr.training.losses import (
     Denominator,
     denoising_loss,
     facial_prior_loss,
+    temporal_loss,
     texture_loss,
     ulr_loss,
 )
@@ -182,6 +183,17 @@ def test_losses_have_gradients_of_the_right_shape(loss: Callable[[Tensor], Tenso
     loss(x).backward()
     assert x.grad is not None
     assert x.grad.shape == x.shape
+
+
+def test_temporal_loss_by_hand() -> None:
+    levels = torch.tensor([[0.0, 0.1, 0.3, 0.3], [0.0, 0.1, 0.3, 0.3]])
+    frames = levels[:, :, None, None, None].expand(2, 4, 3, 5, 5)
+    still = torch.zeros_like(frames)
+    assert temporal_loss(frames, still, torch.tensor([False, False])).item() == pytest.approx(0.1)
+    seam = temporal_loss(frames, still, torch.tensor([False, True])).item()  # there, a step counts as two
+    assert seam == pytest.approx((0.1 + 0.2 + 0.2 + 0.2) / 6)
+    assert temporal_loss(frames, frames + 0.5, torch.tensor([True, True])) == pytest.approx(0, abs=1e-6)
+    assert temporal_loss(frames[:, :1], still[:, :1], torch.tensor([True, True])) == 0
 
 
 def test_texture_is_the_difference_of_local_roughness_by_hand() -> None:
