@@ -157,7 +157,7 @@ def test_the_decoder_is_trained_where_it_has_a_rate(tmp_path: Path) -> None:
 def test_the_decoder_alone(tmp_path: Path) -> None:
     made, module = method(**STAGE_2, decoder_rate=3.0, decoder_alone=True)
     made(module, made_batch(BOTH))[0].backward()
-    assert all(p.grad is None for p in module.model.parameters())
+    assert all(p.grad is None for p in made.components.model.parameters())
     assert [group["scale"] for group in made.groups(module)] == [3.0, 2.0]
     settings = STAGE_2 | {"decoder_rate": 3.0, "decoder_alone": True, "warmup_steps": 0}
     train(config(tmp_path, **settings, max_steps=2, output_dir=tmp_path / "whole"))
