@@ -153,7 +153,6 @@ class OneStep(Objective):
         if config.decoder_rate:
             self.decoder = components.vae.decoder.requires_grad_(True)
             self.decoder.rate = config.decoder_rate
-            model.requires_grad_(not config.decoder_alone)
         self._perceptual = Perceptual(components.id_encoder, components.device) if config.lambda_perceptual else None
         discriminator = None
         if config.lambda_adversarial:

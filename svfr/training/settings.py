@@ -139,8 +139,6 @@ class TrainConfig:
     """Weight of the hinge adversarial loss."""
     decoder_rate: float = 0.0
     """Learning rate of the VAE's decoder in stage 2, a multiple of the model's; 0 leaves the decoder as it is."""
-    decoder_alone: bool = False
-    """Train the decoder alone, for what the model gives as it is."""
     crop_size: int = 256
     """Largest side of the crops that are decoded [px]."""
     crop_frames: int = 4
@@ -192,8 +190,6 @@ class TrainConfig:
             raise ConfigError(
                 f"decoder_rate={self.decoder_rate}: trains the whole model (lora.rank=0) with a lambda_* of stage 2"
             )
-        if self.decoder_alone and not self.decoder_rate:
-            raise ConfigError("decoder_alone=true: wants a decoder_rate above 0")
         if self.lambda_texture and self.crop_size < 8:
             raise ConfigError(f"crop_size={self.crop_size}: lambda_texture wants at least 8")
         if self.context_frames >= self.data.num_frames:

@@ -154,21 +154,6 @@ def test_the_decoder_is_trained_where_it_has_a_rate(tmp_path: Path) -> None:
         torch.testing.assert_close(second[key], first[key].lerp(trained[key], 1 - 2 / 11))
 
 
-def test_the_decoder_alone(tmp_path: Path) -> None:
-    made, module = method(**STAGE_2, decoder_rate=3.0, decoder_alone=True)
-    made(module, made_batch(BOTH))[0].backward()
-    assert all(p.grad is None for p in made.components.model.parameters())
-    assert [group["scale"] for group in made.groups(module)] == [3.0, 2.0]
-    settings = STAGE_2 | {"decoder_rate": 3.0, "decoder_alone": True, "warmup_steps": 0}
-    train(config(tmp_path, **settings, max_steps=2, output_dir=tmp_path / "whole"))
-    for steps in (1, 2):
-        train(config(tmp_path, **settings, max_steps=steps))
-    assert weights(tmp_path, 2) == weights(tmp_path, 2, "whole")
-    start = {name: sha256_of(tmp_path / "start" / name) for name in weights(tmp_path, 2)}
-    end = {name: sha256_of(tmp_path / "run/weights/step_000002" / name) for name in start}
-    assert {name for name in start if start[name] != end[name]} == {"vae/diffusion_pytorch_model.safetensors"}
-
-
 def test_a_decoder_begins_unrounded_whatever_the_precision(tmp_path: Path) -> None:
     settings = STAGE_2 | {"decoder_rate": 1.0, "max_steps": 1, "warmup_steps": 1}  # whose first step is at rate 0
     train(config(tmp_path, **settings, precision="bf16"))
@@ -321,7 +306,6 @@ def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
         ({"lambda_temporal": -1.0, **STAGE_1}, "lambda_temporal=-1.0"),
         ({"crop_frames": 0}, "crop_frames=0"),
         ({"crop_size": 7, **STAGE_1, "lambda_texture": 1.0}, "crop_size=7: lambda_texture wants at least 8"),
-        ({"decoder_alone": True, **STAGE_2}, "decoder_alone=true: wants a decoder_rate above 0"),
         ({"decoder_rate": 1.0}, "decoder_rate=1.0: goes with method=one_step alone"),
         ({"decoder_rate": 1.0, **STAGE_1}, "decoder_rate=1.0: trains the whole model"),
         ({"decoder_rate": 1.0, **STAGE_2, "lora": LoRAConfig(rank=2)}, "decoder_rate=1.0: trains the whole model"),
