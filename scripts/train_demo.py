@@ -143,11 +143,7 @@ class DemoConfig:
         checks = (
             ("vae.latent_channels", 1 <= vae.latent_channels <= values, f"a patch has {values} values"),
             ("vae.decoder_channels", vae.decoder_channels % 2 == 0, "has to be even"),
-            (
-                "vae.patch_size",
-                vae.patch_size % 2 == 0 or not vae.decoder_channels,
-                "vae.decoder_channels wants it even",
-            ),
+            ("vae.patch_size", not (vae.decoder_channels and vae.patch_size % 2), "has to be even to be refined"),
             ("identity.block_out_channels", len(self.identity.block_out_channels) == 4, "there are four stages"),
             ("unet.block_out_channels", not any(c % 32 for c in unet.block_out_channels), "have to be multiples of 32"),
             ("unet.attention", len(unet.attention) == len(unet.block_out_channels) > 0, "one for each resolution"),
@@ -188,9 +184,7 @@ def fit_vae(settings: DemoConfig) -> PatchAutoencoder:
     seeds = tqdm(range(vae.fit_clips), desc="render frames", unit="clip")
     frames = np.concatenate([render_clip(seed, 1, settings.train.data.size).frames for seed in seeds])
     pixels = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1  # (n, 3, s, s)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        return fit_patch_autoencoder(pixels, vae.patch_size, vae.latent_channels, vae.whitening, vae.decoder_channels)
+    return fit_patch_autoencoder(pixels, vae.patch_size, vae.latent_channels, vae.whitening, vae.decoder_channels)
 
 
 def render_faces(people: int, faces_per_person: int, size: int) -> np.ndarray:

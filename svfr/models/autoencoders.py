@@ -109,7 +109,7 @@ def fit_patch_autoencoder(
 ) -> PatchAutoencoder:
     """The autoencoder of least squared error of frames (n, 3, H, W) in [-1, 1], whose sides `patch_size` divides, by an
     eigendecomposition of their patches' covariance. On these frames, latents have mean 0, and variance 1 on average.
-    `decoder_channels` are the `Refiner`'s, which is random but for its last layer, 0.
+    `decoder_channels` are the `Refiner`'s: drawn, the same each time, but for its last layer of zeros.
 
     A `whitening` of 1 gives every component unit variance, 0 leaves their variances as they are relative to each other.
     Between, the strong ones, which decide the PSNR, still weigh more in the denoising loss and outlast more noise:
@@ -127,7 +127,9 @@ def fit_patch_autoencoder(
     divisor = std**whitening
     divisor = divisor * (std / divisor).square().mean().sqrt()
 
-    autoencoder = PatchAutoencoder(patch_size, latent_channels, decoder_channels=decoder_channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        autoencoder = PatchAutoencoder(patch_size, latent_channels, decoder_channels=decoder_channels)
     autoencoder.encoder.weight.copy_((basis / divisor[:, None])[..., None, None])
     autoencoder.encoder.bias.copy_(-(basis @ mean) / divisor)
     autoencoder.decoder.weight.copy_((basis * divisor[:, None]).T[..., None, None])
