@@ -47,9 +47,9 @@ class OnnxNetwork:
         shapes = [list(inputs[0].shape), list(outputs[0].shape)]
         if shape is None:
             fits = len(outputs) == 1 and len(shapes[1]) == 2
-        else:  # exporters give interpolated sizes a name, not a number
+        else:  # exporters give interpolated sizes a name, or none, and not a number
             pairs = zip(shapes[1][1:], shape, strict=False)
-            fits = len(shapes[1]) == 1 + len(shape) and all(found in (wanted, str(found)) for found, wanted in pairs)
+            fits = len(shapes[1]) == 1 + len(shape) and not any(isinstance(a, int) and a != b for a, b in pairs)
         if len(inputs) != 1 or shapes[0][1:] != [3, size, size] or not fits:
             wanted = f"(n, 3, {size}, {size}) to (n, {'d' if shape is None else ', '.join(map(str, shape))})"
             raise ValueError(f"{path}: maps {shapes[0]} to {shapes[1]} instead of {wanted}")

@@ -114,7 +114,7 @@ def put_back(
         toned = keep_tone(patch, source, cut_hole, TONE_SIGMA * side, luma_only=False)
         patch += (1 - oval(box, inside, landmarks, TONE_FADE)) * (toned - patch)
         shape = oval(box, inside, landmarks, DETAIL_FADE)
-        if visible is not None:
+        if visible is not None and shape.any():
             edge = blur(fit(visible, box, inside) / np.float32(255), FACE_EDGE * side)[..., None]
             belief = np.interp((shape * edge).sum() / shape.sum(), BELIEVED, (0, 1))
             shape = shape * (1 - np.float32(belief) * (1 - edge))

@@ -228,6 +228,14 @@ def test_what_is_in_front_of_a_face_stays_and_a_parser_that_sees_nothing_is_not_
     assert (blind == put_back(frame, frame, restored, BOX, None, KeepRules())).all()
 
 
+def test_a_parsed_face_whose_oval_lies_outside_of_the_frame_changes_nothing(frame: np.ndarray) -> None:
+    corner = np.array([190.0, 150.0, 290.0, 250.0])
+    seen = np.full((64, 64), 255, np.uint8)
+    with np.errstate(all="raise"):
+        result = put_back(frame, frame, np.full((64, 64, 3), 220, np.uint8), corner, None, KeepRules(), visible=seen)
+    assert (result == frame).all()
+
+
 def test_what_is_pasted_before_stays(frame: np.ndarray) -> None:
     below = frame.copy()
     below[:, 170:] = 7
