@@ -7,7 +7,7 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
-SHARPENING = ("lambda_pixel", "lambda_perceptual", "lambda_texture", "lambda_temporal", "lambda_adversarial")
+SHARPENING = tuple(f"lambda_{term}" for term in ("pixel", "coarse", "perceptual", "texture", "temporal", "adversarial"))
 
 
 def check(settings: object, least: float, *names: str, most: float | None = None, prefix: str = "") -> None:
@@ -128,7 +128,9 @@ class TrainConfig:
     one_step_sigma: float = 20.0
     """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
     lambda_pixel: float = 0.0
-    """Weight of the decoded pixels' L1 error. Any of these five above 0 is stage 2 of method=one_step."""
+    """Weight of the decoded pixels' L1 error. Any of these six above 0 is stage 2 of method=one_step."""
+    lambda_coarse: float = 0.0
+    """Weight of the squared error at half the size, which holds what texture and discriminator would give up."""
     lambda_perceptual: float = 0.0
     """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
     lambda_texture: float = 0.0
@@ -144,7 +146,7 @@ class TrainConfig:
     crop_frames: int = 4
     """Frames of them."""
     discriminator: Literal["unet", "patch"] = "unet"
-    """Light heads on the features of the start's own UNet encoder | a small network on the pixels' patches."""
+    """Light heads on the features of the start's own UNet encoder | a small network on the pixels."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     validate_every: int = 500

@@ -23,7 +23,7 @@ from svfr.models.sources import load_folder
 from svfr.networks import NETWORKS
 from svfr.training.initialize import initialize
 from svfr.training.loop import train
-from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual
+from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual, feature_head
 from svfr.training.processes import make_gather
 from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
 from svfr.training.validation import loss_by_noise, validate
@@ -38,6 +38,7 @@ STAGE_1: dict[str, Any] = {"method": "one_step"}
 STAGE_2: dict[str, Any] = STAGE_1 | {
     "lambda_pixel": 1.0,
     "lambda_perceptual": 0.5,
+    "lambda_coarse": 3.0,
     "lambda_texture": 2.0,
     "lambda_temporal": 0.5,
     "lambda_adversarial": 0.1,
@@ -109,7 +110,7 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     batch, seen = made_batch(BOTH), {}
     loss, parts = made(module, batch)
     names = {"loss", "loss_noise", "loss_ulr", "loss_prior", "loss_pixel", "loss_temporal", "loss_id_features"}
-    assert set(parts) == names | {"loss_fooling", "loss_telling", "loss_texture"}
+    assert set(parts) == names | {"loss_fooling", "loss_telling", "loss_texture", "loss_coarse"}
     assert all(float(part) for part in parts.values())
     outputs = module(made.look_back(module, made.prepare(batch), batch))
     for name, term in (("fooling", outputs.fooling), ("telling", outputs.telling), ("frames", outputs.frames.sum())):
@@ -176,7 +177,7 @@ def test_validation_decodes_by_the_averaged_decoder(tmp_path: Path) -> None:
 
 def test_hinge_by_hand() -> None:
     torch.manual_seed(0)
-    judge = Discriminator([2])
+    judge = Discriminator([feature_head(2)])
     fake, real = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
     fooling, telling = judge.hinge([fake], [real])
     one, other = judge.heads[0](fake), judge.heads[0](real)
