@@ -97,10 +97,8 @@ class Objective:
 
     def groups(self, module: nn.Module) -> list[dict[str, Any]]:
         """AdamW's parameter groups: each part, at `scale` times the learning rate; gradients are clipped for each."""
-        return [
-            {"params": [p for p in part.parameters() if p.requires_grad], "scale": getattr(part, "rate", 1.0)}
-            for part in module.children()
-        ]
+        parts = [([p for p in part.parameters() if p.requires_grad], part) for part in module.children()]
+        return [{"params": trained, "scale": getattr(part, "rate", 1.0)} for trained, part in parts if trained]
 
     def __call__(self, model: nn.Module, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 4 of a batch, by the method's `module`, wrapped or not: the total, and its detached parts, not weighted.

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import avg_pool2d, group_norm, l1_loss, mse_loss, relu
+from torch.nn.functional import group_norm, l1_loss, mse_loss, relu
 
 from svfr.data.dataset import Sample
 from svfr.diffusion import get_scalings
@@ -152,7 +152,7 @@ class SharpenedModel(TrainedModel):
 
 class OneStep(Objective):
     """Regression without a teacher, as DOVE's: a latent loss with Eq. 2 and 3 (stage 1) and, where any of their weights
-    is above 0, pixel, coarse, perceptual, texture, temporal and adversarial losses of decoded crops (stage 2)."""
+    is above 0, pixel, squared, perceptual, texture, temporal and adversarial losses of decoded crops (stage 2)."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -173,6 +173,7 @@ class OneStep(Objective):
         if config.decoder_rate:
             self.decoder = components.vae.decoder.requires_grad_(True)
             self.decoder.rate = config.decoder_rate
+            model.requires_grad_(not config.decoder_alone)
         self._perceptual = Perceptual(components.id_encoder, components.device) if config.lambda_perceptual else None
         discriminator = None
         if config.lambda_adversarial:
@@ -227,10 +228,9 @@ class OneStep(Objective):
         if frames is None or truth is None:
             return total, parts
         flat = frames.flatten(0, 1), truth.flatten(0, 1)
-        half = avg_pool2d(flat[0], 2), avg_pool2d(flat[1], 2)
         terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
             "loss_pixel": (config.lambda_pixel, lambda: l1_loss(frames, truth)),
-            "loss_coarse": (config.lambda_coarse, partial(mse_loss, *half)),
+            "loss_squared": (config.lambda_squared, partial(mse_loss, frames, truth)),
             "loss_texture": (config.lambda_texture, lambda: texture_loss(*flat)),
             "loss_temporal": (config.lambda_temporal, partial(temporal_loss, frames, truth, targets.known.any(dim=1))),
         }

@@ -7,7 +7,9 @@ from svfr.config import ConfigError, check_at_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
-SHARPENING = tuple(f"lambda_{term}" for term in ("pixel", "coarse", "perceptual", "texture", "temporal", "adversarial"))
+SHARPENING = tuple(
+    f"lambda_{term}" for term in ("pixel", "squared", "perceptual", "texture", "temporal", "adversarial")
+)
 
 
 def check(settings: object, least: float, *names: str, most: float | None = None, prefix: str = "") -> None:
@@ -129,8 +131,8 @@ class TrainConfig:
     """Noise level of one-step results, where training has been: 20 to 50 for SVD, not its 700."""
     lambda_pixel: float = 0.0
     """Weight of the decoded pixels' L1 error. Any of these six above 0 is stage 2 of method=one_step."""
-    lambda_coarse: float = 0.0
-    """Weight of the squared error at half the size, which holds what texture and discriminator would give up."""
+    lambda_squared: float = 0.0
+    """Weight of the decoded pixels' squared error."""
     lambda_perceptual: float = 0.0
     """Weight of LPIPS (VGG) where its network is, else of gradients and features of the ID network."""
     lambda_texture: float = 0.0
@@ -141,6 +143,8 @@ class TrainConfig:
     """Weight of the hinge adversarial loss."""
     decoder_rate: float = 0.0
     """Learning rate of the VAE's decoder in stage 2, a multiple of the model's; 0 leaves the decoder as it is."""
+    decoder_alone: bool = False
+    """Train the decoder alone, for what the model gives as it is."""
     crop_size: int = 256
     """Largest side of the crops that are decoded [px]."""
     crop_frames: int = 4
@@ -192,6 +196,8 @@ class TrainConfig:
             raise ConfigError(
                 f"decoder_rate={self.decoder_rate}: trains the whole model (lora.rank=0) with a lambda_* of stage 2"
             )
+        if self.decoder_alone and not self.decoder_rate:
+            raise ConfigError("decoder_alone=true: wants a decoder_rate above 0")
         if self.lambda_texture and self.crop_size < 8:
             raise ConfigError(f"crop_size={self.crop_size}: lambda_texture wants at least 8")
         if self.context_frames >= self.data.num_frames:

@@ -196,12 +196,19 @@ def test_temporal_loss_by_hand() -> None:
     assert temporal_loss(frames[:, :1], still[:, :1], torch.tensor([True, True])) == 0
 
 
-def test_texture_is_the_difference_of_local_roughness_by_hand() -> None:
+def test_texture_is_the_difference_of_local_roughness_where_gradients_agree_by_hand() -> None:
     ramp = torch.arange(16.0).expand(1, 3, 16, 16)
-    floor = (1 / 255) ** 2
-    expected = ((0.04**2 + floor) ** 0.5 - (0.01**2 + floor) ** 0.5) ** 2  # a pixel further is this much brighter
-    assert texture_loss(0.04 * ramp, 0.01 * ramp.mT).item() == pytest.approx(expected, rel=1e-4)
-    assert texture_loss(0.04 * ramp, 0.04 * ramp.mT) < 1e-12  # it does not ask which way an edge runs
+    one, other = ((step**2 + (1 / 255) ** 2) ** 0.5 for step in (0.04, 0.01))  # a pixel further is this much brighter
+    expected = (0.04 * 0.01 / (one * other)) ** 4 * (one - other) ** 2
+    assert texture_loss(0.04 * ramp, 0.01 * ramp).item() == pytest.approx(expected, rel=1e-4)
+    assert texture_loss(0.04 * ramp, -0.01 * ramp) == 0  # an edge that runs the other way asks for nothing
+    assert texture_loss(0.04 * ramp, 0.01 * ramp.mT) < 1e-12
+
+
+def test_roughness_where_nothing_is_known_earns_nothing(generator: torch.Generator) -> None:
+    truth, hatched = torch.rand(2, 8, 3, 32, 32, generator=generator).unbind()
+    right = 0.5 * truth
+    assert texture_loss(0.5 * hatched, truth) < 0.05 * texture_loss(right, truth)
 
 
 def test_a_mean_of_all_that_may_be_is_too_smooth(generator: torch.Generator) -> None:

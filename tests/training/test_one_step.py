@@ -38,7 +38,7 @@ STAGE_1: dict[str, Any] = {"method": "one_step"}
 STAGE_2: dict[str, Any] = STAGE_1 | {
     "lambda_pixel": 1.0,
     "lambda_perceptual": 0.5,
-    "lambda_coarse": 3.0,
+    "lambda_squared": 3.0,
     "lambda_texture": 2.0,
     "lambda_temporal": 0.5,
     "lambda_adversarial": 0.1,
@@ -110,7 +110,7 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     batch, seen = made_batch(BOTH), {}
     loss, parts = made(module, batch)
     names = {"loss", "loss_noise", "loss_ulr", "loss_prior", "loss_pixel", "loss_temporal", "loss_id_features"}
-    assert set(parts) == names | {"loss_fooling", "loss_telling", "loss_texture", "loss_coarse"}
+    assert set(parts) == names | {"loss_fooling", "loss_telling", "loss_texture", "loss_squared"}
     assert all(float(part) for part in parts.values())
     outputs = module(made.look_back(module, made.prepare(batch), batch))
     for name, term in (("fooling", outputs.fooling), ("telling", outputs.telling), ("frames", outputs.frames.sum())):
@@ -153,6 +153,21 @@ def test_the_decoder_is_trained_where_it_has_a_rate(tmp_path: Path) -> None:
     trained = torch.load(tmp_path / "run/checkpoints/step_000002/training.pt", weights_only=True)["trained"]
     for key in (key for key in start if key.startswith("decoder.")):  # what is written is the moving average
         torch.testing.assert_close(second[key], first[key].lerp(trained[key], 1 - 2 / 11))
+
+
+def test_the_decoder_alone(tmp_path: Path) -> None:
+    made, module = method(**STAGE_2, decoder_rate=3.0, decoder_alone=True)
+    made(module, made_batch(BOTH))[0].backward()
+    assert all(p.grad is None for p in made.components.model.parameters())
+    assert [group["scale"] for group in made.groups(module)] == [3.0, 2.0]
+    settings = STAGE_2 | {"decoder_rate": 3.0, "decoder_alone": True, "warmup_steps": 0}
+    train(config(tmp_path, **settings, max_steps=2, output_dir=tmp_path / "whole"))
+    for steps in (1, 2):
+        train(config(tmp_path, **settings, max_steps=steps))
+    assert weights(tmp_path, 2) == weights(tmp_path, 2, "whole")
+    start = {name: sha256_of(tmp_path / "start" / name) for name in weights(tmp_path, 2)}
+    end = {name: sha256_of(tmp_path / "run/weights/step_000002" / name) for name in start}
+    assert {name for name in start if start[name] != end[name]} == {"vae/diffusion_pytorch_model.safetensors"}
 
 
 def test_a_decoder_begins_unrounded_whatever_the_precision(tmp_path: Path) -> None:
@@ -307,6 +322,7 @@ def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
         ({"lambda_temporal": -1.0, **STAGE_1}, "lambda_temporal=-1.0"),
         ({"crop_frames": 0}, "crop_frames=0"),
         ({"crop_size": 7, **STAGE_1, "lambda_texture": 1.0}, "crop_size=7: lambda_texture wants at least 8"),
+        ({"decoder_alone": True, **STAGE_2}, "decoder_alone=true: wants a decoder_rate above 0"),
         ({"decoder_rate": 1.0}, "decoder_rate=1.0: goes with method=one_step alone"),
         ({"decoder_rate": 1.0, **STAGE_1}, "decoder_rate=1.0: trains the whole model"),
         ({"decoder_rate": 1.0, **STAGE_2, "lora": LoRAConfig(rank=2)}, "decoder_rate=1.0: trains the whole model"),
