@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -198,6 +198,23 @@ def test_hinge_by_hand() -> None:
     one, other = judge.heads[0](fake), judge.heads[0](real)
     torch.testing.assert_close(fooling, -one.mean())
     torch.testing.assert_close(telling, (1 + one).clamp(min=0).mean() + (1 - other).clamp(min=0).mean())
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_the_patch_network_sees_the_truth_as_the_decoder_can_give_it(rate: float) -> None:
+    made, module = method(**STAGE_2, discriminator="patch", decoder_rate=rate)
+    batch = made_batch(BOTH)
+    targets = made.look_back(module, made.prepare(batch), batch)
+    assert targets.places is not None
+    assert targets.truth is not None
+    with torch.no_grad():
+        outputs = module(targets)
+        clean = torch.stack([each[place] for each, place in zip(targets.clean, targets.places, strict=True)])
+        hinge, found = cast(Any, module).discriminator.hinge, []
+        for real in (made.decode(clean), targets.truth):
+            one, other = (frames.transpose(1, 2) for frames in (outputs.frames, real))
+            found.append(bool(torch.isclose(hinge([one], [other])[1], outputs.telling)))
+    assert found == [rate == 0, rate > 0]
 
 
 def test_crops_are_decoded_as_the_whole_is_and_lie_where_the_truth_does_from_the_last_known_frame_on() -> None:
