@@ -143,9 +143,8 @@ class SharpenedModel(TrainedModel):
             fake = self.features(latents, frames, lq, targets.task_prompt)
             with torch.no_grad():
                 # The truth as the autoencoder has it: what that loses no latents can bring back, but a trained decoder.
-                real = self.features(
-                    clean, self.decode(clean) if self.decoder is None else truth, lq, targets.task_prompt
-                )
+                seen = None if self.decoder is None else truth
+                real = self.features(clean, seen, lq, targets.task_prompt)
             fooling, telling = self.discriminator.hinge(fake, real)
         return outputs._replace(fooling=fooling, telling=telling)
 
@@ -191,11 +190,11 @@ class OneStep(Objective):
         flat = (latents / vae.config.scaling_factor).flatten(0, 1).to(vae.dtype)
         return vae.decode(flat, num_frames=latents.shape[1]).sample.float().unflatten(0, latents.shape[:2])
 
-    def features(self, latents: Tensor, frames: Tensor, lq: Tensor, task_prompt: Tensor) -> list[Tensor]:
-        """What the discriminator sees of crops and of what they decode to (n, f, 3, s, s): (n, c, f, h, w) each."""
+    def features(self, latents: Tensor, frames: Tensor | None, lq: Tensor, task_prompt: Tensor) -> list[Tensor]:
+        """What the discriminator sees of crops, (n, c, f, h, w) each; without `frames`, they are decoded."""
         if self._encoder is not None:
             return self._encoder(latents, lq, task_prompt)
-        return [frames.transpose(1, 2)]
+        return [(self.decode(latents) if frames is None else frames).transpose(1, 2)]
 
     def look_back(self, model: nn.Module, targets: Targets, batch: Sample) -> Targets:
         """As its base, and in stage 2 a crop of each clip, the same in all its views; it begins with the last of known

@@ -126,6 +126,7 @@ def test_each_term_reaches_what_it_is_for(discriminator: str) -> None:
     assert all(p.grad is None for p in frozen)
     expected = parts["loss_noise"] + 0.01 * parts["loss_ulr"] + 0.1 * parts["loss_prior"] + parts["loss_pixel"]
     expected = expected + 0.5 * parts["loss_id_features"] + 0.5 * parts["loss_temporal"] + 2 * parts["loss_texture"]
+    expected = expected + 3 * parts["loss_squared"]
     torch.testing.assert_close(parts["loss"], expected)
     torch.testing.assert_close(loss, expected + 0.1 * parts["loss_fooling"] + parts["loss_telling"])
     assert [group["scale"] for group in made.groups(module)] == [1.0, 2.0]
