@@ -59,6 +59,7 @@ from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.synthetic import TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
 from svfr.training.loop import METHODS, find_optimizer, make_accelerator, make_dataset, make_loader
+from svfr.training.objective import TrainedModel
 from svfr.training.settings import TrainConfig
 from svfr.training.state import MovingAverage
 
@@ -216,12 +217,14 @@ def train(settings: TrainConfig) -> Row:
     if is_random and settings.lora.rank:
         components.lora = add_lora(components.model, SVD_XT, settings.lora.rank)
     frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
-    components.to(device, frozen, model_dtype=torch.float32)
+    vae_dtype = torch.float32 if settings.decoder_rate else None
+    components.to(device, frozen, model_dtype=torch.float32, vae_dtype=vae_dtype)
     objective = METHODS[settings.method](settings, components, autocast=accelerator.autocast)
-    module, averaged = objective.module(), deepcopy(components.model).cpu()
+    module = objective.module()
+    followed = TrainedModel(module.model, module.decoder)
     optimizer = find_optimizer(settings)(objective.groups(module), lr=settings.learning_rate)
     model, optimizer = accelerator.prepare(module, optimizer)
-    ema = MovingAverage(components.model, averaged, settings.ema_decay)
+    ema = MovingAverage(followed, deepcopy(followed).cpu(), settings.ema_decay)
     dataset = make_dataset(settings, "train", components.settings.id_crop)
     batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
     with torch.no_grad(), objective.autocast(), FlopCounterMode(display=False) as counter:

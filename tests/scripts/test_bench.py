@@ -52,7 +52,7 @@ def test_a_film_and_where_its_time_goes(run: Run) -> None:
     assert all(0 < float(row[f"{kind} s"]) < float(row["all s"]) for kind in ("decode", "detect", "paste", "encode"))
 
 
-@pytest.mark.parametrize("stage", [(), ("method=one_step", "lambda_squared=1", "lambda_adversarial=0.1")])
+@pytest.mark.parametrize("stage", [(), ("method=one_step", "lambda_squared=1", "decoder_rate=1", "decoder_alone=true")])
 def test_training_steps_and_the_loader(run: Run, stage: tuple[str, ...]) -> None:
     settings = ("data.num_frames=2", "max_steps=1", "precision=fp32")
     (row,) = run("train", "--device", "cpu", *settings, *stage)
