@@ -16,6 +16,9 @@ from svfr.inference.settings import Sampling
 from svfr.models.components import Components, Condition, Reference
 from svfr.models.devices import MemoryPlan
 
+# Assumption: new frames over which the difference of two clips in a frame that both made fades out.
+FADE = 2
+
 OnStep = Callable[[float], None]  # called after each denoising step with its share of the work, in frames
 ChooseReference = Callable[[Tensor], Reference | None]  # from (f, 3, H, W), decoded and not clamped
 
@@ -24,7 +27,7 @@ ChooseReference = Callable[[Tensor], Reference | None]  # from (f, 3, H, W), dec
 class Tail:
     """The last `overlap` frames of a clip, which the next one begins with; (n, c, h, w) latents."""
 
-    lq: Tensor  # of the input, not scaled; with weights that know context frames, of the result, which takes its place
+    lq: Tensor  # of the input, not scaled; of known frames (see `ModelSettings.context_frames`) the result's
     restored: Tensor  # of the result, scaled
 
 
@@ -37,7 +40,8 @@ class Chain:
     The first clip has no reference, unless one is given; then one of its frames is chosen, and each later clip is
     denoised with it. Neighbouring clips share `overlap` frames: at each step those are set to the previous clip's
     result at that noise level, and they are decoded again before the new ones. Weights with `context_frames` see the
-    result in them from the start, as LQ and as reference latents. Weights with `one_step_sigma` run once, from zero.
+    result in the first of them from the start, as LQ and as reference latents; the others are made anew, and what the
+    two clips differ by in the last one fades out over the new frames. Weights with `one_step_sigma` run once, from zero.
 
     Sampling starts from noise alone. The released code puts the input's latents under it; where the noise ends at 20
     instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
@@ -100,13 +104,14 @@ class Chain:
         if tail is not None:
             lq_latents = torch.cat([tail.lq, lq_latents])
         num_shared = len(lq_latents) - len(lq)
-        noise = self._noise(num_shared, lq_latents)
+        num_known = min(settings.context_frames, num_shared)
+        num_set, noise = num_known or num_shared, self._noise(num_shared, lq_latents)
 
         def set_shared(x: Tensor, sigma: Tensor) -> Tensor:
-            return x if tail is None else torch.cat([tail.restored + sigma * noise[:num_shared], x[num_shared:]])
+            return x if tail is None else torch.cat([tail.restored[:num_set] + sigma * noise[:num_set], x[num_set:]])
 
         conditions = self._find_conditions((lq_latents.shape[2], lq_latents.shape[3]))
-        given = lq_latents, self.gamma, conditions, how.guidance_scale, num_shared if settings.context_frames else 0
+        given = lq_latents, self.gamma, conditions, how.guidance_scale, num_known
         guided = {"interval": how.guidance_interval, "batched": bool(how.batch_guidance)}
         denoise = make_denoiser(components, *given, **guided)
         if settings.one_step_sigma is None:
@@ -120,6 +125,8 @@ class Chain:
             sigmas = torch.tensor([settings.one_step_sigma, 0.0], device=components.device)
             steps = iter([denoise(torch.zeros_like(lq_latents), sigmas[0])])
         latents = set_shared(run_to_end(steps, on_step, len(lq) / (len(sigmas) - 1)), sigmas[-1])
+        if tail is not None:
+            latents = joined(tail.restored, latents)
         restored = components.decode(latents, how.decode_chunk_size, context=how.overlap)[num_shared:]
 
         if self.choose_reference is not None:
@@ -127,8 +134,9 @@ class Chain:
             self._conditions = []
         self.position += len(lq)
         if how.overlap:
-            seen = latents / scaling if settings.context_frames else lq_latents
-            self.tail = Tail(seen[-how.overlap :], latents[-how.overlap :])
+            last, seen = latents[-how.overlap :], lq_latents[-how.overlap :].clone()
+            seen[: settings.context_frames] = last[: settings.context_frames] / scaling
+            self.tail = Tail(seen, last)
         return restored
 
     def take_less(self, plan: MemoryPlan, size: int) -> None:
@@ -151,6 +159,13 @@ class Chain:
             wanted = [None, self.reference] if is_guided else [self.reference]
             self._conditions = [self.components.condition(reference, latent_size) for reference in wanted]
         return self._conditions
+
+
+def joined(before: Tensor, latents: Tensor) -> Tensor:
+    """A clip's latents behind those of the clip before, which has the first of its frames, too, and gives them."""
+    shared, new = latents.split([len(before), len(latents) - len(before)])
+    share = (1 - torch.arange(1, len(new) + 1, device=new.device) / (FADE + 1)).clamp(min=0).to(new)
+    return torch.cat([before, new + share[:, None, None, None] * (before[-1] - shared[-1])])
 
 
 def frame_noise(seed: int, stream: int, frames: range, shape: tuple[int, ...]) -> Tensor:

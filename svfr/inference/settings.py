@@ -81,7 +81,8 @@ class Sampling:
     clip_length: int | None = None
     """Frames that are denoised together."""
     overlap: int | None = None
-    """Frames that neighbouring clips (`released`: windows) share; weights that were trained with context say it."""
+    """Frames that neighbouring clips (`released`: windows) share. Weights that were trained with context know the first
+    of them; one more (the default) is restored by both clips, which join there."""
     decode_chunk_size: int | None = None
     """Frames that the VAE decodes together; fewer take less memory."""
     reference_frame: Literal["best", "last", "none"] = "best"
@@ -146,15 +147,15 @@ class Sampling:
             "batch_guidance": plan is not None and plan.batch_guidance,
             "size": size,
             "clip_length": length,
-            "overlap": context or min(1, length - 1),
+            "overlap": min(context + 1, length - 1),
             "decode_chunk_size": min(length, chunk_limit),
             **dict.fromkeys(("keep_known", "keep_luminance", "keep_tone"), self.strategy == "chained"),
         }
         if self.strategy == "released":
             wanted |= {"num_inference_steps": RELEASED_STEPS, "sampler": "euler", "batch_guidance": False}
             wanted["overlap"] = min(RELEASED_OVERLAP, length - 1)
-        elif settings.context_frames and self.overlap not in (None, context):
-            raise ConfigError(f"overlap={self.overlap}: these weights say context_frames={context}; leave it out")
+        elif self.overlap is not None and self.overlap < context:
+            raise ConfigError(f"overlap={self.overlap}: has to be at least the weights' context_frames ({context})")
         return replace(self, **{name: value for name, value in wanted.items() if getattr(self, name) is None})
 
 

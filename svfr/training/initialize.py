@@ -45,7 +45,7 @@ def initialize(config: TrainConfig) -> Components:
         model.landmark_predictor = (predictor or LandmarkPredictor(width)) if config.lambda_prior else None
         if config.lora.rank:
             components.lora = add_lora(model, source, config.lora.rank)
-    size, clip_length = components.check_size(config.data.size), config.data.num_frames
+    size, clip_length = components.check_size(config.data.size), config.clip_length or config.data.num_frames
     settings: dict[str, Any] = {"size": size, "clip_length": clip_length, "one_step_sigma": None}
     if config.method == "one_step":
         settings |= {"one_step_sigma": config.one_step_sigma, "num_inference_steps": 1, "guidance_scale": 1.0}

@@ -119,6 +119,8 @@ class TrainConfig:
     one noise for the clips of a process's forward pass, which are compared with each other alone)."""
     context_frames: int = 0
     """First frames of a clip that inference takes from the clip before; 0: the released way, without."""
+    clip_length: int | None = None
+    """Frames that inference with these weights restores together; None: as many as training does."""
     context_share: float = 0.3
     """Share of samples whose first frames are known, if `context_frames` is above 0."""
     max_context: int = 3
@@ -180,7 +182,7 @@ class TrainConfig:
         return any(getattr(self, name) for name in SHARPENING)
 
     def __post_init__(self) -> None:
-        check(self, 1, "max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames")
+        check(self, 1, "max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames", "clip_length")
         check(self, 1, "checkpoint_every", "keep_checkpoints", "keep_weights")
         check(self, 0, "seed", "warmup_steps", "weight_decay", "validate_every", "context_frames", "ema_decay")
         check(self, 0, "lambda_ulr", "lambda_prior", "decoder_rate", *SHARPENING)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from svfr.inference.chain import Chain
+from svfr.inference.chain import Chain, joined
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.inference.settings import Sampling
 from svfr.models.components import Components, ModelSettings
@@ -81,25 +81,24 @@ def weights_with_context(frames: int, **more: Any) -> Components:
     return tiny.pipeline(settings=replace(tiny.SETTINGS, context_frames=frames, **more)).parts
 
 
-@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize(("frames", "overlap"), [(1, 1), (1, 2), (2, 2), (2, 3)])
 @pytest.mark.parametrize("sigma", [None, SIGMA])
 def test_context_is_the_lq_and_the_reference_of_the_shared_frames_in_both_branches(
-    monkeypatch: pytest.MonkeyPatch, frames: int, sigma: float | None
+    monkeypatch: pytest.MonkeyPatch, frames: int, overlap: int, sigma: float | None
 ) -> None:
     more = {} if sigma is None else {"one_step_sigma": sigma, "num_inference_steps": 1, "guidance_scale": 1.0}
     components = weights_with_context(frames, **more)
     photo = reference(components)
     decoded, run = Spy(monkeypatch, components, "decode"), Spy(monkeypatch, components.model, "forward")
-    given = Sampling().resolve(components)
-    assert given.overlap == frames
-    restored = torch.cat(list(chained(components, video(8 - frames), given, photo)))
-    assert restored.shape == (8 - frames, 3, 16, 16)
+    given = Sampling(overlap=overlap).resolve(components)
+    restored = torch.cat(list(chained(components, video(8 - overlap), given, photo)))
+    assert restored.shape == (8 - overlap, 3, 16, 16)
     first, second = (args[0] for args in decoded.calls)
-    known = first[-frames:] / components.vae.config.scaling_factor
-    assert torch.equal(second[:frames], first[-frames:])  # not generated again
+    known = first[-overlap:][:frames] / components.vae.config.scaling_factor
+    assert torch.equal(second[:overlap], first[-overlap:])  # as they were
     branches = run.calls[len(run.calls) // 2 :]
     assert len(branches) == (1 if sigma else 2 * tiny.STEPS)
-    fresh = components.encode(torch.stack(list(video(8 - frames)))[4:])
+    fresh = components.encode(torch.stack(list(video(8 - overlap)))[4 - overlap + frames :])
     for _, lq, ref, *_ in branches:
         torch.testing.assert_close(lq[0, :frames], known)
         torch.testing.assert_close(lq[0, frames:], fresh)
@@ -108,14 +107,25 @@ def test_context_is_the_lq_and_the_reference_of_the_shared_frames_in_both_branch
     assert all(ref.shape[1] in (1, 4) for _, _, ref, *_ in run.calls[: len(run.calls) // 2] if ref.ndim == 5)
 
 
-@pytest.mark.parametrize("overlap", [0, 2])
-def test_another_overlap_than_the_context_is_refused(overlap: int) -> None:
+def test_overlap_has_room_for_the_context_and_for_a_frame_to_join_in() -> None:
     components = weights_with_context(1)
-    with pytest.raises(ValueError, match=rf"overlap={overlap}: .*context_frames"):
-        Sampling(overlap=overlap).resolve(components)
+    with pytest.raises(ValueError, match=r"overlap=0: .*context_frames \(1\)"):
+        Sampling(overlap=0).resolve(components)
+    assert Sampling().resolve(components).overlap == 2
     assert Sampling(overlap=1).resolve(components).overlap == 1
+    assert Sampling(clip_length=2).resolve(components).overlap == 1
     assert Sampling(clip_length=1).resolve(components).overlap == 0
     assert Sampling(strategy="released").resolve(components).overlap == 3
+
+
+def test_what_clips_differ_by_where_they_join_fades_out() -> None:
+    before, latents = torch.full((2, 1, 1, 1), 7.0), torch.tensor([5.0, 4.0, 1.0, 1.0, 1.0, 1.0])[:, None, None, None]
+    together = joined(before, latents).flatten()
+    torch.testing.assert_close(together, torch.tensor([7.0, 7.0, 1 + 3 * 2 / 3, 1 + 3 / 3, 1.0, 1.0]))
+    assert torch.equal(joined(before, latents[:3]).flatten(), together[:3])
+    equal = latents.clone()
+    equal[:2] = before
+    assert torch.equal(joined(before, equal), equal)
 
 
 def test_a_reference_for_each_frame_is_taken_as_it_is() -> None:
