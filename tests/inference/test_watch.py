@@ -20,6 +20,7 @@ from svfr.files import digest, write_json
 
 source, output = map(Path, sys.argv[1:])
 processes.LONGEST, svfr.error = 2, print
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 
 
 def restore(item):
