@@ -12,7 +12,7 @@ from data_prep.settings import DataPrepConfig
 from data_prep.track import enlargement
 from svfr.data.faces import crop
 from svfr.data.manifest import SPLITS, Clip
-from svfr.data.video import read_frames
+from svfr.data.video import frames_at
 from svfr.evaluation.markdown import markdown_table
 from svfr.files import replacing
 
@@ -120,14 +120,9 @@ def write_contact_sheet(path: Path, manifest: Sequence[Clip]) -> None:
 
 def _tiles(clip: Clip, folder: Path) -> list[Image.Image]:
     wanted = [clip.start_frame + int((k + 0.5) * clip.num_frames / TILES) for k in range(TILES)]
-    found: dict[int, np.ndarray] = {}
-    for frame in read_frames(folder / clip.video):
-        if frame.index in wanted:
-            box = clip.crop or (0, 0, frame.image.shape[1], frame.image.shape[0])
-            found[frame.index] = crop(frame.image, box, clip.width)
-        if frame.index >= wanted[-1]:
-            break
-    images = [Image.fromarray(found[index]) for index in wanted if index in found]
+    frames = frames_at(folder / clip.video, wanted)
+    box = clip.crop or (0, 0, frames.shape[2], frames.shape[1])
+    images = [Image.fromarray(crop(frame, box, clip.width)) for frame in frames]
     return [image.resize((TILE, TILE), Image.Resampling.BICUBIC) for image in images]
 
 
