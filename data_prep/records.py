@@ -29,13 +29,8 @@ class NothingLeft(PrepareError):
 
 
 def step_file(output: Path, step: str) -> Path:
-    """Where a step's records lie."""
+    """Where a step's records lie; of "STEP.rejected", the list of what it left out."""
     return output / FOLDER / f"{step}.jsonl"
-
-
-def rejected_file(output: Path, step: str) -> Path:
-    """Where a step's list of what it left out lies."""
-    return output / FOLDER / f"{step}.rejected.jsonl"
 
 
 def read_step(output: Path, step: str) -> list[Record]:
@@ -57,13 +52,13 @@ def read_step(output: Path, step: str) -> list[Record]:
 
 def write_step(output: Path, step: str, kept: list[Record], left_out: list[Record]) -> None:
     """Write a step's records, and those of what it left out."""
-    write_lines(rejected_file(output, step), left_out)
+    write_lines(step_file(output, f"{step}.rejected"), left_out)
     write_lines(step_file(output, step), [{"step": step, "version": VERSION}, *kept])
 
 
 def collect_rejected(output: Path) -> list[Record]:
     """What the steps left out, in their order; rejected.jsonl gets it."""
-    files = [rejected_file(output, step) for step in STEPS]
+    files = [step_file(output, f"{step}.rejected") for step in STEPS]
     left_out = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
     write_lines(output / "rejected.jsonl", left_out)
     return left_out

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from data_prep.records import PrepareError, Record, read_step, rejected_file, step_file
+from data_prep.records import PrepareError, Record, read_step, step_file
 from data_prep.runner import Step, attempt, reject, start_workers
 from data_prep.settings import DataPrepConfig, SourceConfig
 from svfr.data.video import VideoError
@@ -67,7 +67,7 @@ def test_results_are_in_order_and_whole(tmp_path: Path) -> None:
         workers.close()
     assert step(tmp_path, in_process()).finish(records) == [{"source": str(n), "square": n**2} for n in (6, 2, 4)]
     assert [record["source"] for record in read_step(tmp_path, "work")] == ["6", "2", "4"]
-    [left_out] = map(json.loads, rejected_file(tmp_path, "work").read_text().splitlines())
+    [left_out] = map(json.loads, step_file(tmp_path, "work.rejected").read_text().splitlines())
     assert left_out == {"step": "work", "source": "3", "reason": "odd", "bad": False, "clip": None}
 
 
