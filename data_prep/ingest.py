@@ -16,9 +16,9 @@ from svfr.inference.workers import Workers
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
     """Write steps/ingest.jsonl: one record for each file.
 
-    `source` (relative to source.path), `sha256`, `bytes` (its size), `width`, `height` [px], `fps` ("30000/1001"),
-    `kind` (video, image, frames), `interlaced` (whether whole pictures are made of its fields) and `notes` (see
-    `data_prep.readers`).
+    `source` (relative to source.path), `sha256` (of a folder of frames: of its files' names and sums), `bytes` (its
+    size), `width`, `height` [px], `fps` ("30000/1001"), `kind` (video, image, frames), `interlaced` (whether whole
+    pictures are made of its fields) and `notes` (see `data_prep.readers`).
     """
     root = Path(settings.source.path)
     annotations = Path(settings.source.annotations) if settings.source.annotations else None
@@ -46,16 +46,10 @@ def ingest_file(found: Record, settings: DataPrepConfig) -> list[Record]:
     if interlaced and settings.deinterlace == "auto":
         interlaced = is_interlaced(path, settings.max_pixels)
     source, size = str(path.relative_to(settings.source.path)), path.stat().st_size
-    record = {"source": source, "sha256": _sha256(path), "bytes": size, "width": info.width, "height": info.height}
+    sha256 = sha256_of_all({file.name: file for file in _files(path)}) if path.is_dir() else sha256_of(path)
+    record = {"source": source, "sha256": sha256, "bytes": size, "width": info.width, "height": info.height}
     record |= {"fps": str(info.fps), "num_frames": info.num_frames, "kind": info.kind}
     return [record | {"interlaced": interlaced, "notes": found["notes"]}]
-
-
-def _sha256(path: Path) -> str:
-    """Digest of a file; for a folder of frames, of its files' names and sums."""
-    if not path.is_dir():
-        return sha256_of(path)
-    return sha256_of_all({file.name: file for file in _files(path)})
 
 
 def _files(path: Path) -> list[Path]:
