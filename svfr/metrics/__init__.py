@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import NamedTuple
 
+from svfr.metrics import colour, frechet, identity, image, landmarks, lpips, no_reference, temporal
 from svfr.metrics.base import Chunk, Column, Metric, NetworkOptions, SetFeatures, SetMetric, VideoMetric
 from svfr.networks import NetworkMissing
 
@@ -12,25 +12,22 @@ __all__ = ["COLUMNS", "METRICS", "BuiltMetrics", "Chunk", "Column", "SetFeatures
 
 # By name, each knows its columns. This table is all that a new metric has to be entered in.
 METRICS: dict[str, type[Metric]] = {
-    name: resolve_name(f"svfr.metrics.{place}")
-    for name, place in {
-        "psnr": "image:PSNR",
-        "ssim": "image:SSIM",
-        "lpips": "lpips:LPIPS",
-        "lpips_alex": "lpips:LPIPSAlex",
-        "gradients": "image:Gradients",
-        "colour": "colour:Colour",
-        "chroma_psnr": "colour:ChromaPSNR",
-        "colour_drift": "no_reference:ColourDrift",
-        "arniqa": "no_reference:ArniqaScore",
-        "sharpness": "no_reference:Sharpness",
-        "photo": "no_reference:PhotoIdentity",
-        "ids": "identity:Identity",
-        "landmarks": "landmarks:LandmarkError",
-        "warping": "temporal:WarpingError",
-        "fvd": "frechet:FVD",
-        "fid": "frechet:FID",
-    }.items()
+    "psnr": image.PSNR,
+    "ssim": image.SSIM,
+    "lpips": lpips.LPIPS,
+    "lpips_alex": lpips.LPIPSAlex,
+    "gradients": image.Gradients,
+    "colour": colour.Colour,
+    "chroma_psnr": colour.ChromaPSNR,
+    "colour_drift": no_reference.ColourDrift,
+    "arniqa": no_reference.ArniqaScore,
+    "sharpness": no_reference.Sharpness,
+    "photo": no_reference.PhotoIdentity,
+    "ids": identity.Identity,
+    "landmarks": landmarks.LandmarkError,
+    "warping": temporal.WarpingError,
+    "fvd": frechet.FVD,
+    "fid": frechet.FID,
 }
 # What compares with a ground truth, or belongs beside it.
 DEFAULT_METRICS = tuple(name for name in METRICS if name not in ("arniqa", "sharpness", "photo"))
