@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, repeat
 
 import cv2
@@ -28,7 +27,7 @@ def content_differences(images: Iterable[np.ndarray]) -> np.ndarray:
     The mean absolute difference over pixels and the channels hue, saturation and value; hue counts on its circle, and
     hue and saturation as far as the pixel is bright and colourful enough to have them.
     """
-    return np.array([small.difference for small in _compared(images)])
+    return np.array([difference for _, _, difference in _compared(images)])
 
 
 def shot_starts(differences: np.ndarray, threshold: float) -> list[int]:
@@ -45,21 +44,13 @@ def shot_starts(differences: np.ndarray, threshold: float) -> list[int]:
     return starts
 
 
-@dataclass(eq=False)
-class _Small:
-    """A frame, until it is given out, and what is compared of it."""
-
-    image: np.ndarray | None
-    rgb: np.ndarray
-    difference: float
-
-
-def _compared(images: Iterable[np.ndarray]) -> Iterator[_Small]:
+def _compared(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Each frame, its small picture (64, 64, 3) float64 RGB, and its difference from the one before."""
     before: np.ndarray | None = None
     for image in images:
         small = cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA)
         now = cv2.cvtColor(small, cv2.COLOR_RGB2HSV_FULL).astype(np.float64)
-        yield _Small(image, small.astype(np.float64), 0.0 if before is None else _difference(before, now))
+        yield image, small.astype(np.float64), 0.0 if before is None else _difference(before, now)
         before = now
 
 
@@ -68,22 +59,23 @@ def with_cuts(images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]
 
     `DISSOLVE` + 1 of the frames, (h, w, 3) uint8 RGB, are held.
     """
-    window: deque[_Small | None] = deque([None] * (2 * DISSOLVE + 1), maxlen=2 * DISSOLVE + 1)
+    held = deque[np.ndarray]()  # the frames from the window's middle on
+    nothing: tuple[np.ndarray | None, float] = None, 0.0  # before the first frame and after the last one
+    window = deque([nothing] * (2 * DISSOLVE + 1), maxlen=2 * DISSOLVE + 1)
     since = 0  # frames since the last start
-    for small in chain(_compared(images), repeat(None, DISSOLVE)):
-        window.append(small)
-        middle = window[DISSOLVE]
-        if middle is None or middle.image is None:
+    for compared in chain(_compared(images), repeat(None, DISSOLVE)):
+        window.append(nothing if compared is None else compared[1:])
+        if compared is not None:
+            held.append(compared[0])
+        first, middle, last = window[0][0], window[DISSOLVE][0], window[-1][0]
+        if middle is None:
             continue
-        known = [each for each in window if each is not None]
-        is_cut = known.index(middle) in shot_starts(np.array([each.difference for each in known]), CUT)[1:]
-        first, last = window[0], window[-1]
-        if first and last and since > 2 * DISSOLVE:
-            is_cut = is_cut or _is_dissolve(first.rgb, middle.rgb, last.rgb)
-        starts, current = is_cut or since == 0, middle.image
+        is_cut = DISSOLVE in shot_starts(np.array([difference for _, difference in window]), CUT)
+        if first is not None and last is not None and since > 2 * DISSOLVE:
+            is_cut = is_cut or _is_dissolve(first, middle, last)
+        starts = is_cut or since == 0
         since = 1 if starts else since + 1
-        middle.image = None
-        yield current, starts
+        yield held.popleft(), starts
 
 
 def _is_dissolve(first: np.ndarray, middle: np.ndarray, last: np.ndarray) -> bool:
