@@ -94,11 +94,7 @@ CHECKS: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
     (("id", "video", "source", "landmarks", "sha256"), "a text", lambda x: isinstance(x, str) and x != ""),
     (("split",), f"one of {', '.join(SPLITS)}", lambda x: isinstance(x, str) and x in SPLITS),
     (("start_frame", "identity"), "a whole number of at least 0", lambda x: type(x) is int and x >= 0),
-    (
-        ("num_frames", "width", "height"),
-        "a whole number of at least 1",
-        lambda x: type(x) is int and x >= 1,
-    ),
+    (("num_frames", "width", "height"), "a whole number of at least 1", lambda x: type(x) is int and x >= 1),
     (("fps",), "a number above 0", lambda x: _is_number(x) and x > 0),
     (("quality",), "a number", _is_number),
     (("crop",), "x0, y0, x1, y1 with x0 < x1 and y0 < y1", _is_box),

@@ -90,9 +90,7 @@ class OtherStreams:
                 show(f"sound {codec} is left out")
             elif stream.type == "subtitle":
                 show(f"subtitles ({codec or 'of an unknown kind'}) are left out: {container} does not take them")
-            elif stream != source.stream and not (
-                chapters and stream.frames == len(chapters)
-            ):  # a track of their titles
+            elif stream != source.stream and not (chapters and stream.frames == len(chapters)):  # a track of titles
                 kind = codec or stream.metadata.get("handler_name", "data")
                 show(f"a further stream ({stream.type} {kind}) is left out")
         for index, target in self._targets.items():
