@@ -15,7 +15,7 @@ from svfr.networks import find, first_line, load_by_name
 NUM_LANDMARKS = 68
 PFLD_SIZE = 112  # [px]
 PFLD_MARGIN = 1.4  # side of the crop in larger sides of the box
-EYE_CORNERS = 36, 45  # the outer ones
+EYE_CORNERS = 36, 45  # the outer ones of the 68
 WINDOW = 2  # frames on each side whose median a frame is compared with
 # Outer-eye distances. Measured with PFLD on 21 real clips: see `temporal_scores`.
 OUTLIER = 0.15

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 
 from svfr.data.alignment import similarity_transform
-from svfr.data.landmarks import Landmarker, load_landmarker
+from svfr.data.landmarks import EYE_CORNERS, Landmarker, load_landmarker
 from svfr.metrics.base import Chunk, Column, NetworkOptions, Row, VideoMetric, to_image
 from svfr.models.identity import ARCFACE_TEMPLATE
 
-OUTER_EYE_CORNERS = (36, 45)  # iBUG 300-W's numbers of the 68 landmarks
 # [px] x0, y0, x1, y1 at 112 px: where a detector's box lies when the face is aligned to ArcFace's template. Measured
 # with YuNet: 12 people, 60 frames, standard deviations 4.9 and 1.8 (centre), 3.2 and 2.4 (sides).
 TEMPLATE_BOX = (16.8, 9.3, 96.0, 119.7)
@@ -21,7 +20,7 @@ def landmark_error(restored: np.ndarray, truth: np.ndarray) -> float | None:
 
     None if the truth's eyes coincide. Papers that measure 98 points, or in px at 512, have other numbers.
     """
-    left, right = OUTER_EYE_CORNERS
+    left, right = EYE_CORNERS
     eyes = float(np.linalg.norm(truth[left] - truth[right]))
     return 100 * float(np.linalg.norm(restored - truth, axis=1).mean()) / eyes if eyes > 0 else None
 
