@@ -1,6 +1,6 @@
 """Step 3: find the faces of each clip and follow each one; every face becomes a clip of its own."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,13 +17,6 @@ from svfr.inference.workers import Workers
 from svfr.models.identity import align_face
 
 SHARPNESS_SIDE = 128  # [px] at which faces of all sizes are compared
-
-
-@dataclass(frozen=True)
-class SharpFace(Face):
-    """A face and how sharp it is."""
-
-    sharpness: float
 
 
 def run(settings: DataPrepConfig, workers: Workers) -> list[Record]:
@@ -55,10 +48,10 @@ def track_faces(clips: list[Record], settings: DataPrepConfig) -> list[Record]:
 
     linkers = [FaceLinker(float(Fraction(clip["fps"])), embed if network else None) for clip in clips]
     for image, places in walk(clips, settings):
-        faces = [_sharp(image, face) for face in find(image)] if places else []
+        faces = [_with_sharpness(image, face) for face in find(image)] if places else []
         for i, _ in places:
-            noted: list[Face] = [face for face in faces if _is_noted(face, clips[i]["note"].get("box"), image)]
-            linkers[i].add(noted, image)
+            noted = clips[i]["note"].get("box")
+            linkers[i].add([face for face in faces if _is_noted(face, noted, image)], image)
     return [record for clip, linker in zip(clips, linkers, strict=True) for record in _records(clip, linker, settings)]
 
 
@@ -69,7 +62,6 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
     records = []
     for number, linked in enumerate(tracks):
         start, stop = linked.track.start, linked.track.stop
-        sharp = [face.sharpness for face in linked.faces if isinstance(face, SharpFace)]
         facts = {
             "id": f"{clip['id']}-{number}",
             "start_frame": clip["start_frame"] + start,
@@ -78,7 +70,7 @@ def _records(clip: Record, linker: FaceLinker, settings: DataPrepConfig) -> list
             "detected": round(len(linked.faces) / (stop - start), 3),
             "inside": round(_inside(linked.track.boxes, clip["width"], clip["height"]), 3),
             "frontality": round(float(np.median([frontality(face.landmarks) for face in linked.faces])), 3),
-            "sharpness": round(float(np.median(sharp)), 1),
+            "sharpness": round(float(np.median([face.sharpness for face in linked.faces])), 1),
         }
         if reason := _why_unwanted({**clip, **facts}, settings):
             records.append(reject("track", clip["source"], reason, clip=facts["id"]))
@@ -118,10 +110,10 @@ def _inside(crops: np.ndarray, width: int, height: int) -> float:
     return float((np.maximum(within, 0).prod(axis=1) / extent.prod(axis=1)).mean())
 
 
-def _sharp(image: np.ndarray, face: Face) -> SharpFace:
+def _with_sharpness(image: np.ndarray, face: Face) -> Face:
     centre, side = (face.box[:2] + face.box[2:]) / 2, max(face.box[2:] - face.box[:2])
     square = np.concatenate([centre - side / 2, centre + side / 2])
-    return SharpFace(face.box, face.landmarks, face.score, sharpness(crop(image, square, SHARPNESS_SIDE)))
+    return replace(face, sharpness=sharpness(crop(image, square, SHARPNESS_SIDE)))
 
 
 def _is_noted(face: Face, box: list[float] | None, image: np.ndarray) -> bool:

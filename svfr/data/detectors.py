@@ -33,6 +33,7 @@ class Face:
     box: np.ndarray  # (4,) float32 x0, y0, x1, y1 [px]
     landmarks: np.ndarray  # (5, 2) float32 [px]: eye at image left, eye at image right, nose, mouth left, mouth right
     score: float  # in [0, 1]
+    sharpness: float = 0.0  # by `svfr.data.faces.sharpness`, where somebody measures it
 
     @property
     def area(self) -> float:
