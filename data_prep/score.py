@@ -58,9 +58,8 @@ def write_histogram(path: Path, scores: Sequence[float], least: float | None) ->
     axes.hist(scores, bins=50, range=(0, 1), color="#4477aa")
     if least is not None:
         axes.axvline(least, color="#aa3333")
-    axes.set_xlabel("quality (0 worst, 1 best)")
-    axes.set_ylabel("clips")
-    axes.set_title(f"{len(scores)} clips, mean {np.mean(scores) if scores else 0:.3f}")
+    title = f"{len(scores)} clips, mean {np.mean(scores) if scores else 0:.3f}"
+    axes.set(xlabel="quality (0 worst, 1 best)", ylabel="clips", title=title)
     figure.tight_layout()
     with replacing(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
