@@ -133,6 +133,6 @@ def _save_landmarks(clip: Record, output: Path, origin: np.ndarray, scale: np.nd
 
 def _writer(path: Path, clip: Record, settings: DataPrepConfig) -> VideoWriter:
     size = settings.write.size
-    silent = VideoInfo(path, size, size, Fraction(clip["fps"]), clip["num_frames"], 0.0, False, 0, "frames")
     path.parent.mkdir(parents=True, exist_ok=True)
+    silent = VideoInfo(path, size, size, Fraction(clip["fps"]))
     return VideoWriter(path, source=silent, crf=settings.write.crf, encoder=ENCODER)

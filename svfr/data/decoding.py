@@ -56,11 +56,11 @@ class VideoInfo:
     width: int  # [px] as displayed, after the rotation tag
     height: int
     fps: Fraction  # [1/s] average rate, e.g. 30000/1001
-    num_frames: int  # the container's count or an estimate, for progress bars; 0 if unknown
-    duration: float  # [s] of the video stream; 0 if unknown
-    has_audio: bool  # whether there is a sound track of a known codec
-    rotation: int  # [degrees] counter-clockwise, of the rotation tag: 0, 90, 180 or 270; frames are already turned
-    kind: str  # "video", "animation", "image" or "frames" (a folder of images)
+    num_frames: int = 0  # the container's count or an estimate, for progress bars; 0 if unknown
+    duration: float = 0.0  # [s] of the video stream; 0 if unknown
+    has_audio: bool = False  # whether there is a sound track of a known codec
+    rotation: int = 0  # [degrees] counter-clockwise, of the rotation tag: 0, 90, 180 or 270; frames are already turned
+    kind: str = "frames"  # "video", "animation", "image" or "frames" (a folder of images, or what is made of frames)
     bits: int = 8  # of a colour; more where the source is deep
     has_alpha: bool = False  # whether parts are transparent; results of stills are, too
     notes: tuple[str, ...] = ()  # what a user should know of it, one line each

@@ -82,7 +82,7 @@ def probe(path: str | os.PathLike[str], options: ReadOptions = USUAL) -> VideoIn
             shown = [time for _, time in islice(images.read_animation(path, most), FIRST_FRAMES)]
             fps = 1 / (sum(shown) * ANIMATION_UNIT / len(shown))
         has_alpha = kind == "image" and images.read_alpha(path, most) is not None
-    return VideoInfo(path, width, height, fps, number, float(number / fps), False, 0, kind, has_alpha=has_alpha)
+    return VideoInfo(path, width, height, fps, number, float(number / fps), kind=kind, has_alpha=has_alpha)
 
 
 def read_frames(
