@@ -168,9 +168,7 @@ def _rotation(pose: np.ndarray) -> np.ndarray:
 
 def _pose(position: np.ndarray, follow: np.ndarray, rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Positions (3, ...) turned about the pivot by their share `follow`, and shifted; float32."""
-    pivot = PIVOT[:, None]
-    flat = position.reshape(3, -1)
-    turned = rotation.astype(np.float32) @ (flat - pivot.astype(np.float32))
-    turned += pivot.astype(np.float32)
+    flat, pivot = position.reshape(3, -1), PIVOT[:, None].astype(np.float32)
+    turned = rotation.astype(np.float32) @ (flat - pivot) + pivot
     moved = flat + (turned - flat) * follow.reshape(-1) + offset[:, None]
     return moved.astype(np.float32).reshape(position.shape)
