@@ -28,10 +28,11 @@ def check_at_least(name: str, value: float | None, least: float, most: float | N
         raise ConfigError(f"{name}={value}: has to be at most {most}")
 
 
-def check_least(settings: object, section: str = "", **least: float) -> None:
-    """Raises ConfigError unless each named field is None or a number of at least that; a `section` ends in a dot."""
-    for name, value in least.items():
-        check_at_least(section + name, getattr(settings, name), value)
+def check_least(settings: object, section: str = "", /, **least: float | tuple[float, float]) -> None:
+    """`check_at_least` of each named field, by its least number or that and the most; a `section` ends in a dot."""
+    for name, limits in least.items():
+        low, high = limits if isinstance(limits, tuple) else (limits, None)
+        check_at_least(section + name, getattr(settings, name), low, high)
 
 
 def check_choices(settings: object) -> None:

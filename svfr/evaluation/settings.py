@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from svfr.config import ConfigError, check_at_least, check_least
+from svfr.config import ConfigError, check_least
 from svfr.data.degradations import PRESETS
 from svfr.inference.settings import InferConfig
 from svfr.metrics import DEFAULT_METRICS, METRICS, NO_REFERENCE
@@ -112,5 +112,4 @@ class EvalConfig:
             self.task = "+".join(parse_tasks(TASK_SEPARATORS.sub(",", self.task.lower())))
         except ValueError as error:
             raise ConfigError(f"task={self.task}: {error}") from error
-        check_at_least("slice_column", self.slice_column, 0, most=1)
-        check_least(self, picture_size=16, chunk_size=1, num_videos=1, workers=1)
+        check_least(self, slice_column=(0, 1), picture_size=16, chunk_size=1, num_videos=1, workers=1)

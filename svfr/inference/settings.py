@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from svfr.config import ConfigError, check_at_least, check_choices
+from svfr.config import ConfigError, check_choices, check_least
 from svfr.data.errors import MAX_PIXELS
 from svfr.diffusion import SAMPLERS, SCHEDULES
 from svfr.models.components import Components
@@ -117,11 +117,8 @@ class Sampling:
             if len(kinds) != 2 or not {*kinds} <= {int, float} or not 0 <= interval[0] < interval[1]:
                 raise ConfigError(f"guidance_interval={interval}: give two rising noise levels, such as [0.3,10]")
             object.__setattr__(self, "guidance_interval", tuple(interval))
-        for name in ("size", "clip_length", "decode_chunk_size"):
-            check_at_least(name, getattr(self, name), 1)
-        for name in ("overlap", "guidance_scale", "seed"):
-            check_at_least(name, getattr(self, name), 0)
-        check_at_least("strength", self.strength, 0, 1)
+        check_least(self, size=1, clip_length=1, decode_chunk_size=1)
+        check_least(self, overlap=0, guidance_scale=0, seed=0, strength=(0, 1))
         if self.overlap and self.clip_length and self.overlap >= self.clip_length:
             raise ConfigError(f"overlap={self.overlap}: has to be less than clip_length ({self.clip_length})")
 
@@ -207,11 +204,7 @@ class VideoSettings(Sampling):
             if not (0 <= x0 < x1 < float("inf") and 0 <= y0 < y1 < float("inf")):
                 raise ConfigError(f"face_box={self.face_box}: has to be x0,y0,x1,y1 with x0 < x1 and y0 < y1, in px")
             object.__setattr__(self, "face_box", (x0, y0, x1, y1))
-        check_at_least("blend", self.blend, 0, 1)
-        check_at_least("max_pixels", self.max_pixels, 1)
-        check_at_least("fps", self.fps, 0.001)
-        check_at_least("crf", self.crf, 0, 51)
-        check_at_least("segment", self.segment, 0)
+        check_least(self, blend=(0, 1), max_pixels=1, fps=0.001, crf=(0, 51), segment=0)
 
     @property
     def people(self) -> list[int]:

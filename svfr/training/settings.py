@@ -3,19 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from svfr.config import ConfigError, check_at_least
+from svfr.config import ConfigError, check_at_least, check_least
 from svfr.data.dataset import SampleConfig
 from svfr.training.losses import Denominator, Weighting
 
 SHARPENING = tuple(
     f"lambda_{term}" for term in ("pixel", "squared", "perceptual", "texture", "temporal", "adversarial")
 )
-
-
-def check(settings: object, least: float, *names: str, most: float | None = None, prefix: str = "") -> None:
-    """Raises ConfigError, which names the key with its `prefix`, unless these settings are in a range."""
-    for name in names:
-        check_at_least(prefix + name, getattr(settings, name), least, most)
 
 
 @dataclass
@@ -38,10 +32,10 @@ class DataConfig(SampleConfig):
     """Clips that validation restores, each of another video; of two training clips' length, chained."""
 
     def __post_init__(self) -> None:
-        check(self, 1, "size", "num_frames", "num_views", "best", prefix="data.")
-        check(self, 0, "rendered_clips", "num_workers", "val_clips", prefix="data.")
-        check(self, 0, "reference_dropout", "reference_degraded", "reference_other_clip", most=1, prefix="data.")
-        check(self, 0, "old_media", "max_broken_share", most=1, prefix="data.")
+        check_least(self, "data.", size=1, num_frames=1, num_views=1, best=1)
+        check_least(self, "data.", rendered_clips=0, num_workers=0, val_clips=0)
+        shares = ("reference_dropout", "reference_degraded", "reference_other_clip", "old_media", "max_broken_share")
+        check_least(self, "data.", **dict.fromkeys(shares, (0, 1)))
         if sum([bool(self.manifests), self.images is not None, self.rendered_clips > 0]) > 1:
             raise ConfigError("data.manifests, data.images, data.rendered_clips: give one of them")
         if self.images is not None and self.num_frames != 1:
@@ -182,13 +176,13 @@ class TrainConfig:
         return any(getattr(self, name) for name in SHARPENING)
 
     def __post_init__(self) -> None:
-        check(self, 1, "max_steps", "batch_size", "accumulate", "log_every", "crop_size", "crop_frames", "clip_length")
-        check(self, 1, "checkpoint_every", "keep_checkpoints", "keep_weights")
-        check(self, 0, "seed", "warmup_steps", "weight_decay", "validate_every", "context_frames", "ema_decay")
-        check(self, 0, "lambda_ulr", "lambda_prior", "decoder_rate", *SHARPENING)
-        check(self, 0, "context_share", "reference_own", most=1)
-        check(self, 1e-12, "learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma")
-        check(self, max(1, self.context_frames), "max_context")
+        check_least(self, max_steps=1, batch_size=1, accumulate=1, log_every=1, crop_size=1, crop_frames=1)
+        check_least(self, clip_length=1, checkpoint_every=1, keep_checkpoints=1, keep_weights=1)
+        check_least(self, seed=0, warmup_steps=0, weight_decay=0, validate_every=0, context_frames=0, ema_decay=0)
+        check_least(self, lambda_ulr=0, lambda_prior=0, decoder_rate=0, **dict.fromkeys(SHARPENING, 0))
+        check_least(self, context_share=(0, 1), reference_own=(0, 1))
+        above_0 = ("learning_rate", "max_grad_norm", "sigma_std", "ulr_temperature", "one_step_sigma")
+        check_least(self, **dict.fromkeys(above_0, 1e-12), max_context=max(1, self.context_frames))
         if self.ema_decay >= 1:
             raise ConfigError(f"ema_decay={self.ema_decay}: has to be below 1")
         for name in (*SHARPENING, "decoder_rate"):
