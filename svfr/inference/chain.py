@@ -41,7 +41,7 @@ class Chain:
     denoised with it. Neighbouring clips share `overlap` frames: at each step those are set to the previous clip's
     result at that noise level, and they are decoded again before the new ones. Weights with `context_frames` see the
     result in the first of them from the start, as LQ and as reference latents; the others are made anew, and what the
-    two clips differ by in the last one fades out over the new frames. Weights with `one_step_sigma` run once, from zero.
+    two clips differ by in the last one fades out over the new frames. Those with `one_step_sigma` run once, from zero.
 
     Sampling starts from noise alone. The released code puts the input's latents under it; where the noise ends at 20
     instead of SVD's 700, white holes shine through (an earlier bundled model: 1 dB less in holes, elsewhere the same).
@@ -72,7 +72,6 @@ class Chain:
         self.position = first_frame  # index of the next frame in its video
         self.tail: Tail | None = None
         self._first_frame, self._initial_noise = first_frame, initial_noise
-        self._conditions: list[Condition] = []
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next clip depends on beside the arguments: tensors, numbers, and None."""
@@ -85,7 +84,7 @@ class Chain:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of a chain that was made with the same arguments; its tensors are on the device."""
-        self.position, self._conditions = state["position"], []
+        self.position = state["position"]
         self.tail = state["tail"] and Tail(**state["tail"])
         self.reference = state["reference"] and Reference(**state["reference"])
         self.choose_reference = None if state["chosen"] else self.choose_reference
@@ -110,7 +109,10 @@ class Chain:
         def set_shared(x: Tensor, sigma: Tensor) -> Tensor:
             return x if tail is None else torch.cat([tail.restored[:num_set] + sigma * noise[:num_set], x[num_set:]])
 
-        conditions = self._find_conditions((lq_latents.shape[2], lq_latents.shape[3]))
+        # The guidance branches that have an effect: without a reference one, with one at scale 1 one, else two.
+        is_guided = self.reference is not None and how.guidance_scale != 1
+        referred = [None, self.reference] if is_guided else [self.reference]
+        conditions = [components.condition(reference, lq_latents.shape[-2:]) for reference in referred]
         given = lq_latents, self.gamma, conditions, how.guidance_scale, num_known
         guided = {"interval": how.guidance_interval, "batched": bool(how.batch_guidance)}
         denoise = make_denoiser(components, *given, **guided)
@@ -131,7 +133,6 @@ class Chain:
 
         if self.choose_reference is not None:
             self.reference, self.choose_reference = self.choose_reference(restored), None
-            self._conditions = []
         self.position += len(lq)
         if how.overlap:
             last, seen = latents[-how.overlap :], lq_latents[-how.overlap :].clone()
@@ -151,14 +152,6 @@ class Chain:
         if self._initial_noise is None:
             return frame_noise(self._how.seed, 0, frames, tuple(latents.shape[1:])).to(latents)
         return self._initial_noise[frames.start - self._first_frame : frames.stop - self._first_frame].to(latents)
-
-    def _find_conditions(self, latent_size: tuple[int, int]) -> list[Condition]:
-        """The guidance branches that have an effect: without a reference one, with one at scale 1 one, else two."""
-        if not self._conditions:
-            is_guided = self.reference is not None and self._how.guidance_scale != 1
-            wanted = [None, self.reference] if is_guided else [self.reference]
-            self._conditions = [self.components.condition(reference, latent_size) for reference in wanted]
-        return self._conditions
 
 
 def joined(before: Tensor, latents: Tensor) -> Tensor:

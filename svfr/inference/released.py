@@ -35,8 +35,7 @@ def restore_released(
     assert length and overlap is not None and scale is not None and chunk_size  # resolved
     steps = (steps, steps) if isinstance(steps, int) else steps
     lq_latents = torch.cat([components.encode(frame[None]) for frame in lq])  # (f, c, h, w)
-    num_frames = len(lq_latents)
-    latent_size = (lq_latents.shape[2], lq_latents.shape[3])
+    num_frames, latent_size = len(lq_latents), lq_latents.shape[-2:]
     unreferred = components.condition(None, latent_size)
     share = 0.5 if reference is None else 1.0  # of the work, per pass
 

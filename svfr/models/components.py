@@ -247,7 +247,7 @@ class Components:
         feature_map = self.id_encoder(face.to(self.device, self.id_encoder.dtype)).feature_map
         return self.model.id_projector(feature_map.to(self.model.id_projector.dtype))
 
-    def condition(self, reference: Reference | None, latent_size: tuple[int, int]) -> Condition:
+    def condition(self, reference: Reference | None, latent_size: Sequence[int]) -> Condition:
         """A reference as the denoiser takes it; zeros where there is none."""
         if reference is not None:
             return Condition(reference.latents, self.model.fix_context(reference.id_tokens))
