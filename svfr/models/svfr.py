@@ -1,5 +1,6 @@
 """SVFR: all that is trained, in the one module that the training loop and the pipeline both call."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -79,20 +80,15 @@ class SVFR(nn.Module):
         ref_latents = ref_latents.to(dtype).expand(-1, num_frames, -1, -1, -1)
         parts = (inp * noisy_latents, lq_latents, ref_latents)
         sample = torch.cat([part.to(dtype) for part in parts], dim=2)  # (b, f, 3 c, h, w)
-        if isinstance(id_tokens, FixedContext):
-            with id_tokens.installed():
-                prediction = self._run_unet(sample, scalings.noise, id_tokens.placeholder(), task_prompt)
-        else:
-            prediction = self._run_unet(sample, scalings.noise, id_tokens.to(dtype), task_prompt)
+        given = id_tokens.installed() if isinstance(id_tokens, FixedContext) else nullcontext(id_tokens.to(dtype))
+        with given as tokens:
+            # The task prompt takes the place of SVD's (fps, motion bucket, noise augmentation).
+            prediction = self.unet(sample, scalings.noise, tokens, added_time_ids=task_prompt, return_dict=False)[0]
         denoised = skip * noisy_latents + out * prediction.float()
 
         mid_features = self.unet.mid_block.last_output.unflatten(0, (-1, num_frames))
         self.unet.mid_block.last_output = None  # it holds the graph
         return SVFROutput(prediction, denoised, mid_features)
-
-    def _run_unet(self, sample: Tensor, noise: Tensor, tokens: Tensor, task_prompt: Tensor) -> Tensor:
-        # The task prompt takes the place of SVD's (fps, motion bucket, noise augmentation).
-        return self.unet(sample, noise, tokens, added_time_ids=task_prompt, return_dict=False)[0]
 
     @torch.no_grad()
     def fix_context(self, id_tokens: Tensor) -> FixedContext:

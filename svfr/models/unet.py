@@ -158,13 +158,13 @@ class FixedContext:
         return cls(contexts[0]._unet, torch.cat([part.expand(-1, length, -1) for part in tokens]))
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Inside, the UNet's cross-attention layers use these keys and values."""
+    def installed(self) -> Iterator[Tensor]:
+        """Inside, the UNet's cross-attention layers use these keys and values; gives the `placeholder`."""
         stock = [attn.processor for attn, _ in self._processors]
         try:
             for attn, processor in self._processors:
                 attn.processor = processor
-            yield
+            yield self.placeholder()
         finally:
             for (attn, _), processor in zip(self._processors, stock, strict=True):
                 attn.processor = processor
