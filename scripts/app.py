@@ -15,17 +15,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import fields, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demo import write_clip
 from PIL import Image
 
 from svfr import SVFRPipeline, config
 from svfr.data.degradations import PRESETS, degrade
 from svfr.data.frames import task_input
-from svfr.data.video import VideoInfo, VideoWriter, probe, read_frames
+from svfr.data.video import VideoInfo, probe, read_frames
 from svfr.inference.folder import load_pipeline
 from svfr.inference.settings import InferConfig, VideoSettings
 from svfr.synthetic import FPS, TEST_SEEDS, render_clip
@@ -147,17 +147,14 @@ class Page:
         task = READY[name]
 
         def make(folder: Path) -> Path:
-            seed, number = TEST_SEEDS + list(READY).index(name), 2 * FPS
-            frames, rng = render_clip(seed, number, READY_SIZE).frames, np.random.default_rng(seed)
+            seed, path = TEST_SEEDS + list(READY).index(name), folder / f"{name.replace(' ', '_')}.mp4"
+            frames, rng = render_clip(seed, 2 * FPS, READY_SIZE).frames, np.random.default_rng(seed)
             y, x = np.ogrid[:READY_SIZE, :READY_SIZE]
             hole = (x - HOLE[0]) ** 2 + (y - HOLE[1]) ** 2 < HOLE[2] ** 2
             if task == "bfr":
                 frames = degrade(frames, PRESETS["svfr"].sample(rng, READY_SIZE), rng)
-            info = VideoInfo(folder, READY_SIZE, READY_SIZE, Fraction(FPS), number, 2, False, 0, "frames")
-            with VideoWriter(folder / f"{name.replace(' ', '_')}.mp4", source=info) as writer:
-                for index, frame in enumerate(frames):
-                    writer.write(task_input(frame, (task,), hole), index, 1 / info.fps)
-            return writer.path
+            write_clip(path, (task_input(frame, (task,), hole) for frame in frames))
+            return path
 
         return self._take(request, make) | {self.tasks: [task], self.masks: "auto"}
 
@@ -330,21 +327,6 @@ def _mask(clip: Clip, masks: str, editor: dict[str, Any] | None, file: str | Non
     return path
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="demo", help="demo (default), released, a folder, or a Hub id")
-    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer alone)")
-    parser.add_argument("--share", action="store_true", help="a public address, through a server of Gradio's makers")
-    parser.add_argument("--auth", metavar="NAME:PASSWORD", help="ask visitors for these")
-    parser.add_argument("--max-mb", type=int, default=200, help="largest upload [MB]")
-    parser.add_argument("--max-seconds", type=float, default=60, help="longest video")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, as of scripts/infer.py")
-    return parser.parse_intermixed_args(arguments)
-
-
 def start(page: Page, **options: Any) -> str:
     """Serve a page; returns its address. Options are of Gradio's `launch`."""
     app_kwargs = {
@@ -392,7 +374,17 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="demo", help="demo (default), released, a folder, or a Hub id")
+    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer alone)")
+    parser.add_argument("--share", action="store_true", help="a public address, through a server of Gradio's makers")
+    parser.add_argument("--auth", metavar="NAME:PASSWORD", help="ask visitors for these")
+    parser.add_argument("--max-mb", type=int, default=200, help="largest upload [MB]")
+    parser.add_argument("--max-seconds", type=float, default=60, help="longest video")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, as of scripts/infer.py")
+    options = parser.parse_intermixed_args(arguments)
     return config.run_command("app.py", lambda: run(options))
 
 

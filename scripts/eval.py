@@ -42,32 +42,6 @@ from svfr.metrics import METRICS, build_metrics
 from svfr.networks import NetworkMissing
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
-    others = "results as GPEN, KEEP, CodeFormer, PGTFormer or DicFace leave them; NAME begins with the method's"
-    parser.add_argument("--collect", action="append", default=[], metavar="NAME=DIR", help=others)
-    parser.add_argument("--ground-truth", type=Path, help="videos, frame folders or images")
-    parser.add_argument("--no-reference", action="store_true", help="score each video by itself, without ground truth")
-    parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
-    parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
-    parser.add_argument("--run", action="store_true", help="restore --degraded first")
-    parser.add_argument(
-        "--weights",
-        action="append",
-        metavar="[NAME[:TASK]=]WEIGHTS[,key=value ...]",
-        help="of --run (default: released), for all tasks or one, with settings of scripts/infer.py",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
-    parser.add_argument("--json", action="store_true", help="print the means of results.json alone on stdout")
-    parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
-    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=", ".join(EvalConfig.__dataclass_fields__))
-    return parser.parse_intermixed_args(arguments)
-
-
 def prepare(options: argparse.Namespace, settings: EvalConfig, device: str) -> tuple[Evaluator, dict[str, str]]:
     """The metrics that can be computed, and why others cannot; with `missing=fail` a ValueError if there are others."""
     faces = [name for name in settings.metrics if any(column.needs_faces for column in METRICS[name].columns)]
@@ -203,7 +177,28 @@ def evaluate(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--restored", action="append", default=[], metavar="[NAME=]DIR", help="results of a method")
+    others = "results as GPEN, KEEP, CodeFormer, PGTFormer or DicFace leave them; NAME begins with the method's"
+    parser.add_argument("--collect", action="append", default=[], metavar="NAME=DIR", help=others)
+    parser.add_argument("--ground-truth", type=Path, help="videos, frame folders or images")
+    parser.add_argument("--no-reference", action="store_true", help="score each video by itself, without ground truth")
+    parser.add_argument("--degraded", type=Path, help="degraded inputs, laid out like the results")
+    parser.add_argument("--masks", type=Path, help="masks of the inpainting task, white = hole, or one mask for all")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--run", action="store_true", help="restore --degraded first")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        metavar="[NAME[:TASK]=]WEIGHTS[,key=value ...]",
+        help="of --run (default: released), for all tasks or one, with settings of scripts/infer.py",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
+    parser.add_argument("--json", action="store_true", help="print the means of results.json alone on stdout")
+    parser.add_argument("--config", type=Path, help="yaml file of settings, such as configs/eval_vfhq.yaml")
+    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=", ".join(EvalConfig.__dataclass_fields__))
+    options = parser.parse_intermixed_args(arguments)
     return config.run_command("eval.py", lambda: run(options))
 
 

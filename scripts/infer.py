@@ -23,26 +23,6 @@ from svfr.inference.settings import InferConfig
 from svfr.tasks import TASKS, parse_tasks
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True, help="video, image, folder of frames or of videos")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--tasks", required=True, help=f"one or more of {','.join(TASKS)}")
-    parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs or of one for each input; auto")
-    parser.add_argument("--reference", type=Path, action="append", default=[], help="photo of the person; repeatable")
-    parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
-    parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
-    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, on its base")
-    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
-    parser.add_argument("--json", action="store_true", help="print report.json's summary alone on stdout")
-    parser.add_argument("--config", type=Path, help="yaml file of settings")
-    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
-    names = ", ".join(InferConfig.__dataclass_fields__)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
-    return parser.parse_intermixed_args(arguments)
-
-
 def run(options: argparse.Namespace) -> int:
     """Restore everything; returns the exit code."""
     svfr.quiet = options.quiet
@@ -69,7 +49,22 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, required=True, help="video, image, folder of frames or of videos")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--tasks", required=True, help=f"one or more of {','.join(TASKS)}")
+    parser.add_argument("--mask", type=Path, help="image, video, folder of PNGs or of one for each input; auto")
+    parser.add_argument("--reference", type=Path, action="append", default=[], help="photo of the person; repeatable")
+    parser.add_argument("--weights", default="released", help="released (default), demo, a folder, or a Hub id")
+    parser.add_argument("--dry-run", action="store_true", help="print shots, people, clips and the time to expect")
+    parser.add_argument("--lora", metavar="DIR[:WEIGHT]", help="folder that training with lora.rank wrote, on its base")
+    parser.add_argument("--quiet", action="store_true", help="show errors and the last line alone")
+    parser.add_argument("--json", action="store_true", help="print report.json's summary alone on stdout")
+    parser.add_argument("--config", type=Path, help="yaml file of settings")
+    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
+    names = ", ".join(InferConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
+    options = parser.parse_intermixed_args(arguments)
     return config.run_command("infer.py", lambda: run(options))
 
 

@@ -20,22 +20,6 @@ from svfr.evaluation.settings import EvalConfig, TestsetConfig
 from svfr.evaluation.testset import MANIFEST, make_testset, other_pixels
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--ground-truth", type=Path, required=True, help="videos or frame folders, or DicFace's test_data"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the test set")
-    parser.add_argument("--config", type=Path, help="yaml file of the protocol, such as configs/eval_vfhq.yaml")
-    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
-    parser.add_argument("--expect", type=Path, metavar="MANIFEST", help="manifest.jsonl to compare the pixels with")
-    parser.add_argument("--videos", action="store_true", help="write the inputs as lossless MP4 files too")
-    names = ", ".join(TestsetConfig.__dataclass_fields__)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
-    return parser.parse_intermixed_args(arguments)
-
-
 def run(options: argparse.Namespace) -> int:
     """Make everything; returns the exit code."""
     overrides = [f"testset.{word}" for word in options.settings]
@@ -56,7 +40,18 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, and turn a wrong call into one line."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--ground-truth", type=Path, required=True, help="videos or frame folders, or DicFace's test_data"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the test set")
+    parser.add_argument("--config", type=Path, help="yaml file of the protocol, such as configs/eval_vfhq.yaml")
+    parser.add_argument("--networks", type=Path, help="folder of third-party networks (default: $SVFR_NETWORKS)")
+    parser.add_argument("--expect", type=Path, metavar="MANIFEST", help="manifest.jsonl to compare the pixels with")
+    parser.add_argument("--videos", action="store_true", help="write the inputs as lossless MP4 files too")
+    names = ", ".join(TestsetConfig.__dataclass_fields__)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"settings: {names}")
+    options = parser.parse_intermixed_args(arguments)
     return config.run_command("make_testset.py", lambda: run(options))
 
 
