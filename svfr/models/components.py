@@ -126,8 +126,7 @@ class Components:
         """All networks, by the name of their folder."""
         model = self.model
         parts = {"unet": model.unet, "vae": self.vae, "id_projector": model.id_projector, "id_encoder": self.id_encoder}
-        heads = {"latent_transformer": model.latent_transformer, "landmark_predictor": model.landmark_predictor}
-        return parts | {name: head for name, head in heads.items() if head is not None}
+        return parts | dict(model.named_children())  # with the heads, where there are any
 
     @property
     def device(self) -> torch.device:

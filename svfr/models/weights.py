@@ -18,8 +18,7 @@ from svfr.networks import first_line
 
 Part = TypeVar("Part", bound=nn.Module)
 
-# Full precision first; the fp16 variant is what the Hub serves beside it.
-WEIGHTS_FILES = [  # full precision before fp16; an index names several files of which each holds a part
+WEIGHTS_FILES = [  # full precision before fp16, as the Hub has both; an index names files of which each holds a part
     f"diffusion_pytorch_model.{kind}"
     for kind in ("safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json")
 ]

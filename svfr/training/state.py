@@ -183,7 +183,7 @@ class State:
     def load_numbers(self, numbers: dict[str, Any]) -> None:
         """Take the numbers of a `state_dict`; a TypeError where they are of another revision of the code."""
         self.scaler.load_state_dict(numbers["scaler"])
-        self.progress.__init__(**numbers["progress"])  # type: ignore[misc]
+        self.progress = Progress(**numbers["progress"])
 
 
 def save(content: dict[str, Any], run: RunFolder, averaged: Components, keep: tuple[int, int]) -> None:
