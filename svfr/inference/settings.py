@@ -144,7 +144,7 @@ class Sampling:
             "batch_guidance": plan is not None and plan.batch_guidance,
             "size": size,
             "clip_length": length,
-            "overlap": min(context + 1, length - 1),
+            "overlap": default_overlap(settings.context_frames, length),
             "decode_chunk_size": min(length, chunk_limit),
             **dict.fromkeys(("keep_known", "keep_luminance", "keep_tone"), self.strategy == "chained"),
         }
@@ -154,6 +154,11 @@ class Sampling:
         elif self.overlap is not None and self.overlap < context:
             raise ConfigError(f"overlap={self.overlap}: has to be at least the weights' context_frames ({context})")
         return replace(self, **{name: value for name, value in wanted.items() if getattr(self, name) is None})
+
+
+def default_overlap(context_frames: int, clip_length: int) -> int:
+    """Frames that neighbouring clips share where nobody says it: those that are known, and one that both restore."""
+    return min(context_frames + 1, clip_length - 1)
 
 
 def _refuse_others(sampling: Sampling, only: Mapping[str, Any], reason: str) -> None:

@@ -24,6 +24,7 @@ from svfr.data.clip_sources import TEST_SEEDS, ClipSource, ImageFolder, Manifest
 from svfr.data.dataset import ClipDataset, Sample
 from svfr.data.loader import ClipBatchSampler, ClipLoader
 from svfr.files import sha256_of
+from svfr.inference.settings import default_overlap
 from svfr.models.components import Components
 from svfr.models.devices import check_compiler
 from svfr.models.identity import id_crop
@@ -215,11 +216,12 @@ def make_source(config: TrainConfig, split: str) -> ClipSource:
 
 
 def make_dataset(config: TrainConfig, split: str, crop_style: str) -> ClipDataset:
-    """The samples of training; or of validation: as long as two clips that share a frame, where there are any so long,
-    under every combination of tasks, with a reference."""
+    """The samples of training; or of validation: as long as two clips of inference, where there are any so long, under
+    every combination of tasks, with a reference."""
     data, source = config.data, make_source(config, split)
     if split == "val":
-        weights, length = dict.fromkeys(data.resolved_task_weights, 1.0), 2 * data.num_frames - 1
+        weights, clip_length = dict.fromkeys(data.resolved_task_weights, 1.0), config.clip_length or data.num_frames
+        length = max(data.num_frames, 2 * clip_length - default_overlap(config.context_frames, clip_length))
         plain: dict[str, Any] = {"flip": False, "reference_dropout": 0.0, "reference_degraded": 0.0}
         plain |= {"num_views": len(weights), "task_weights": weights, "max_broken_share": 1.0}
         data = replace(data, num_frames=min(length, max(source.lengths)), **plain)

@@ -198,6 +198,8 @@ class TrainConfig:
             raise ConfigError(f"crop_size={self.crop_size}: lambda_texture wants at least 8")
         if self.context_frames >= self.data.num_frames:
             raise ConfigError(f"context_frames={self.context_frames}: has to be below data.num_frames")
+        if self.clip_length and self.context_frames >= self.clip_length:
+            raise ConfigError(f"context_frames={self.context_frames}: has to be below clip_length ({self.clip_length})")
         if self.lambda_ulr and self.data.num_views < 2:
             raise ConfigError("data.num_views=1: the regularization needs two views; set lambda_ulr=0")
         if self.ulr_noise == "shared" and self.batch_size < 2:

@@ -40,8 +40,8 @@ def validate(
     """Restore all views of held-out clips, always the same way, and compute their loss at some noise levels.
 
     The `averaged` networks wait on the CPU; `autocast` decorates the model's forward pass. Samples, at least one, are
-    as long as a training clip or as several, which are chained. A picture of each in the folder `pictures` (0.png, ...)
-    shows of each view some frames degraded, restored, true, one above the other; a film shows the first one.
+    as long as a training clip, or as two of inference, which are chained. A picture of each in the folder `pictures`
+    (0.png, ...) shows of each view some frames degraded, restored, true, one above the other; a film the first one.
 
     Returns means over views of each combination of tasks: `val_psnr/TASKS` [dB], `val_psnr_degraded/TASKS` and the same
     of SSIM and LPIPS, where they can be computed (LPIPS: if its network is there already). Means over all views:

@@ -170,6 +170,7 @@ def test_a_run_with_context_is_resumed_bit_for_bit_and_its_weights_say_so(tmp_pa
     ("changes", "message"),
     [
         ({"context_frames": 3}, "context_frames=3: has to be below data.num_frames"),
+        ({"context_frames": 1, "clip_length": 1}, r"context_frames=1: has to be below clip_length \(1\)"),
         ({"context_share": 1.5}, "context_share=1.5: has to be at most 1"),
         ({"context_frames": 2, "max_context": 1}, "max_context=1: has to be a number of at least 2"),
         ({"reference_own": -1}, "reference_own=-1"),

@@ -46,9 +46,20 @@ def run(
     return validate(objective, objective.components, samples, autocast, folder)
 
 
-def test_held_out_samples_are_two_chained_clips_with_a_reference(tmp_path: Path) -> None:
-    *_, (sample,) = start(tmp_path)
-    assert len(sample.gt) == sample.lq.shape[1] == 2 * FRAMES - 1  # they share a frame
+@pytest.mark.parametrize(
+    ("changes", "length"),
+    [
+        ({}, 2 * FRAMES - 1),  # they share a frame
+        ({"context_frames": 1}, 2 * FRAMES - 2),  # or two
+        ({"context_frames": 1, "clip_length": 5}, 8),
+        ({"clip_length": 1}, FRAMES),  # whose loss is measured
+    ],
+)
+def test_held_out_samples_are_two_chained_clips_with_a_reference(
+    tmp_path: Path, changes: dict[str, Any], length: int
+) -> None:
+    *_, (sample,) = start(tmp_path, **changes)
+    assert len(sample.gt) == sample.lq.shape[1] == length
     assert sample.has_reference
     assert sample.reference.any()
     assert sample.id_face.any()
