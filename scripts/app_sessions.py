@@ -26,6 +26,7 @@ KEPT = 3600  # [s] that files stay
 SILENT = 120  # [s] after which a visitor who shows no sign of life has left, and their work stops
 SHOWN = 720  # [px] longer side of what the page shows
 MOST_WAITING = 50
+UPLOAD = "/gradio_api/upload"  # where files come, whose size Gradio limits
 MOST_JSON = 1_000_000  # [bytes] of a request; files come another way
 
 
@@ -172,7 +173,7 @@ class Visitors:
         if not allowed:
             return PlainTextResponse("not allowed", 403)
         response: Any = await go_on(request)
-        if path.endswith("/upload") and request.method == "POST" and response.status_code == 200:
+        if path == UPLOAD and request.method == "POST" and response.status_code == 200:
             body = b"".join([part async for part in response.body_iterator])
             for file in json.loads(body):
                 self._owners.setdefault(Path(file).resolve(), set()).add(token)
@@ -185,7 +186,7 @@ class Visitors:
     async def _owns_all(self, request: Request, token: str) -> bool:
         path = request.url.path
         named: list[Any] = [dict(request.query_params), {"path": path.partition("/file=")[2] or None}]
-        is_upload = request.headers.get("content-type", "").startswith("multipart/form-data")
+        is_upload = path == UPLOAD and request.headers.get("content-type", "").startswith("multipart/form-data")
         if request.method == "POST" and not is_upload:
             if int(request.headers.get("content-length", MOST_JSON)) >= MOST_JSON:
                 return False

@@ -263,6 +263,10 @@ def test_with_a_password(tmp_path: Path, video: Path) -> None:
             return person.web.post("/login", data={"username": "me", "password": password}).status_code
 
         assert login("no") == 400
+        for sent in ({"data": {"password": "x" * 1_000_000}}, {"files": {"password": b"x" * 1_000_000}}):
+            for path in ("/login", "/gradio_api/call/receive", "/gradio_api/call/upload"):
+                assert person.web.post(path, **sent).status_code == 403, path
+        assert person.web.post("/login", content=iter([b"password=x"])).status_code == 403  # of a length not said
         assert person.web.get("/config").status_code == 401
         assert person.web.post("/gradio_api/upload", files={"files": video.read_bytes()}).status_code == 401
         assert login("secret") == 200
