@@ -227,8 +227,10 @@ def train(settings: TrainConfig) -> Row:
     ema = MovingAverage(followed, deepcopy(followed).cpu(), settings.ema_decay)
     dataset = make_dataset(settings, "train", components.settings.id_crop)
     batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
+    with torch.no_grad():
+        targets = objective.look_back(model, objective.prepare(batch), batch)
     with torch.no_grad(), objective.autocast(), FlopCounterMode(display=False) as counter:
-        model(objective.prepare(batch))
+        model(targets)
     # Backward computes gradients of activations and, where all is trained, as much again for those of weights.
     flops = counter.get_total_flops() * (2 if settings.lora.rank else 3)
     if settings.compile:
