@@ -23,6 +23,7 @@ from svfr.models.sources import load_folder
 from svfr.networks import NETWORKS
 from svfr.training.initialize import initialize
 from svfr.training.loop import train
+from svfr.training.objective import TrainedModel
 from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual, feature_head
 from svfr.training.processes import make_gather
 from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
@@ -189,6 +190,30 @@ def test_validation_decodes_by_the_averaged_decoder(tmp_path: Path) -> None:
         values = validate(made, averaged, samples, torch.autocast("cpu", enabled=False), tmp_path / "pictures")
         found.append(values["val_psnr/bfr"])
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("part", ["decoder", "discriminator"])
+def test_gradients_that_are_not_finite_are_seen_in_each_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    original, calls = OneStep.module, [0]
+
+    def module(self: OneStep) -> TrainedModel:
+        made = original(self)
+
+        def spoil(gradient: Tensor) -> Tensor:
+            calls[0] += 1
+            return gradient * float("nan") if calls[0] == 2 else gradient
+
+        next(getattr(made, part).parameters()).register_hook(spoil)
+        return made
+
+    monkeypatch.setattr(OneStep, "module", module)
+    settings = STAGE_2 | {"discriminator": "patch", "decoder_rate": 1.0, "warmup_steps": 0, "checkpoint_every": 9}
+    train(config(tmp_path, **settings, max_steps=3))
+    assert [line["skipped"] for line in metrics(tmp_path)] == [0, 1, 1]
+    state = torch.load(tmp_path / "run/checkpoints/step_000003/training.pt", weights_only=True)["trained"]
+    assert all(value.isfinite().all() for value in state.values())
 
 
 def test_hinge_by_hand() -> None:
