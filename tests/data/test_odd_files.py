@@ -16,6 +16,8 @@ from svfr.data.video import ReadOptions, VideoError, VideoWriter, kind_of, probe
 from tests.assets import FIELD, needs_field
 from tests.data.video_files import NTSC, frames_of, make_clip, picture, sound, times
 
+OPEN = Path("/proc/self/fd")  # a link for each open file
+
 
 def restore(source: Path, target: Path) -> tuple[Path, list[str]]:
     """As a restoration without a face does it: where the result is, and the notes."""
@@ -393,6 +395,24 @@ def test_too_many_pixels_name_the_setting_that_allows_them(tmp_path: Path) -> No
         with pytest.raises(VideoError, match="max_pixels=3072 would"):
             list(read_frames(tmp_path / name, ReadOptions(max_pixels=3071)))
         assert list(read_frames(tmp_path / name, ReadOptions(max_pixels=3072)))
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="open files are counted on Linux")
+def test_files_that_are_refused_are_closed(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "in.png")
+    make_clip(tmp_path / "in.mp4")
+    make_clip(tmp_path / "whole.mp4", audio="aac")
+    with av.open(str(tmp_path / "whole.mp4")) as whole, av.open(str(tmp_path / "sound.mp4"), "w") as output:
+        track = output.add_stream_from_template(whole.streams.audio[0])
+        for packet in whole.demux(audio=0):
+            if packet.size:
+                packet.stream = track
+                output.mux(packet)
+    before = len(list(OPEN.iterdir()))
+    for name, most in (("in.png", 3071), ("in.mp4", 3071), ("sound.mp4", 3072)):
+        with pytest.raises(VideoError) as refused:  # whose trace holds all that was opened
+            list(read_frames(tmp_path / name, ReadOptions(max_pixels=most)))
+        assert len(list(OPEN.iterdir())) == before, refused
 
 
 @needs_field

@@ -230,6 +230,22 @@ def test_pictures_are_clips_of_one_frame(tmp_path: Path, made_detector: list[int
     assert [clip.num_frames for clip in read_manifest(tmp_path / "out/manifest.jsonl")] == [1, 1, 1]
 
 
+def test_an_output_inside_a_folder_of_frames_is_no_part_of_it(tmp_path: Path, made_detector: list[int]) -> None:
+    from PIL import Image
+
+    (tmp_path / "raw").mkdir()
+    for number, frame in enumerate(clips.scene(10, [(20, 20, 48)])):
+        Image.fromarray(frame).save(tmp_path / f"raw/{number}.png")
+    output = tmp_path / "raw/out"
+    assert run(tmp_path / "raw", output) == 0
+    before, calls = digest(output), made_detector[0]
+    assert run(tmp_path / "raw", output) == 0
+    assert (digest(output), made_detector[0]) == (before, calls)
+    Image.fromarray(frame).save(tmp_path / "raw/10.png")
+    assert run(tmp_path / "raw", output) == 0
+    assert made_detector[0] == calls + 11
+
+
 # ---- calls that cannot be done ----
 
 

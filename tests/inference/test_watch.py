@@ -22,6 +22,16 @@ source, output = map(Path, sys.argv[1:])
 processes.LONGEST, svfr.error = 2, print
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 
+if (source / "early.mp4").exists():  # a SIGTERM comes in each new child before that has its own handlers
+    set_handler, first = signal.signal, os.getpid()
+
+    def set_late(number, handler):
+        if os.getpid() != first and callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return set_handler(number, handler)
+
+    signal.signal = set_late
+
 
 def restore(item):
     name = item.source.stem
@@ -68,7 +78,8 @@ def start(folder: Path, *names: str) -> subprocess.Popen[str]:
     for name in names:
         (folder / "in" / f"{name}.mp4").write_bytes(b"x")
     words = [sys.executable, "-c", BATCH, str(folder / "in"), str(folder / "out")]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    alone = "early" in names  # in a process group without this one
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=alone)
 
 
 def test_a_crash_and_a_hang_cost_their_inputs_alone(tmp_path: Path) -> None:
@@ -84,6 +95,14 @@ def test_a_crash_and_a_hang_cost_their_inputs_alone(tmp_path: Path) -> None:
     assert [name for name, reason in reasons.items() if reason is None] == ["a", "slow", "z"]
     assert "its process ended" in reasons["crash"]
     assert reasons["hang"] == reasons["crash"]
+
+
+def test_a_signal_before_there_is_a_child_does_not_go_to_the_whole_group(tmp_path: Path) -> None:
+    process = start(tmp_path, "crash", "early")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert errors.splitlines() == ["ended by signal 11; going on with the next"]
+    assert (tmp_path / "out" / "early.mp4").exists()
 
 
 def test_what_ends_between_inputs_is_not_tried_again(tmp_path: Path) -> None:
