@@ -1,6 +1,7 @@
 """`scripts/train_demo.py` from nothing to a model folder, with networks and lengths as small as they go."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from svfr.config import ConfigError, load
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.sources import load_folder
 from svfr.synthetic import render_clip
+from svfr.training.run_folder import find_steps
 from svfr.training.settings import TrainConfig
 from tests import tiny
 
@@ -170,6 +172,16 @@ def test_steps_one_by_one_and_other_settings(
     assert call(empty, folder, "--until", "identity") == 0
     assert (folder / "id_encoder/config.json").is_file()
     assert not (folder / "init").exists()
+
+    def ctrl_c(*arguments: object) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 0.0
+
+    with monkeypatch.context() as context:
+        context.setattr("svfr.training.loop.learning_rate", ctrl_c)
+        assert call(empty, folder, "train.max_steps=9") == 130
+    assert find_steps(folder / "svfr/weights") == [2]  # the step after Ctrl-C is the last one
+    assert call(empty, folder) == 0
 
 
 def test_testset_of_held_out_clips(empty: Path, tmp_path: Path) -> None:
