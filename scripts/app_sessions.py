@@ -92,7 +92,7 @@ class Job:
             _shrink(next(read_frames(file)).image, info).save(path := path.with_suffix(".jpg"))
             return path
         width, height = _fit(info)
-        silent = VideoInfo(self.clip.made, width, height, info.fps, info.num_frames, info.duration, False, 0, "frames")
+        silent = VideoInfo(self.clip.made, width, height, info.fps, info.num_frames, info.duration)
         with VideoWriter(path.with_suffix(".mp4"), source=silent, encoder={"preset": "veryfast"}) as writer:
             for frame in read_frames(file):
                 self.advance(0.5, "compare")

@@ -58,7 +58,7 @@ from svfr.models.lora import add_lora
 from svfr.models.unet import checkpoint_blocks, compile_blocks
 from svfr.synthetic import TEST_SEEDS, render_clip
 from svfr.training.initialize import initialize
-from svfr.training.loop import METHODS, find_optimizer, make_accelerator, make_dataset, make_loader
+from svfr.training.loop import METHODS, PRECISIONS, find_optimizer, make_accelerator, make_dataset, make_loader
 from svfr.training.objective import TrainedModel
 from svfr.training.settings import TrainConfig
 from svfr.training.state import MovingAverage
@@ -216,9 +216,8 @@ def train(settings: TrainConfig) -> Row:
     components = random_svd_xt(device, torch.float32) if is_random else initialize(settings)
     if is_random and settings.lora.rank:
         components.lora = add_lora(components.model, SVD_XT, settings.lora.rank)
-    frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     vae_dtype = torch.float32 if settings.decoder_rate else None
-    components.to(device, frozen, model_dtype=torch.float32, vae_dtype=vae_dtype)
+    components.to(device, PRECISIONS[settings.precision], model_dtype=torch.float32, vae_dtype=vae_dtype)
     objective = METHODS[settings.method](settings, components, autocast=accelerator.autocast)
     module = objective.module()
     followed = TrainedModel(module.model, module.decoder)
@@ -227,8 +226,7 @@ def train(settings: TrainConfig) -> Row:
     ema = MovingAverage(followed, deepcopy(followed).cpu(), settings.ema_decay)
     dataset = make_dataset(settings, "train", components.settings.id_crop)
     batch = next(iter(make_loader(dataset, settings, accelerator, start=0)))
-    with torch.no_grad():
-        targets = objective.look_back(model, objective.prepare(batch), batch)
+    targets = objective.look_back(model, objective.prepare(batch), batch)
     with torch.no_grad(), objective.autocast(), FlopCounterMode(display=False) as counter:
         model(targets)
     # Backward computes gradients of activations and, where all is trained, as much again for those of weights.

@@ -74,7 +74,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray]) -> None:
     """Write frames (h, w, 3) uint8, one by one, as an H.264 video."""
     frames = iter(frames)
     height, width = (first := next(frames)).shape[:2]
-    info = VideoInfo(path, width, height, Fraction(FPS), 0, 0, False, 0, "frames")
+    info = VideoInfo(path, width, height, Fraction(FPS))
     with VideoWriter(path, source=info) as writer:
         for index, frame in enumerate(chain([first], frames)):
             writer.write(frame, index, 1 / info.fps)

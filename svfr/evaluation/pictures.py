@@ -47,7 +47,7 @@ class Pictures(AbstractContextManager):
         self._thumbnails: list[np.ndarray] = []  # (2, THUMBNAIL^2) each, restored and truth
         self._is_truth = is_truth
         self._index = 0
-        clip_info = VideoInfo(info.path, *self._size, info.fps, 0, 0.0, False, 0, "frames")
+        clip_info = VideoInfo(info.path, *self._size, info.fps)
         self._clip = VideoWriter(folder / "clip.mp4", source=clip_info, crf=CLIP_CRF)
         self._time_base = 1 / info.fps
 

@@ -129,7 +129,8 @@ class Chain:
         latents = set_shared(run_to_end(steps, on_step, len(lq) / (len(sigmas) - 1)), sigmas[-1])
         if tail is not None:
             latents = joined(tail.restored, latents)
-        restored = components.decode(latents, how.decode_chunk_size, context=how.overlap)[num_shared:]
+        context = settings.context_frames or how.overlap  # of each of the decoder's chunks: as much as joins clips
+        restored = components.decode(latents, how.decode_chunk_size, context)[num_shared:]
 
         if self.choose_reference is not None:
             self.reference, self.choose_reference = self.choose_reference(restored), None

@@ -41,6 +41,7 @@ from svfr.training.validation import show, validate
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT}  # that end a run after its step
 SAME_CTRL_C = 3.0  # [s] a launcher hands on the Ctrl-C that its processes have had from the terminal already
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 METHODS: dict[str, type[Objective]] = {"svfr": Objective, "one_step": OneStep}
 
 
@@ -82,7 +83,7 @@ def train(config: TrainConfig) -> bool:
             run.claim(config, {**product, "clips": len(dataset), **manifests}, note)
 
     # 3. What is trained in float32, the rest frozen in low precision; all that resuming needs.
-    frozen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    frozen = PRECISIONS[config.precision]
     vae_dtype = torch.float32 if config.decoder_rate else None
     components.to(accelerator.device, frozen, model_dtype=torch.float32, vae_dtype=vae_dtype)
     if averaged is not None and averaged.lora is not None:

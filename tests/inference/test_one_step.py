@@ -96,6 +96,7 @@ def test_context_is_the_lq_and_the_reference_of_the_shared_frames_in_both_branch
     first, second = (args[0] for args in decoded.calls)
     known = first[-overlap:][:frames] / components.vae.config.scaling_factor
     assert torch.equal(second[:overlap], first[-overlap:])  # as they were
+    assert [args[2] for args in decoded.calls] == [frames, frames]  # of each chunk
     branches = run.calls[len(run.calls) // 2 :]
     assert len(branches) == (1 if sigma else 2 * tiny.STEPS)
     fresh = components.encode(torch.stack(list(video(8 - overlap)))[4 - overlap + frames :])
