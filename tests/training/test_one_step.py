@@ -1,6 +1,5 @@
 """The method `one_step`: its latent loss (stage 1), and its losses of decoded crops (stage 2)."""
 
-import os
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -9,9 +8,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from svfr.config import ConfigError
 from svfr.files import sha256_of
@@ -25,13 +23,12 @@ from svfr.training.initialize import initialize
 from svfr.training.loop import train
 from svfr.training.objective import TrainedModel
 from svfr.training.one_step import Discriminator, FrozenEncoder, OneStep, Perceptual, feature_head
-from svfr.training.processes import make_gather
 from svfr.training.settings import DataConfig, LoRAConfig, TrainConfig
 from svfr.training.validation import loss_by_noise, validate
 from tests import tiny
 from tests.metrics.test_image import lpips_backbone
 from tests.runs import config, metrics, weights
-from tests.training.test_distributed import free_port, made_batch
+from tests.training.test_distributed import made_batch
 from tests.training.test_validation import start
 
 BOTH = slice(0, 2)
@@ -375,38 +372,3 @@ def test_the_discriminator_has_a_rate_and_a_clipped_gradient_of_its_own(
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**changes)
-
-
-# Two processes
-
-
-def gradients(accelerator: Accelerator, clips: slice) -> dict[str, Tensor]:
-    settings = TrainConfig(**STAGE_2, context_frames=1, context_share=1.0, reference_own=1.0)
-    made = OneStep(settings, tiny.pipeline().parts, make_gather(accelerator))
-    model = accelerator.prepare(made.module())
-    accelerator.backward(made(model, made_batch(clips))[0])
-    return {n: p.grad.clone() for n, p in accelerator.unwrap_model(model).named_parameters() if p.grad is not None}
-
-
-def worker(rank: int, port: int, file: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    found = gradients(Accelerator(cpu=True), slice(rank, rank + 1))
-    if rank == 0:
-        torch.save(found, file)
-    PartialState().destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_gradient_of_one_with_the_double_batch(tmp_path: Path) -> None:
-    file = tmp_path / "gradients.pt"
-    multiprocessing.spawn(worker, args=(free_port(), str(file)), nprocs=2)
-    two = torch.load(file, weights_only=True)
-    one = gradients(Accelerator(cpu=True), BOTH)
-    assert two.keys() == one.keys()
-    for part in ("model.", "discriminator."):
-        found = {name: gradient for name, gradient in one.items() if name.startswith(part)}
-        largest = max(gradient.abs().max().item() for gradient in found.values())
-        for name, gradient in found.items():
-            assert torch.allclose(two[name], gradient, rtol=1e-3, atol=1e-4 * largest), name
