@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import train as script  # scripts/train.py
-from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 import svfr.training.loop
@@ -17,7 +16,6 @@ from svfr.data.alignment import five_points
 from svfr.inference.pipeline import SVFRPipeline
 from svfr.models.identity import id_crop
 from svfr.training.loop import TrainingError, learning_rate, make_dataset, skip_step, train
-from svfr.training.processes import make_accelerator
 from svfr.training.run_folder import RunFolder, find_steps
 from svfr.training.settings import TrainConfig
 from tests import tiny
@@ -211,32 +209,6 @@ def test_a_run_folder_where_another_process_trains_is_refused(tmp_path: Path) ->
             train(config(tmp_path, max_steps=1))
         other.communicate("\n")
     assert train(config(tmp_path, max_steps=1))
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"method": "one_step", "lambda_pixel": 1, "decoder_rate": 1}, "decoder_rate: not with FSDP"),
-        ({"lora__rank": 2}, "lora.rank, optimizer=adamw_8bit: not with FSDP"),
-    ],
-)
-def test_what_fsdp_cannot_split_is_refused_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, Any],
-    named: str,
-) -> None:
-    def split(settings: TrainConfig) -> Accelerator:  # as on GPUs; test_two_processes has what follows
-        made = make_accelerator(settings)
-        monkeypatch.setattr(Accelerator, "is_fsdp2", True)
-        return made
-
-    monkeypatch.setattr(svfr.training.loop, "make_accelerator", split)
-    assert script.main(overrides(tmp_path, max_steps=1, **changes)) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"train.py: {named}; use configs/accelerate/ddp.yaml")
-    assert not (tmp_path / "run").exists()
 
 
 class _Broken:

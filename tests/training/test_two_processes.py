@@ -155,3 +155,15 @@ def test_shipped_fsdp_config_trains_as_plain_processes_do(folder: Path) -> None:
         for key in one:
             # Adam's first steps, of 1e-3, are the sign of gradients that may be rounding noise.
             torch.testing.assert_close(one[key], other[key], rtol=0, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_what_fsdp_cannot_split_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    decoder = {"method": "one_step", "lambda_pixel": 1, "decoder_rate": 1}
+    runs = [both(folder, output_dir=tmp_path / "run", **changes) for changes in (decoder, {"lora__rank": 2})]
+    main, other = train(tmp_path / "outcomes", runs, launched_with(FSDP_CONFIG))
+    for (code, [line]), named in zip(main, ("decoder_rate", "lora.rank, optimizer=adamw_8bit"), strict=True):
+        assert code == 2
+        assert line == f"train.py: {named}: not with FSDP; use configs/accelerate/ddp.yaml"
+    assert other == [[1, []]] * 2
+    assert not (tmp_path / "run").exists()
